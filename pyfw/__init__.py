@@ -1,0 +1,28 @@
+"""pyfw: a live stateful firewall in user space on Linux.
+
+    from pyfw import Engine, Hook
+    judgement = Engine().judge(packet, Hook.FORWARD, "eth1", "eth0", now=0)
+
+Names are loaded when they are first asked for, so that the command line can say how to build what is not built.
+"""
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("pyfw")
+except PackageNotFoundError:        # used from a tree that was never installed
+    __version__ = "unknown"
+
+_HOMES = {
+    "Engine": "pyfw.engine", "Judgement": "pyfw.engine",
+    "Hook": "pyfw.enums", "Verdict": "pyfw.enums", "CtState": "pyfw.enums", "Direction": "pyfw.enums",
+    "load_config": "pyfw.config",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pyfw' has no attribute {name!r}")

@@ -1,0 +1,24 @@
+"""How the compiled modules are built: every .pyx file under pyfw/ is one.
+
+pyproject.toml gives one extension whose source is a pattern, and the compiler's options that
+hold for all; what a single module needs besides (a library to link) stands in its
+own first lines as `# distutils: libraries = ...`.  setuptools loads this file by its path, before
+anything is built: it must import nothing of pyfw.
+"""
+from __future__ import annotations
+
+import os
+
+from Cython.Build import cythonize
+from setuptools.command.build_ext import build_ext as _build_ext
+
+
+class build_ext(_build_ext):    # the command's name, by setuptools' convention
+    """setuptools' command, with the pattern expanded and all processors used."""
+
+    def finalize_options(self) -> None:
+        if self.distribution.ext_modules[0].name == "pyfw":     # once: this is called again
+            self.distribution.ext_modules[0].name = "*"         # cythonize: after each file
+            self.distribution.ext_modules = cythonize(self.distribution.ext_modules, quiet=True)
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()

@@ -1,0 +1,59 @@
+"""pyfw: run the firewall, check its config, replay captures, build a lab.
+
+Exit status: 0 done, 1 failed, 2 usage or bad input.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+SUBCOMMANDS = {
+    "run": "guard this machine or a network namespace",
+    "check": "read a config as run does, and say what is wrong with it",
+    "replay": "judge the packets of a capture file",
+    "lab": "network namespaces to try pyfw in",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    wanted = next((word for word in argv if not word.startswith("-")), "")
+    try:
+        arguments = _parser(wanted).parse_args(argv)
+        return importlib.import_module(f"pyfw.cli.{arguments.command}").run(arguments)
+    except ModuleNotFoundError as error:
+        return fail(f"the module {error.name} is missing: build and install pyfw with `pip install .` in its source "
+                    "directory, or with `scripts/setup` there", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def fail(message: str, status: int) -> int:
+    """One line on standard error; returns the exit status."""
+    print(f"pyfw: {message}", file=sys.stderr)
+    return status
+
+
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """Knows all subcommands by name, and the arguments of the wanted one: the others' modules are not loaded."""
+    from pyfw import __version__
+    parser = argparse.ArgumentParser(prog="pyfw", description="A stateful packet filter in user space.",
+                                     epilog="A running daemon is steered with pyfwctl.")
+    parser.add_argument("--version", action="version", version=f"pyfw {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in SUBCOMMANDS.items():
+        if name == wanted:
+            importlib.import_module(f"pyfw.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

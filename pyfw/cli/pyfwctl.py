@@ -1,0 +1,90 @@
+"""pyfwctl: look into a running pyfw and steer it.
+
+Exit status: 0 done, 1 nothing matched or refused, 2 usage, 3 no daemon.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pyfw.cli.client import NoDaemon, Refused, ask
+from pyfw.config import ControlConfig
+from pyfw.edge.commands import COMMANDS, NO_DAEMON, Argument
+
+SOCKET_VARIABLE = "PYFW_SOCKET"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = vars(_parser().parse_args(argv))
+    path = arguments.pop("socket")
+    request = {name: value for name, value in arguments.items() if value not in (None, False)}
+    try:
+        return _run(path, request)
+    except NoDaemon as error:
+        return _fail(str(error), NO_DAEMON)
+    except Refused as error:
+        return _fail(str(error), error.status)
+    except BrokenPipeError:             # the reader of our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(path: str, request: dict[str, Any]) -> int:
+    output = sys.stdout.buffer
+    status = 0
+    for answer in ask(path, request):
+        if "text" in answer:
+            output.write(answer["text"].encode())
+        for record in answer.get("records", ()):
+            output.write(json.dumps(record).encode() + b"\n")
+        if "note" in answer:
+            output.flush()
+            print(f"pyfwctl: {answer['note']}", file=sys.stderr)
+        status = answer.get("status", 0)
+    output.flush()
+    return status
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stdout.flush()
+    print(f"pyfwctl: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pyfw import __version__
+    default_socket = os.environ.get(SOCKET_VARIABLE) or str(ControlConfig().socket)
+    parser = argparse.ArgumentParser(
+        prog="pyfwctl", description="Look into a running pyfw and steer it.",
+        epilog="Exit status: 0 done, 1 nothing matched or refused, 2 usage, 3 no daemon.")
+    parser.add_argument("--socket", metavar="PATH", default=default_socket,
+                        help=f"the control socket (default: ${SOCKET_VARIABLE}, else {ControlConfig().socket})")
+    parser.add_argument("--version", action="version", version=f"pyfwctl {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS.values():
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help.capitalize() + ".")
+        subparser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the control socket")
+        for argument in command.arguments:
+            _add_argument(subparser, argument)
+    return parser
+
+
+def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    if not argument.flags:
+        parser.add_argument(argument.name, nargs="?", metavar=argument.name.upper(), help=argument.help)
+    elif argument.kind is bool:
+        parser.add_argument(*argument.flags, dest=argument.name, action="store_true", help=argument.help)
+    else:
+        metavar = None if argument.choices else argument.name.upper()
+        parser.add_argument(*argument.flags, dest=argument.name, type=argument.kind, metavar=metavar,
+                            choices=argument.choices or None, help=argument.help)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

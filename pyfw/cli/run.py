@@ -1,0 +1,36 @@
+"""pyfw run: the daemon, in the foreground."""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from pyfw.cli.check import add_config_arguments
+from pyfw.cli.pyfw import fail
+from pyfw.config import ConfigError
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "run", help="guard this machine or a network namespace",
+        description="Divert packets to a queue and judge them, until SIGTERM or SIGINT; SIGHUP reads the rules again.")
+    add_config_arguments(parser)
+    parser.add_argument("--netns", metavar="NAME", help="guard this network namespace, as `ip netns` names it")
+    parser.add_argument("--socket", metavar="PATH", type=Path, help="the control socket, instead of the config's")
+    parser.add_argument("--no-divert", dest="divert", action="store_false",
+                        help="do not install the kernel rules that divert packets to the queue")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pyfw.daemon import Daemon, DaemonError
+    try:
+        overrides = list(arguments.overrides)
+        if arguments.socket:
+            overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
+        Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert).run()
+    except ConfigError as error:
+        return fail(str(error), 2)
+    except DaemonError as error:
+        return fail(str(error), 1)
+    return 0

@@ -1,0 +1,15 @@
+from libc.stdint cimport uint8_t, uint64_t
+from pyfw.packet cimport Packet
+from pyfw.conntrack.conn cimport Conn, Key
+from pyfw.conntrack.track cimport Settings, Step
+
+cdef enum IcmpKind:
+    ICMP_REQUEST_OR_REPLY = 0
+    ICMP_ERROR
+    ICMP_DISCOVERY              # IPv6 neighbours, routers, multicast listeners: UNTRACKED
+    ICMP_BAD                    # the reason is set
+
+cdef IcmpKind icmp_kind(const Packet *packet, uint8_t *reason) noexcept nogil
+cdef bint icmp_quoted_key(const Packet *packet, Key *key) noexcept nogil
+cdef bint icmp_open(const Packet *packet) noexcept nogil
+cdef void icmp_update(const Packet *packet, const Settings *settings, Step *step) noexcept nogil

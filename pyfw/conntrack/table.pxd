@@ -1,0 +1,51 @@
+"""The state table: fixed-size entries in one piece of memory, found by a keyed symmetric hash."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from pyfw.conntrack.conn cimport Conn, Key
+
+cdef struct Header:             # first bytes of the memory; a successor process checks all of it
+    char magic[8]
+    uint32_t layout
+    uint32_t conn_size
+    uint8_t boot_id[16]         # /proc/sys/kernel/random/boot_id: the clock means nothing in another boot
+    uint64_t hash_key[2]
+    uint32_t max_entries
+    uint32_t expect_max
+    uint32_t next_id
+    uint32_t used               # slots 1..used were in use at some time
+    char helper_names[8][16]    # what Conn.helper numbers meant
+
+cdef struct TableCounters:
+    uint64_t created
+    uint64_t destroyed
+    uint64_t expired
+    uint64_t early_drop         # entries that gave way to new ones
+    uint64_t table_full         # packets refused because none would
+
+cdef void invert(const Key *key, Key *inverse) noexcept nogil
+
+cdef class Table:
+    cdef Header *header
+    cdef Conn *conns            # by slot; slot 0 is never used
+    cdef uint32_t *buckets
+    cdef uint32_t mask
+    cdef uint32_t free          # first free slot below header.used; 0: none
+    cdef uint32_t count
+    cdef uint32_t sweep_slot
+    cdef TableCounters counters
+    cdef readonly uint32_t adopted
+    cdef object memory          # keeps the buffer alive
+
+    cdef uint32_t find(self, const Key *key, uint64_t now_ns, uint8_t *direction) noexcept nogil
+    cdef bint has_room(self, const Key *key, uint64_t now_ns) noexcept nogil
+    cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil
+    cdef void remove(self, uint32_t slot) noexcept nogil
+    cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
+    cdef void prefetch(self, const Key *key) noexcept nogil
+
+    cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
+    cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
+    cdef void adopt(self)
+    cdef uint32_t *bucket(self, const Key *key) noexcept nogil
+    cdef void link(self, uint32_t slot) noexcept nogil
+    cdef void give_back(self, uint32_t slot) noexcept nogil
+    cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil

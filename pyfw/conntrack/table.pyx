@@ -1,0 +1,327 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The state table: find, insert, remove, expire, evict, and taking over what a predecessor left.
+
+May know: keys and when entries expire.  Must not know: protocols (but for ICMP's way to invert a tuple), rules, sockets.
+
+Laws:
+  - Entries are linked by slot number, never by pointer, and the links are not part of what is handed over: a
+    process may die at any instruction, and its successor builds the chains anew from the entries marked CONFIRMED.
+  - CONFIRMED is stored last when an entry is made and cleared first when it goes.
+  - Expired means invisible.  The sweep only gives memory back.
+  - An entry has one key, that of its original direction, and stands in one chain: both directions hash alike.
+"""
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.siphash cimport siphash
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
+from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
+
+cdef extern from *:
+    """
+    #define pyfw_store_last(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
+    #define pyfw_prefetch(place) __builtin_prefetch(place)
+    """
+    void pyfw_store_last(uint32_t *place, uint32_t value) noexcept nogil
+    void pyfw_prefetch(const void *place) noexcept nogil
+
+cdef enum:
+    LAYOUT = 1
+    HEADER_SPACE = 4096
+    SCTP_STATE_MAX = 8
+    EVICTION_RANGE = 8          # NF_CT_EVICTION_RANGE: buckets searched for a victim
+
+cdef bytes MAGIC = b"pyfwconn"
+
+
+cdef inline uint16_t inverse_icmp(uint8_t family, uint16_t type_and_code) noexcept nogil:
+    """The type and code that answer a request, and the other way round; 0xFFFF for types that have no counterpart."""
+    cdef uint8_t type = type_and_code >> 8
+    cdef uint8_t code = type_and_code & 0xFF
+    if family == FAMILY_IPV4:
+        if type == 8:                                   # echo
+            return code
+        if type == 0:
+            return (8 << 8) | code
+        if type == 13 or type == 15 or type == 17:      # timestamp, information, address mask
+            return ((type + 1) << 8) | code
+        if type == 14 or type == 16 or type == 18:
+            return ((type - 1) << 8) | code
+    elif type == 128 or type == 139:                    # echo, node information (RFC 4620)
+        return ((type + 1) << 8) | code
+    elif type == 129 or type == 140:
+        return ((type - 1) << 8) | code
+    return 0xFFFF
+
+
+cdef void invert(const Key *key, Key *inverse) noexcept nogil:
+    """The tuple that an answer to `key` bears."""
+    inverse.src = key.dst
+    inverse.dst = key.src
+    inverse.protocol = key.protocol
+    inverse.family = key.family
+    inverse.zero = 0
+    if key.protocol == PROTO_ICMP or key.protocol == PROTO_ICMPV6:
+        inverse.sport = key.sport
+        inverse.dport = inverse_icmp(key.family, key.dport)
+    else:
+        inverse.sport = key.dport
+        inverse.dport = key.sport
+
+
+cdef inline bint same(const Key *a, const Key *b) noexcept nogil:
+    return memcmp(a, b, sizeof(Key)) == 0
+
+
+cdef inline uint64_t hash_key(const uint64_t *secret, const Key *key) noexcept nogil:
+    """Alike for a tuple and its inverse: of the two, the smaller is hashed."""
+    cdef Key inverse
+    cdef uint64_t words[5]
+    invert(key, &inverse)
+    if memcmp(&inverse, key, sizeof(Key)) < 0:
+        key = &inverse
+    if key.family == FAMILY_IPV4:
+        words[0] = (<uint64_t> key.src.words[0] << 32) | key.dst.words[0]
+        memcpy(&words[1], &key.sport, 8)
+        return siphash(secret, words, 2)
+    memcpy(words, key, sizeof(Key))
+    return siphash(secret, words, 5)
+
+
+def siphash_words(key: tuple, words: list) -> int:
+    """SipHash-2-4 of 64-bit words, for the tests against the authors' vectors."""
+    cdef uint64_t secret[2]
+    cdef uint64_t buffer[16]
+    cdef int i
+    secret[0], secret[1] = key
+    for i in range(len(words)):
+        buffer[i] = words[i]
+    return siphash(secret, buffer, len(words))
+
+
+cdef class Table:
+    """`max_entries` connections in `memory` (writable, zeros or a predecessor's), or in memory of its own."""
+
+    def __cinit__(self, uint32_t max_entries, uint32_t expect_max, memory, bytes boot_id, bytes secret):
+        """secret: 16 random bytes for the hash, used where the memory does not bring its own."""
+        cdef unsigned char[::1] view = memory
+        cdef uint32_t buckets = 1
+        if len(boot_id) != 16 or len(secret) != 16:
+            raise ValueError("boot_id and secret are 16 bytes each")
+        if not 1 <= max_entries <= 1 << 28:
+            raise ValueError(f"max_entries must be 1 to {1 << 28}, not {max_entries}")
+        if view.shape[0] < Table.space(max_entries):
+            raise ValueError(f"{view.shape[0]} bytes are too few for {max_entries} entries: {Table.space(max_entries)} needed")
+        self.memory = memory
+        self.header = <Header *> &view[0]
+        self.conns = <Conn *> (&view[0] + HEADER_SPACE)
+        while buckets < max_entries:
+            buckets *= 2
+        self.buckets = <uint32_t *> calloc(buckets, sizeof(uint32_t))
+        if self.buckets == NULL:
+            raise MemoryError(f"no memory for {buckets} buckets")
+        self.mask = buckets - 1
+        if self.is_ours(max_entries, expect_max, boot_id):
+            self.adopt()
+        else:
+            self.initialise(max_entries, expect_max, boot_id, secret)
+
+    def __dealloc__(self):
+        free(self.buckets)
+
+    @staticmethod
+    def space(max_entries: int) -> int:
+        """Bytes of memory that `max_entries` need, header included."""
+        return HEADER_SPACE + (max_entries + 1) * sizeof(Conn)
+
+    cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id):
+        return (self.header.magic[:8] == MAGIC and self.header.layout == LAYOUT
+                and self.header.conn_size == sizeof(Conn) and self.header.boot_id[:16] == boot_id
+                and self.header.max_entries == max_entries and self.header.expect_max == expect_max
+                and self.header.used <= max_entries)
+
+    cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret):
+        memset(self.header, 0, HEADER_SPACE)
+        memset(self.conns, 0, sizeof(Conn))
+        memcpy(self.header.magic, <const char *> MAGIC, 8)
+        self.header.layout = LAYOUT
+        self.header.conn_size = sizeof(Conn)
+        memcpy(self.header.boot_id, <const char *> boot_id, 16)
+        memcpy(self.header.hash_key, <const char *> secret, 16)
+        self.header.max_entries = max_entries
+        self.header.expect_max = expect_max
+        self.header.next_id = 1
+
+    cdef void adopt(self):
+        """Link every entry that a predecessor left confirmed and sane; give back the other slots."""
+        cdef uint32_t slot
+        cdef uint8_t direction
+        for slot in range(self.header.used, 0, -1):
+            if (self.conns[slot].status & CONN_CONFIRMED and is_sane(&self.conns[slot])
+                    and self.find(&self.conns[slot].key, 0, &direction) == 0):
+                self.link(slot)
+                self.adopted += 1
+            else:
+                self.give_back(slot)
+
+    def copy_from(self, previous) -> None:
+        """Enter the connections of a predecessor's table of another size, as far as there is room.
+
+        They keep their ids.  What is no table of this boot and layout is left alone.
+        """
+        cdef const unsigned char[::1] view = previous
+        cdef const Header *header
+        cdef const Conn *conns
+        cdef Conn copy
+        cdef uint32_t slot
+        cdef uint8_t direction
+        if view.shape[0] < HEADER_SPACE:
+            return
+        header = <const Header *> &view[0]
+        conns = <const Conn *> (&view[0] + HEADER_SPACE)
+        if (header.magic[:8] != MAGIC or header.layout != LAYOUT or header.conn_size != sizeof(Conn)
+                or header.boot_id[:16] != self.header.boot_id[:16]
+                or (header.used + <uint64_t> 1) * sizeof(Conn) + HEADER_SPACE > <uint64_t> view.shape[0]):
+            return
+        memcpy(self.header.helper_names, header.helper_names, sizeof(header.helper_names))
+        for slot in range(1, header.used + 1):
+            copy = conns[slot]
+            if copy.status & CONN_CONFIRMED and is_sane(&copy) and self.find(&copy.key, 0, &direction) == 0:
+                copy.status &= ~<uint32_t> CONN_CONFIRMED
+                self.header.next_id = copy.id
+                self.insert(&copy, 0)
+        self.header.next_id = header.next_id
+        self.adopted = self.count
+
+    cdef uint32_t *bucket(self, const Key *key) noexcept nogil:
+        return &self.buckets[hash_key(self.header.hash_key, key) & self.mask]
+
+    cdef void prefetch(self, const Key *key) noexcept nogil:
+        """Have the start of a chain brought into the cache before it is searched."""
+        pyfw_prefetch(self.bucket(key))
+
+    cdef uint32_t find(self, const Key *key, uint64_t now_ns, uint8_t *direction) noexcept nogil:
+        """The slot of the connection that `key` belongs to and the direction it goes, or 0 and ORIGINAL.
+
+        A tuple that is its own inverse (both ends the same) goes in reply direction from its second packet on, as in the
+        kernel, whose chains have the reply first.
+        """
+        cdef Key inverse
+        cdef Conn *conn
+        cdef uint32_t slot = self.bucket(key)[0]
+        if slot == 0:
+            return 0
+        invert(key, &inverse)
+        while slot:
+            conn = &self.conns[slot]
+            if same(&conn.key, &inverse):
+                direction[0] = DIR_REPLY
+                break
+            if same(&conn.key, key):
+                direction[0] = DIR_ORIGINAL
+                break
+            slot = conn.next
+        if slot and conn.expires_ns <= now_ns:
+            self.counters.expired += 1
+            self.remove(slot)
+            slot = 0
+        if slot == 0:
+            direction[0] = DIR_ORIGINAL
+        return slot
+
+    cdef void link(self, uint32_t slot) noexcept nogil:
+        cdef uint32_t *bucket = self.bucket(&self.conns[slot].key)
+        self.conns[slot].next = bucket[0]
+        bucket[0] = slot
+        self.count += 1
+
+    cdef void give_back(self, uint32_t slot) noexcept nogil:
+        pyfw_store_last(&self.conns[slot].status, 0)
+        self.conns[slot].next = self.free
+        self.free = slot
+
+    cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil:
+        """Enter a copy of `fresh`; returns its slot, or 0 where the table is full and nothing gives way."""
+        cdef uint32_t slot, victim
+        cdef Conn *conn
+        if self.free == 0 and self.header.used == self.header.max_entries:
+            victim = self.victim_near(&fresh.key, now_ns)
+            if victim == 0:
+                self.counters.table_full += 1
+                return 0
+            self.remove(victim)
+            self.counters.early_drop += 1
+        slot = self.free
+        if slot:
+            self.free = self.conns[slot].next
+        else:
+            slot = self.header.used + 1
+            self.conns[slot].status = 0
+            self.header.used = slot
+        conn = &self.conns[slot]
+        memcpy(conn, fresh, sizeof(Conn))       # status comes without CONFIRMED
+        conn.id = self.header.next_id
+        self.header.next_id += 1
+        if self.header.next_id == 0:            # 0 means no connection
+            self.header.next_id = 1
+        self.link(slot)
+        self.counters.created += 1
+        pyfw_store_last(&conn.status, fresh.status | CONN_CONFIRMED)
+        return slot
+
+    cdef void remove(self, uint32_t slot) noexcept nogil:
+        cdef uint32_t *place = self.bucket(&self.conns[slot].key)
+        while place[0] != slot:
+            place = &self.conns[place[0]].next
+        pyfw_store_last(&self.conns[slot].status, 0)
+        place[0] = self.conns[slot].next
+        self.give_back(slot)
+        self.count -= 1
+        self.counters.destroyed += 1
+
+    cdef bint has_room(self, const Key *key, uint64_t now_ns) noexcept nogil:
+        """Whether an entry with this key could be inserted now."""
+        return (self.free != 0 or self.header.used < self.header.max_entries
+                or self.victim_near(key, now_ns) != 0)
+
+    cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil:
+        """An entry that is not ASSURED, or expired, from the chains near the place of `key`; 0: none (early_drop())."""
+        cdef uint32_t place = <uint32_t> (hash_key(self.header.hash_key, key) & self.mask)
+        cdef uint32_t slot
+        cdef int i
+        for i in range(EVICTION_RANGE):
+            slot = self.buckets[(place + <uint32_t> i) & self.mask]
+            while slot:
+                if not self.conns[slot].status & CONN_ASSURED or self.conns[slot].expires_ns <= now_ns:
+                    return slot
+                slot = self.conns[slot].next
+        return 0
+
+    cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil:
+        """Free expired entries among the next `slots` slots; returns how many."""
+        cdef uint32_t freed = 0, i
+        if slots > self.header.used:
+            slots = self.header.used
+        for i in range(slots):
+            self.sweep_slot = self.sweep_slot % self.header.used + 1
+            if (self.conns[self.sweep_slot].status & CONN_CONFIRMED
+                    and self.conns[self.sweep_slot].expires_ns <= now_ns):
+                self.remove(self.sweep_slot)
+                self.counters.expired += 1
+                freed += 1
+        return freed
+
+
+cdef bint is_sane(const Conn *conn) noexcept nogil:
+    """Whether an entry from a predecessor's memory can be read by everything that reads entries."""
+    if conn.key.family != FAMILY_IPV4 and conn.key.family != FAMILY_IPV6:
+        return False
+    if conn.key.zero or conn.id == 0:
+        return False
+    if conn.key.protocol == PROTO_SCTP:
+        return conn.track.sctp.state <= SCTP_STATE_MAX and conn.track.sctp.last_dir <= DIR_REPLY
+    if conn.key.protocol != PROTO_TCP:
+        return True
+    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY
+            and conn.track.tcp.peer[0].scale <= 14 and conn.track.tcp.peer[1].scale <= 14)

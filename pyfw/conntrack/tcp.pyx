@@ -1,0 +1,582 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""TCP: one look into the transition table, then the windows.
+
+May know: its own track in the Conn, the packet, the settings.  Must not know: the table, rules, other protocols.
+
+Everything that changes a TCP track is in this file.  Facts: RFC 9293, 7323 (window scale), 2018 (SACK), 5961 (challenge ACK);
+G. van Rooij, "Real stateful TCP packet filtering in IP Filter" (2000); behaviour and names of Linux nf_conntrack_proto_tcp.
+
+Sequence numbers are uint32_t and are compared modulo 2^32 by before() and after() only.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from pyfw.conntrack import tcp_states
+from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.track cimport *
+from pyfw.enums cimport *
+from pyfw.packet cimport *
+
+cdef enum PacketClass:          # rows of the transition table
+    CLASS_SYN = 0
+    CLASS_SYNACK = 1
+    CLASS_FIN = 2
+    CLASS_ACK = 3
+    CLASS_RST = 4
+    CLASS_NONE = 5
+    CLASSES = 6
+
+cdef enum PeerFlag:             # TcpPeer.flags
+    PEER_SCALE = 0x01           # its SYN offered window scaling
+    PEER_SACK = 0x02            # its SYN permitted SACK
+    PEER_CLOSED = 0x04          # it sent the first FIN
+    PEER_LIBERAL = 0x08         # picked up in mid-stream: its window is a guess
+    PEER_UNACKED = 0x10         # it sent data that nobody acknowledged
+    PEER_MAXACK = 0x20          # maxack is set
+
+cdef enum LastFlag:             # TcpTrack.last_flags: what a SYN we ignored said, and what it may cause
+    LAST_SCALE = 0x01
+    LAST_SACK = 0x02
+    LAST_CHALLENGE = 0x40       # it may draw a challenge ACK (RFC 5961, 4)
+    LAST_SIMULTANEOUS = 0x80    # both sides sent a SYN
+
+cdef enum:
+    OPTION_END = 0
+    OPTION_NOP = 1
+    OPTION_SCALE = 3
+    OPTION_SACK_PERMITTED = 4
+    OPTION_SACK = 5
+    SCALE_MAX = 14              # RFC 7323, 2.3
+    ACK_WINDOW = 66000          # MAXACKWINCONST: an ACK may be this much too old
+    SHORTENED_AFTER_S = 120
+
+cdef enum Position:             # where a segment lies, seen from the windows
+    IN_WINDOW
+    IGNORED
+    OUT_OF_WINDOW
+
+cdef enum RstBelief:            # how far an RST is believed
+    RST_UNKNOWN                 # no sequence number to compare with
+    RST_EXACT                   # it comes from the real end
+    RST_INEXACT                 # it may: pass it and keep the state
+    RST_FORGED
+
+cdef struct Segment:            # the numbers of one packet
+    uint8_t index               # PacketClass
+    uint32_t seq
+    uint32_t end                # seq + payload + SYN + FIN
+    uint32_t ack
+    uint32_t sack               # highest block acknowledged, or ack
+    uint32_t window             # as announced, not scaled
+
+cdef uint8_t[2][CLASSES][TCP_STATES] TRANSITION
+
+cdef void load_transitions():
+    cdef int d, c, s
+    for d, rows in enumerate((tcp_states.ORIGINAL, tcp_states.REPLY)):
+        for packet_class, before_state, result, _ in tcp_states.cells(rows):
+            c = tcp_states.CLASSES.index(packet_class)
+            s = TcpState[before_state]
+            TRANSITION[d][c][s] = TcpState[result]
+
+from pyfw.enums import TcpState
+load_transitions()
+
+
+cdef inline bint before(uint32_t a, uint32_t b) noexcept nogil:
+    return <int32_t> (a - b) < 0
+
+
+cdef inline bint after(uint32_t a, uint32_t b) noexcept nogil:
+    return <int32_t> (b - a) < 0
+
+
+cdef inline uint8_t class_of(uint8_t flags) noexcept nogil:
+    if flags & TH_RST:
+        return CLASS_RST
+    if flags & TH_SYN:
+        return CLASS_SYNACK if flags & TH_ACK else CLASS_SYN
+    if flags & TH_FIN:
+        return CLASS_FIN
+    if flags & TH_ACK:
+        return CLASS_ACK
+    return CLASS_NONE
+
+
+cdef bint flags_valid(uint8_t flags) noexcept nogil:
+    """Whether any stack sends this combination; PSH, ECE and CWR may go with each."""
+    flags &= TH_FIN | TH_SYN | TH_RST | TH_ACK | TH_URG
+    return (flags == TH_SYN or flags == (TH_SYN | TH_URG) or flags == (TH_SYN | TH_ACK)
+            or flags == TH_RST or flags == (TH_RST | TH_ACK)
+            or flags == (TH_FIN | TH_ACK) or flags == (TH_FIN | TH_ACK | TH_URG)
+            or flags == TH_ACK or flags == (TH_ACK | TH_URG))
+
+
+cdef bint tcp_segment_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
+    """Whether this can be a segment of any connection (tcp_error() after the length checks)."""
+    if packet.checksum != CHECKSUM_TRUSTED and not transport_checksum_ok(packet, packet.transport_length):
+        reason[0] = REASON_TCP_CHECKSUM
+        return False
+    if not flags_valid(packet.tcp_flags):
+        reason[0] = REASON_TCP_FLAGS
+        return False
+    return True
+
+
+cdef inline void read_segment(const Packet *packet, Segment *segment) noexcept nogil:
+    segment.index = class_of(packet.tcp_flags)
+    segment.seq = packet.tcp_seq
+    segment.ack = segment.sack = packet.tcp_ack
+    segment.window = packet.tcp_window
+    segment.end = (packet.tcp_seq + packet.payload_length
+                   + (1 if packet.tcp_flags & TH_SYN else 0) + (1 if packet.tcp_flags & TH_FIN else 0))
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+cdef uint8_t *next_option(const uint8_t **cursor, const uint8_t *limit) noexcept nogil:
+    """The next option with a length, or NULL at the end or before one that is malformed or runs beyond the header."""
+    cdef const uint8_t *option = cursor[0]
+    while option < limit and option[0] == OPTION_NOP:
+        option += 1
+    if option + 2 > limit or option[0] == OPTION_END or option[1] < 2 or option + option[1] > limit:
+        return NULL
+    cursor[0] = option + option[1]
+    return <uint8_t *> option
+
+
+cdef inline const uint8_t *options_limit(const Packet *packet) noexcept nogil:
+    """The end of the options, or of what was captured of them."""
+    return packet.data + (packet.payload if packet.payload < packet.captured else packet.captured)
+
+
+cdef void read_syn_options(const Packet *packet, uint8_t *scale, uint8_t *flags) noexcept nogil:
+    """Take over what a SYN offers.  A SYN without options changes nothing, as in the kernel."""
+    cdef const uint8_t *cursor = packet.data + packet.transport + 20
+    cdef const uint8_t *limit = options_limit(packet)
+    cdef const uint8_t *option
+    if cursor == limit:
+        return
+    scale[0] = 0
+    flags[0] &= PEER_LIBERAL
+    option = next_option(&cursor, limit)
+    while option != NULL:
+        if option[0] == OPTION_SACK_PERMITTED and option[1] == 2:
+            flags[0] |= PEER_SACK
+        elif option[0] == OPTION_SCALE and option[1] == 3:
+            scale[0] = option[2] if option[2] < SCALE_MAX else SCALE_MAX
+            flags[0] |= PEER_SCALE
+        option = next_option(&cursor, limit)
+
+
+cdef void read_sack(const Packet *packet, uint32_t *sack) noexcept nogil:
+    """Raise sack to the right edge of the highest block that the first SACK option names."""
+    cdef const uint8_t *cursor = packet.data + packet.transport + 20
+    cdef const uint8_t *limit = options_limit(packet)
+    cdef const uint8_t *option = next_option(&cursor, limit)
+    cdef uint32_t edge
+    cdef int i
+    while option != NULL:
+        if option[0] == OPTION_SACK and option[1] >= 10 and (option[1] - 2) % 8 == 0:
+            for i in range(2, option[1], 8):
+                edge = be32(option + i + 4)
+                if after(edge, sack[0]):
+                    sack[0] = edge
+            return
+        option = next_option(&cursor, limit)
+
+
+# -- the first packet ----------------------------------------------------------------------------------------------
+
+cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, Step *step) noexcept nogil:
+    """Prepare the track of a connection that begins with this packet; False (and step.reason) if none may."""
+    cdef TcpTrack *track = &conn.track.tcp
+    cdef TcpPeer *sender = &track.peer[DIR_ORIGINAL]
+    cdef Segment segment
+    cdef uint8_t state
+    read_segment(packet, &segment)
+    state = TRANSITION[DIR_ORIGINAL][segment.index][TCP_NONE]
+    if state == TCP_INVALID or (state != TCP_SYN_SENT and not settings.tcp_loose):
+        step.reason = REASON_TCP_NEW
+        return False
+    memset(track, 0, sizeof(TcpTrack))
+    sender.end = segment.end
+    sender.maxwin = segment.window if segment.window else 1
+    sender.maxend = sender.end
+    if state == TCP_SYN_SENT:
+        read_syn_options(packet, &sender.scale, &sender.flags)
+    else:
+        sender.maxend += sender.maxwin
+        sender.flags = track.peer[DIR_REPLY].flags = PEER_SACK | PEER_LIBERAL
+    track.last_index = CLASS_NONE
+    return True
+
+
+# -- every packet --------------------------------------------------------------------------------------------------
+
+cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
+                     const Settings *settings, Step *step) noexcept nogil:
+    """Move the track by one packet and say in `step` what it means for the entry."""
+    cdef TcpTrack *track = &conn.track.tcp
+    cdef uint8_t old = track.state
+    cdef uint8_t new
+    cdef RstBelief belief
+    cdef Segment segment
+    read_segment(packet, &segment)
+    new = TRANSITION[direction][segment.index][old]
+
+    if new == TCP_SYN_SENT and old >= TCP_TIME_WAIT:
+        if may_reopen(track, direction):
+            step.action = ACTION_REOPEN
+            return
+        new = TCP_IGNORE
+    if new == TCP_IGNORE:
+        if not answers_ignored_syn(track, direction, &segment):
+            ignore(track, direction, packet, &segment, step)
+            return
+        resynchronise(track, direction)
+        old = TCP_SYN_SENT
+        new = TCP_SYN_RECV
+    elif new == TCP_INVALID:
+        refuse(step, REASON_TCP_STATE, segment.index, direction, old)
+        return
+    elif new == TCP_TIME_WAIT and is_challenge_ack(track, direction, old, &segment):
+        track.last_flags &= ~<uint8_t> LAST_CHALLENGE
+        step.action = ACTION_PASS
+        step.reason = REASON_TCP_CHALLENGE_ACK
+        return
+    elif new == TCP_SYN_SENT2:
+        track.last_flags |= LAST_SIMULTANEOUS
+    elif new == TCP_SYN_RECV:
+        if direction == DIR_REPLY and segment.index == CLASS_ACK and track.last_flags & LAST_SIMULTANEOUS:
+            new = TCP_ESTABLISHED
+    elif new == TCP_CLOSE and segment.index == CLASS_RST:
+        if TCP_FIN_WAIT <= old <= TCP_CLOSE:    # it is ending anyhow: an RST can do no harm
+            finish(conn, direction, old, new, &segment, settings, step)
+            return
+        belief = weigh_rst(conn, direction, &segment, settings)
+        if belief == RST_FORGED:
+            refuse(step, REASON_TCP_RST, 0, 0, 0)
+            return
+        if belief == RST_INEXACT:
+            new = old
+        if belief != RST_EXACT and rst_answers_ignored(conn, direction, &segment):
+            finish(conn, direction, old, new, &segment, settings, step)
+            return
+    if windows_allow(conn, direction, packet, &segment, now_ns, settings, step):
+        finish(conn, direction, old, new, &segment, settings, step)
+
+
+cdef inline void refuse(Step *step, uint8_t reason, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
+    step.action = ACTION_INVALID
+    step.reason = reason
+    step.argument[0] = a
+    step.argument[1] = b
+    step.argument[2] = c
+
+
+cdef inline bint may_reopen(const TcpTrack *track, uint8_t direction) noexcept nogil:
+    """A SYN on a closed connection: somebody closed it in order, or this side's last word was an RST."""
+    return ((track.peer[0].flags | track.peer[1].flags) & PEER_CLOSED
+            or (track.last_dir == direction and track.last_index == CLASS_RST))
+
+
+cdef inline bint answers_ignored_syn(const TcpTrack *track, uint8_t direction, const Segment *segment) noexcept nogil:
+    return (segment.index == CLASS_SYNACK and track.last_index == CLASS_SYN
+            and track.last_dir != direction and segment.ack == track.last_end)
+
+
+cdef void resynchronise(TcpTrack *track, uint8_t direction) noexcept nogil:
+    """Both ends agree on a SYN that we had ignored: they are in step and we were not."""
+    cdef TcpPeer *opener = &track.peer[track.last_dir]
+    cdef TcpPeer *answerer = &track.peer[direction]
+    cdef uint8_t liberal = answerer.flags & PEER_LIBERAL
+    opener.end = opener.maxend = track.last_end
+    opener.maxwin = track.last_win if track.last_win else 1
+    opener.scale = track.last_wscale
+    track.last_flags &= ~<uint8_t> LAST_CHALLENGE
+    opener.flags = track.last_flags
+    memset(answerer, 0, sizeof(TcpPeer))
+    answerer.flags = liberal
+
+
+cdef void ignore(TcpTrack *track, uint8_t direction, const Packet *packet, const Segment *segment,
+                 Step *step) noexcept nogil:
+    """Pass a packet that fits our state badly, and remember it: its answer tells who is out of step."""
+    track.last_index = segment.index
+    track.last_dir = direction
+    track.last_seq = segment.seq
+    track.last_end = segment.end
+    track.last_win = <uint16_t> segment.window
+    if segment.index == CLASS_SYN and direction == DIR_ORIGINAL:
+        track.last_flags = 0
+        track.last_wscale = 0
+        read_syn_options(packet, &track.last_wscale, &track.last_flags)
+        if track.state == TCP_LAST_ACK:
+            track.last_flags |= LAST_CHALLENGE
+    if track.state == TCP_SYN_SENT and segment.index == CLASS_ACK and direction == DIR_REPLY:
+        track.last_ack = segment.ack            # the RST that follows a challenge ACK bears this number
+    refuse(step, REASON_TCP_IGNORED, segment.index, direction, track.state)
+    step.action = ACTION_PASS
+
+
+cdef inline bint is_challenge_ack(const TcpTrack *track, uint8_t direction, uint8_t old,
+                                  const Segment *segment) noexcept nogil:
+    """In LAST_ACK an ACK ends the connection, unless it only challenges a SYN that we let through (RFC 5961, 4)."""
+    return (old == TCP_LAST_ACK and segment.index == CLASS_ACK and track.last_dir != direction
+            and track.last_index == CLASS_SYN and track.last_flags & LAST_CHALLENGE)
+
+
+cdef RstBelief weigh_rst(const Conn *conn, uint8_t direction, const Segment *segment, const Settings *settings) noexcept nogil:
+    """What an RST's sequence number says about who sent it (RFC 5961, 3)."""
+    cdef const TcpTrack *track = &conn.track.tcp
+    cdef const TcpPeer *receiver = &track.peer[1 - direction]
+    cdef bint established = track.state == TCP_ESTABLISHED and conn.status & CONN_ASSURED
+    if not receiver.flags & PEER_MAXACK or track.last_index == CLASS_SYN:
+        return RST_UNKNOWN                      # nothing to go by, or only what was true before that SYN
+    if segment.seq == 0 and not established:
+        return RST_EXACT                        # answers a SYN that we had let through
+    if before(segment.seq, receiver.maxack) and not settings.tcp_ignore_invalid_rst:
+        return RST_FORGED
+    if not established or segment.seq == receiver.maxack:
+        return RST_EXACT
+    if track.last_index == CLASS_ACK and track.last_dir == direction and segment.seq == track.last_end:
+        return RST_EXACT                        # the end of the train that the sender just sent
+    return RST_INEXACT                          # the receiver will challenge it: wait for that
+
+
+cdef bint rst_answers_ignored(const Conn *conn, uint8_t direction, const Segment *segment) noexcept nogil:
+    """An RST that answers a SYN or an ACK which we let through ends the entry, whatever the windows say."""
+    cdef const TcpTrack *track = &conn.track.tcp
+    if track.last_index == CLASS_SYN:
+        return conn.status & CONN_SEEN_REPLY and track.last_dir != direction and segment.ack == track.last_end
+    if track.last_index != CLASS_ACK:
+        return False
+    if not conn.status & CONN_ASSURED and segment.ack == track.last_end:
+        return True
+    # the client's answer to a challenge ACK: the number that the challenge asked for (RFC 5961, 4)
+    return track.state == TCP_SYN_SENT and track.last_dir == DIR_REPLY and segment.seq == track.last_ack
+
+
+cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const Segment *segment,
+                 const Settings *settings, Step *step) noexcept nogil:
+    """Enter the new state and choose the timeout."""
+    cdef TcpTrack *track = &conn.track.tcp
+    track.last_index = segment.index
+    track.last_dir = direction
+    track.state = new
+    if old != new and new == TCP_FIN_WAIT:
+        track.peer[direction].flags |= PEER_CLOSED
+    step.action = ACTION_RENEW
+    step.timeout_ns = timeout_of(track, segment.index, settings)
+    if not conn.status & CONN_SEEN_REPLY:
+        if segment.index == CLASS_RST:
+            step.action = ACTION_KILL           # the only answer is a refusal: there is no connection to remember
+        elif segment.index == CLASS_SYN and old == TCP_SYN_SENT:
+            step.action = ACTION_PASS           # else reuse of the port would keep the entry for ever
+        elif new == TCP_ESTABLISHED:            # picked up, and nobody has answered
+            step.timeout_ns = at_most(step.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
+    elif (old == TCP_SYN_RECV or old == TCP_ESTABLISHED) and new == TCP_ESTABLISHED:
+        conn.status |= CONN_ASSURED
+
+
+cdef inline uint64_t at_most(uint64_t timeout_ns, uint64_t limit_ns) noexcept nogil:
+    return timeout_ns if timeout_ns < limit_ns else limit_ns
+
+
+cdef uint64_t timeout_of(const TcpTrack *track, uint8_t index, const Settings *settings) noexcept nogil:
+    cdef uint64_t timeout_ns = settings.timeout_ns[TIMEOUT_TCP + track.state]
+    cdef uint64_t retrans_ns = settings.timeout_ns[TIMEOUT_TCP_MAX_RETRANS]
+    if track.retrans >= settings.tcp_max_retrans and timeout_ns > retrans_ns:
+        return retrans_ns
+    if index == CLASS_RST:
+        return settings.timeout_ns[TIMEOUT_TCP_CLOSE]
+    if (track.peer[0].flags | track.peer[1].flags) & PEER_UNACKED:
+        if timeout_ns > settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED]:
+            return settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED]
+    if track.last_win == 0 and timeout_ns > retrans_ns:
+        return retrans_ns                       # a closed window: the receiver may be gone
+    return timeout_ns
+
+
+# -- windows -------------------------------------------------------------------------------------------------------
+#
+# What may be sent lies between what the receiver has acknowledged and the end of the window it announced:
+#
+#        sender.end - receiver.maxwin                sender.end        sender.maxend
+#   ------------|----------------------------------------|--------------------|------------> seq
+#     too old:  |  seen before: retransmissions,         |   new data         |  beyond the window:
+#     ignored   |  and everything may be                 |                    |  INVALID, but for an overshot of
+#               |                                        |                    |  at most one window: ignored
+#
+# and an acknowledgement between what may still be under way and what was really sent:
+#
+#      receiver.end - max(ACK_WINDOW, sender.maxwin)              receiver.end
+#   ------------|-------------------------------------------------------|------------------> ack, sack
+#     too old:  |                    good                               |  data not seen yet: INVALID
+#     ignored
+
+cdef void start_peer(TcpPeer *sender, TcpPeer *receiver, uint8_t direction, const Packet *packet,
+                     const Segment *segment) noexcept nogil:
+    """Begin with a SYN or SYN/ACK.  Window scaling needs the offer of both (RFC 7323, 2.2)."""
+    sender.end = sender.maxend = segment.end
+    sender.maxwin = segment.window if segment.window else 1
+    read_syn_options(packet, &sender.scale, &sender.flags)
+    if direction == DIR_REPLY and not sender.flags & receiver.flags & PEER_SCALE:
+        sender.scale = receiver.scale = 0
+
+
+cdef void guess_peer(TcpPeer *sender, TcpPeer *receiver, const Segment *segment) noexcept nogil:
+    """Begin in mid-stream: take the packet's own numbers for the whole truth."""
+    cdef uint32_t window = segment.window << sender.scale
+    sender.end = segment.end
+    sender.maxwin = window if window else 1
+    sender.maxend = segment.end + sender.maxwin
+    if receiver.maxwin == 0:
+        receiver.end = receiver.maxend = segment.sack
+    elif segment.sack == receiver.end + 1:
+        receiver.end += 1                       # an answer to a keep-alive
+
+
+cdef bint meet_sender(TcpTrack *track, uint8_t direction, const Packet *packet, const Segment *segment) noexcept nogil:
+    """Bring the sender's numbers up to date with a first segment or a new SYN of its; True: no window to check yet."""
+    cdef TcpPeer *sender = &track.peer[direction]
+    cdef TcpPeer *receiver = &track.peer[1 - direction]
+    cdef bint syn = packet.tcp_flags & TH_SYN != 0
+    cdef bint ack = packet.tcp_flags & TH_ACK != 0
+    if sender.maxwin == 0:
+        if syn:
+            start_peer(sender, receiver, direction, packet, segment)
+            return not ack                      # simultaneous open
+        guess_peer(sender, receiver, segment)
+    elif syn and (track.state == TCP_SYN_SENT or track.state == TCP_SYN_RECV) and after(segment.end, sender.end):
+        start_peer(sender, receiver, direction, packet, segment)    # begins anew, with higher numbers
+        return direction == DIR_REPLY and not ack
+    return False
+
+
+cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Segment *segment, uint64_t now_ns,
+                        const Settings *settings, Step *step) noexcept nogil:
+    """Check a segment against the windows and move them; False if `step` says INVALID or PASS instead."""
+    cdef TcpTrack *track = &conn.track.tcp
+    cdef TcpPeer *sender = &track.peer[direction]
+    cdef TcpPeer *receiver = &track.peer[1 - direction]
+    cdef Position position
+    if receiver.flags & PEER_SACK:
+        read_sack(packet, &segment.sack)
+    if meet_sender(track, direction, packet, segment):
+        return True
+    if not packet.tcp_flags & TH_ACK or (packet.tcp_flags & TH_RST and segment.ack == 0):
+        segment.ack = segment.sack = receiver.end
+    if packet.tcp_flags & TH_RST and segment.seq == 0 and track.state == TCP_SYN_SENT:
+        segment.seq = segment.end = sender.end  # refuses a SYN: it had no number to go by
+    position = locate(sender, receiver, segment, step)
+    if position == IN_WINDOW:
+        move_windows(track, direction, packet, segment)
+        return True
+    if step.reason == REASON_TCP_OVERSHOT:
+        note_overshot(sender, segment)
+    if sender.flags & PEER_LIBERAL or settings.tcp_be_liberal:
+        step.reason = REASON_NONE
+        return True
+    if position == IGNORED:
+        step.action = ACTION_PASS
+    else:
+        step.action = ACTION_INVALID
+        shorten(conn, direction, segment.index, now_ns, settings)
+    return False
+
+
+cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segment *segment, Step *step) noexcept nogil:
+    """Where the segment lies in the drawing above; outside the window step gets the reason and its bound."""
+    cdef uint32_t oldest_ack = receiver.end - (sender.maxwin if sender.maxwin > ACK_WINDOW else ACK_WINDOW)
+    cdef uint32_t oldest_seq = sender.end - receiver.maxwin
+    cdef uint32_t overshot
+    if after(segment.seq, sender.maxend):
+        overshot = segment.end - sender.maxend + 1
+        if (receiver.maxwin and after(segment.end, oldest_seq - 1) and after(segment.sack, oldest_ack - 1)
+                and overshot <= receiver.maxwin and not after(segment.sack, receiver.end)):
+            step.reason = REASON_TCP_OVERSHOT
+            step.argument[0] = overshot
+            return IGNORED
+        step.reason = REASON_TCP_SEQ_OVER
+        step.argument[0] = sender.maxend + 1
+        return OUT_OF_WINDOW
+    if after(segment.sack, receiver.end):
+        step.reason = REASON_TCP_ACK_OVER
+        step.argument[0] = receiver.end + 1
+        return OUT_OF_WINDOW
+    if receiver.maxwin and not after(segment.end, oldest_seq - 1):
+        step.reason = REASON_TCP_SEQ_UNDER
+        step.argument[0] = oldest_seq - 1
+        return IGNORED
+    if not after(segment.sack, oldest_ack - 1):
+        step.reason = REASON_TCP_ACK_UNDER
+        step.argument[0] = oldest_ack - 1
+        return IGNORED
+    return IN_WINDOW
+
+
+cdef inline void note_overshot(TcpPeer *sender, const Segment *segment) noexcept nogil:
+    """Data beyond the window that the receiver may still take: else its acknowledgement would look forged."""
+    sender.end = segment.end
+    sender.flags |= PEER_UNACKED
+
+
+cdef void move_windows(TcpTrack *track, uint8_t direction, const Packet *packet, const Segment *segment) noexcept nogil:
+    cdef TcpPeer *sender = &track.peer[direction]
+    cdef TcpPeer *receiver = &track.peer[1 - direction]
+    cdef uint32_t window = segment.window
+    cdef uint32_t reach
+    if not packet.tcp_flags & TH_SYN:
+        window <<= sender.scale
+    reach = window + (segment.sack - segment.ack)
+    if sender.maxwin < reach:
+        sender.maxwin = reach
+    if after(segment.end, sender.end):
+        sender.end = segment.end
+        sender.flags |= PEER_UNACKED
+    if packet.tcp_flags & TH_ACK and (not sender.flags & PEER_MAXACK or after(segment.ack, sender.maxack)):
+        sender.maxack = segment.ack
+        sender.flags |= PEER_MAXACK
+    if receiver.maxwin and after(segment.end, sender.maxend):
+        receiver.maxwin += segment.end - sender.maxend
+    if after(segment.sack + window, receiver.maxend - 1):
+        receiver.maxend = segment.sack + window
+        if window == 0:
+            receiver.maxend += 1                # a probe of a closed window carries one byte
+    if segment.ack == receiver.end:
+        receiver.flags &= ~<uint8_t> PEER_UNACKED
+    if segment.index == CLASS_ACK:
+        count_retransmission(track, direction, segment)
+
+
+cdef void count_retransmission(TcpTrack *track, uint8_t direction, const Segment *segment) noexcept nogil:
+    if (track.last_dir == direction and track.last_seq == segment.seq and track.last_ack == segment.ack
+            and track.last_end == segment.end and track.last_win == segment.window):
+        if track.retrans < 255:
+            track.retrans += 1
+        return
+    track.last_dir = direction
+    track.last_seq = segment.seq
+    track.last_ack = segment.ack
+    track.last_end = segment.end
+    track.last_win = <uint16_t> segment.window
+    track.retrans = 0
+
+
+cdef void shorten(Conn *conn, uint8_t direction, uint8_t index, uint64_t now_ns, const Settings *settings) noexcept nogil:
+    """FINs and RSTs outside the window, from one side and then the other: the ends are done, whatever we believe.
+
+    The second brings the timeout of an ASSURED entry down to `unacknowledged`.
+    """
+    cdef TcpTrack *track = &conn.track.tcp
+    cdef uint64_t limit_ns = settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED]
+    if not conn.status & CONN_ASSURED or (index != CLASS_RST and index != CLASS_FIN):
+        return
+    if track.last_dir != direction and (track.last_index == CLASS_FIN or track.last_index == CLASS_RST):
+        if conn.expires_ns - now_ns >= SHORTENED_AFTER_S * 1000000000ULL and conn.expires_ns - now_ns > limit_ns:
+            conn.expires_ns = now_ns + limit_ns
+    else:
+        track.last_index = index
+        track.last_dir = direction

@@ -1,0 +1,39 @@
+"""What the engine and the protocol trackers say to each other."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:                      # the order of timeouts.DEFAULTS; TCP states first, by their numbers
+    TIMEOUT_TCP = 0
+    TIMEOUT_TCP_CLOSE = 8
+    TIMEOUT_TCP_MAX_RETRANS = 10
+    TIMEOUT_TCP_UNACKNOWLEDGED
+    TIMEOUT_UDP
+    TIMEOUT_UDP_STREAM
+    TIMEOUT_ICMP
+    TIMEOUT_ICMPV6
+    TIMEOUT_GENERIC
+    TIMEOUT_GRE
+    TIMEOUT_GRE_STREAM
+    TIMEOUT_SCTP                # + the SCTP state - 1
+    TIMEOUTS = 27
+
+cdef struct Settings:           # the administrator's choices; names as the kernel's sysctls
+    uint64_t timeout_ns[TIMEOUTS]
+    uint8_t tcp_loose
+    uint8_t tcp_be_liberal
+    uint8_t tcp_ignore_invalid_rst
+    uint8_t tcp_max_retrans
+    uint8_t checksum
+    uint8_t accounting
+
+cdef enum Action:
+    ACTION_INVALID = 0          # the packet is INVALID
+    ACTION_RENEW                # it belongs: renew the timer, count it
+    ACTION_PASS                 # it belongs, but neither timer nor counters move
+    ACTION_KILL                 # it belongs, and ends the connection at once
+    ACTION_REOPEN               # the entry is of the past: remove it and judge the packet as a first one
+
+cdef struct Step:               # a tracker's answer about one packet
+    uint8_t action              # Action
+    uint8_t reason              # ReasonNumber
+    uint32_t argument[3]
+    uint64_t timeout_ns         # with ACTION_RENEW

@@ -1,0 +1,304 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The tracker: to which connection a packet belongs, and in which state that makes it.
+
+May know: the table, the expectations, every protocol's module.  Must not know: rules, helpers' code, sockets, the clock.
+
+Laws:
+  - A first packet's connection is `fresh` until commit().  A packet that is not accepted leaves no entry.
+  - What a packet does to an existing entry happens here and now, whatever the rules will say of it, as in the
+    kernel, whose conntrack hook comes before its rules.
+"""
+from libc.string cimport memcmp, memcpy, memset
+
+from pyfw.conntrack import timeouts as timeout_data
+from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.datagram cimport *
+from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.icmp cimport *
+from pyfw.conntrack.sctp cimport *
+from pyfw.conntrack.table cimport *
+from pyfw.conntrack.tcp cimport *
+from pyfw.conntrack.track cimport *
+from pyfw.enums cimport *
+from pyfw.packet cimport *
+
+cdef enum:
+    TIMEOUT_MAX_S = 2147483     # 24 days: the kernel's limit, where its milliseconds end
+
+
+cdef class Tracker:
+    """Connections and expectations in one piece of memory, and the settings that hold for them; see Engine."""
+
+    def __init__(self, uint32_t max_entries, uint32_t expect_max, memory, bytes boot_id, bytes secret, previous=None):
+        self.table = Table(max_entries, expect_max, memory, boot_id, secret)
+        self.expectations = Expectations(self.table, expect_max, memoryview(memory)[Table.space(max_entries):],
+                                         self.table.adopted > 0)
+        if previous is not None:
+            self.table.copy_from(previous)
+
+    @staticmethod
+    def space(max_entries: int, expect_max: int) -> int:
+        """Bytes of memory for so many connections and expectations."""
+        return Table.space(max_entries) + Expectations.space(expect_max)
+
+    def configure(self, *, accounting, checksum, tcp_loose, tcp_liberal, tcp_max_retrans, tcp_ignore_invalid_rst,
+                  timeouts) -> None:
+        """Take over the administrator's choices; ValueError names what cannot be."""
+        unknown = set(timeouts) - set(timeout_data.DEFAULTS)
+        if unknown:
+            raise ValueError(f"no timeout is named {min(unknown)!r}; there are: {', '.join(timeout_data.DEFAULTS)}")
+        if not 0 <= tcp_max_retrans <= 255:
+            raise ValueError(f"tcp_max_retrans must be 0 to 255, not {tcp_max_retrans}")
+        for position, (name, default) in enumerate(timeout_data.DEFAULTS.items()):
+            seconds = timeouts.get(name, default)
+            if not 0 <= seconds <= TIMEOUT_MAX_S:
+                raise ValueError(f"timeout {name} must be 0 to {TIMEOUT_MAX_S} seconds, not {seconds}")
+            self.settings.timeout_ns[position] = int(seconds * 1_000_000_000)
+        self.settings.accounting = bool(accounting)
+        self.settings.checksum = bool(checksum)
+        self.settings.tcp_loose = bool(tcp_loose)
+        self.settings.tcp_be_liberal = bool(tcp_liberal)
+        self.settings.tcp_max_retrans = tcp_max_retrans
+        self.settings.tcp_ignore_invalid_rst = bool(tcp_ignore_invalid_rst)
+
+    def number_helpers(self, bindings) -> None:
+        """Give each helper its number, and number those of adopted entries anew: a predecessor may have had others."""
+        cdef HelperRow *row
+        cdef uint8_t[HELPERS_MAX + 1] renumbered
+        cdef uint32_t slot
+        if len(bindings) > HELPERS_MAX:
+            raise ValueError(f"at most {HELPERS_MAX} helpers, not {len(bindings)}")
+        for helper in (binding.helper for binding in bindings):
+            if len(helper.name.encode()) > 16 or helper.max_expected < 1 or helper.timeout_s < 1:
+                raise ValueError(f"helper {helper.name}: its name must have 16 bytes at most, "
+                                 "max_expected and timeout_s must be 1 at least")
+        names = [binding.helper.name.encode().ljust(16, b"\0") for binding in bindings]
+        renumbered[0] = 0
+        for position in range(HELPERS_MAX):
+            former = self.table.header.helper_names[position][:16]
+            renumbered[position + 1] = names.index(former) + 1 if former in names else 0
+        for slot in range(1, self.table.header.used + 1):
+            if self.table.conns[slot].helper <= HELPERS_MAX:
+                self.table.conns[slot].helper = renumbered[self.table.conns[slot].helper]
+            else:
+                self.table.conns[slot].helper = 0
+        for slot in range(1, self.expectations.used + 1):
+            self.expectations.slots[slot].helper = renumbered[self.expectations.slots[slot].helper % (HELPERS_MAX + 1)]
+        memset(self.table.header.helper_names, 0, sizeof(self.table.header.helper_names))
+        for position, binding in enumerate(bindings):
+            if len(binding.ports) > HELPER_PORTS_MAX:
+                raise ValueError(f"helper {binding.helper.name}: at most {HELPER_PORTS_MAX} ports")
+            memcpy(self.table.header.helper_names[position], <const char *> names[position], 16)
+            row = &self.helper_rows[position]
+            row.timeout_ns = binding.helper.timeout_s * 1_000_000_000
+            row.max_expected = binding.helper.max_expected
+            row.protocol = binding.helper.protocol
+            row.ports = len(binding.ports)
+            for i, port in enumerate(binding.ports):
+                row.port[i] = port
+
+    cdef void track(self, Packet *packet, uint8_t helper, uint64_t now_ns, Found *found) noexcept nogil:
+        """Find the packet's connection or begin one: fills in `found` (conn == &self.fresh: a new one)."""
+        cdef Key key
+        cdef uint32_t slot
+        cdef uint8_t direction = DIR_ORIGINAL
+        cdef IcmpKind kind
+        found.state = STATE_INVALID
+        if not packet.has_tuple:
+            found.reason = packet.reason
+            return
+        if packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
+            if (packet.protocol == PROTO_ICMP) != (packet.family == FAMILY_IPV4):
+                found.reason = REASON_ICMP_TYPE
+                return
+            kind = icmp_kind(packet, &found.reason)
+            if kind == ICMP_DISCOVERY:
+                found.state = STATE_UNTRACKED
+            elif kind == ICMP_ERROR:
+                self.relate(packet, now_ns, found)
+            if kind != ICMP_REQUEST_OR_REPLY:
+                return
+        key_of(packet, &key)
+        slot = self.table.find(&key, now_ns, &direction)
+        self.follow(slot, &key, packet, helper, direction, now_ns, found)
+
+    cdef void relate(self, Packet *packet, uint64_t now_ns, Found *found) noexcept nogil:
+        """An ICMP error is RELATED to the connection whose packet it quotes, and goes against that packet's direction.
+
+        It must be addressed to the quoted packet's source: else anybody could have errors about other people's
+        connections let through to third parties.
+        """
+        cdef Key quoted, answer
+        cdef uint8_t direction = DIR_ORIGINAL
+        cdef uint32_t slot
+        if not icmp_quoted_key(packet, &quoted):
+            found.reason = REASON_ICMP_QUOTE
+            return
+        invert(&quoted, &answer)
+        slot = self.table.find(&answer, now_ns, &direction)
+        if slot == 0:
+            found.reason = REASON_ICMP_UNKNOWN
+        elif memcmp(&packet.dst, &answer.dst, sizeof(Address)) != 0:
+            found.reason = REASON_ICMP_OUTER
+            if packet.family == FAMILY_IPV4:
+                found.argument[0] = be32(packet.dst.bytes)
+                found.argument[1] = be32(answer.dst.bytes)
+        else:
+            found.state = STATE_RELATED
+            found.direction = direction
+            found.slot = slot
+            found.conn = &self.table.conns[slot]
+
+    cdef void follow(self, uint32_t slot, const Key *key, Packet *packet, uint8_t helper, uint8_t direction,
+                     uint64_t now_ns, Found *found) noexcept nogil:
+        """Let the protocol judge a packet of the connection in `slot`, or of one that it begins (slot 0)."""
+        cdef Step step
+        cdef Conn *subject
+        if slot:
+            subject = &self.table.conns[slot]
+        else:
+            subject = &self.fresh
+            if not self.begin(key, packet, helper, now_ns, found):
+                return
+        memset(&step, 0, sizeof(Step))
+        if self.is_sound(packet, &step.reason):
+            if slot or self.opens(packet, &step):
+                self.update(subject, direction, packet, now_ns, &step)
+        if step.action == ACTION_REOPEN:
+            self.table.remove(slot)
+            self.follow(0, key, packet, helper, DIR_ORIGINAL, now_ns, found)
+            return
+        found.reason = step.reason
+        memcpy(found.argument, step.argument, sizeof(step.argument))
+        if step.action == ACTION_INVALID:
+            return
+        found.direction = direction
+        found.state = state_of(subject, direction)
+        found.slot = slot
+        found.conn = subject
+        if step.action == ACTION_RENEW:
+            self.renew(subject, direction, packet, now_ns + step.timeout_ns)
+        if direction == DIR_REPLY:
+            subject.status |= CONN_SEEN_REPLY
+        if step.action == ACTION_KILL:
+            self.table.remove(slot)
+            found.slot = 0
+
+    cdef void renew(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t expires_ns) noexcept nogil:
+        conn.expires_ns = expires_ns
+        if self.settings.accounting:
+            conn.packets[direction] += 1
+            conn.bytes[direction] += packet.length
+
+    cdef bint begin(self, const Key *key, const Packet *packet, uint8_t helper, uint64_t now_ns,
+                    Found *found) noexcept nogil:
+        """Make `fresh` the connection that this packet would begin; False if there is no room for one.
+
+        An expectation that fits is used up here, before anything else is known of the packet, as in the kernel.
+        """
+        cdef uint32_t expected
+        cdef Expect *expect
+        if (packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6) and not icmp_open(packet):
+            found.reason = REASON_ICMP_NO_REQUEST
+            return False
+        if not self.table.has_room(key, now_ns):
+            self.table.counters.table_full += 1
+            found.reason = REASON_TABLE_FULL
+            return False
+        memset(&self.fresh, 0, sizeof(Conn))
+        self.fresh.key = key[0]
+        self.fresh.created_ns = now_ns
+        expected = self.expectations.find(key, now_ns)
+        if expected:
+            expect = &self.expectations.slots[expected]
+            self.fresh.status = CONN_EXPECTED
+            self.fresh.master_id = expect.master_id
+            self.fresh.mark = self.table.conns[expect.master].mark
+            self.expectations.counters.used += 1
+            self.expectations.remove(expected)
+        elif helper:
+            self.fresh.helper = helper
+        else:
+            self.fresh.helper = self.helper_for(packet)
+        return True
+
+    cdef uint8_t helper_for(self, const Packet *packet) noexcept nogil:
+        """The helper that a connection has by its first packet's destination port; 0: none."""
+        cdef HelperRow *row
+        cdef int i, j
+        for i in range(HELPERS_MAX):
+            row = &self.helper_rows[i]
+            if row.ports and row.protocol == packet.protocol:
+                for j in range(row.ports):
+                    if row.port[j] == packet.dport:
+                        return <uint8_t> (i + 1)
+        return 0
+
+    cdef bint is_sound(self, Packet *packet, uint8_t *reason) noexcept nogil:
+        """Whether the transport header is whole, possible, and rightly summed up."""
+        if packet.reason:
+            reason[0] = packet.reason
+            return False
+        if packet.protocol == PROTO_TCP:
+            return tcp_segment_ok(packet, reason)
+        if packet.protocol == PROTO_UDP or packet.protocol == PROTO_UDPLITE:
+            return udp_datagram_ok(packet, reason)
+        if packet.protocol == PROTO_SCTP:
+            return sctp_packet_ok(packet, reason)
+        return True
+
+    cdef bint opens(self, const Packet *packet, Step *step) noexcept nogil:
+        if packet.protocol == PROTO_TCP:
+            return tcp_open(&self.fresh, packet, &self.settings, step)
+        if packet.protocol == PROTO_SCTP:
+            return sctp_open(&self.fresh, packet, step)
+        return True
+
+    cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
+                     Step *step) noexcept nogil:
+        if packet.protocol == PROTO_TCP:
+            tcp_update(conn, direction, packet, now_ns, &self.settings, step)
+        elif packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
+            icmp_update(packet, &self.settings, step)
+        elif packet.protocol == PROTO_SCTP:
+            sctp_update(conn, direction, packet, &self.settings, step)
+        else:
+            datagram_update(conn, packet, now_ns, &self.settings, step)
+
+    cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil:
+        """Enter an accepted packet's fresh connection into the table; False if there is no room left."""
+        found.slot = self.table.insert(&self.fresh, now_ns)
+        return found.slot != 0
+
+    cdef ExpectResult expect(self, Expect *wanted, uint32_t slot, uint32_t id, uint64_t now_ns) noexcept nogil:
+        """Enter what the helper of the connection in `slot` found, if that is still the connection `id`."""
+        cdef const Conn *master = &self.table.conns[slot]
+        cdef const HelperRow *row = &self.helper_rows[wanted.helper - 1]
+        if master.id != id or not master.status & CONN_CONFIRMED:
+            return EXPECT_ADDED                 # it has gone meanwhile, and with it what it expected
+        wanted.master = slot
+        wanted.master_id = id
+        wanted.family = master.key.family
+        wanted.deadline_ns = now_ns + row.timeout_ns
+        return self.expectations.add(wanted, row.max_expected, now_ns)
+
+
+cdef inline uint8_t state_of(const Conn *conn, uint8_t direction) noexcept nogil:
+    """The state that rules see of a packet on this connection (resolve_normal_ct())."""
+    if direction == DIR_REPLY or conn.status & CONN_SEEN_REPLY:
+        return STATE_ESTABLISHED
+    return STATE_RELATED if conn.status & CONN_EXPECTED else STATE_NEW
+
+
+cdef inline void key_of(const Packet *packet, Key *key) noexcept nogil:
+    key.src = packet.src
+    key.dst = packet.dst
+    key.protocol = packet.protocol
+    key.family = packet.family
+    key.zero = 0
+    if packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
+        key.sport = packet.icmp_id
+        key.dport = <uint16_t> (packet.icmp_type << 8) | packet.icmp_code
+    else:
+        key.sport = packet.sport
+        key.dport = packet.dport

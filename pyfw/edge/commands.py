@@ -1,0 +1,301 @@
+"""The table of control commands: what each is called, takes, needs and does.
+
+pyfwctl's command line and help, and the server's checks, are made from this table alone.  A handler is a
+generator: it yields answers and Pauses, and returns what the last line says besides `"done": true`.
+An answer is a dict, sent as one line of JSON, with one of the keys
+  text      for the user's standard output, as it stands
+  records   a list of objects, each for one line of JSON there
+  note      one line for standard error
+A `status` in the last line is the exit status; left out it is 0.
+Knows what the daemon offers (Services), no socket.
+"""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from pyfw.config import ConfigError
+from pyfw.edge.queue_stats import QueueCounters
+
+DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refusal counts as nothing matched
+FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
+PING_TIMEOUT_S = 10.0
+PING_INTERVAL_S = 0.001
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
+
+
+class CommandError(Exception):
+    """A command that cannot be done; `status` is the exit status of pyfwctl."""
+
+    def __init__(self, message: str, status: int = NOTHING_MATCHED, reason: str = "failed") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason        # the name under which the server counts it
+
+
+class Pause(NamedTuple):
+    """Yielded by a handler that waits for something: ask it again after so many seconds."""
+
+    seconds: float
+
+
+class Services(Protocol):
+    """What the daemon offers to the handlers."""
+
+    engine: Any
+
+    def now_ns(self) -> int: ...
+    def reload(self) -> Reload: ...
+    def statistics(self) -> dict[str, Any]: ...
+    def queue_counters(self) -> QueueCounters | None: ...
+    def has_judged(self, packet_id: int) -> bool: ...
+
+
+class Reload(NamedTuple):
+    """What came of a reload."""
+
+    rules: int                  # now in force
+    needs_restart: list[str]    # options that changed and are read only at start
+
+    def text(self) -> str:
+        rest = f"; changed, but read only at start: {', '.join(self.needs_restart)}" if self.needs_restart else ""
+        return f"{self.rules} rules loaded{rest}"
+
+
+Answers = Generator[dict[str, Any] | Pause, None, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command: its key in the request, and how pyfwctl spells it."""
+
+    name: str
+    help: str
+    flags: tuple[str, ...] = ()         # none: it is positional and may be left out
+    kind: type = str                    # str, int or bool
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> None:
+        if type(value) is not self.kind:
+            kind = {str: "a text", int: "a number", bool: "true or false"}[self.kind]
+            raise CommandError(f"argument '{self.name}' must be {kind}", USAGE, "bad_argument")
+        if self.choices and value not in self.choices:
+            raise CommandError(f"argument '{self.name}' must be one of {', '.join(self.choices)}, not '{value}'",
+                               USAGE, "bad_argument")
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    help: str
+    handler: Callable[[Services, Mapping[str, Any]], Answers]
+    needs_root: bool = False            # else members of the control group may, too
+    arguments: tuple[Argument, ...] = ()
+
+    def checked_arguments(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request's arguments by name; raises CommandError for one that is unknown or of the wrong kind."""
+        known = {argument.name: argument for argument in self.arguments}
+        given = {name: value for name, value in request.items() if name != "command" and value is not None}
+        for name, value in given.items():
+            if name not in known:
+                raise CommandError(f"command '{self.name}' has no argument '{name}'"
+                                   + (f"; it has {', '.join(known)}" if known else ""), USAGE, "bad_argument")
+            known[name].check(value)
+        return given
+
+
+def find_command(request: Any) -> Command:
+    """The command that a request names."""
+    name = request.get("command") if isinstance(request, dict) else None
+    if not isinstance(name, str):
+        raise CommandError('a request is a JSON object on one line, such as {"command": "count"}', USAGE, "malformed")
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "there are " + ", ".join(COMMANDS)
+        raise CommandError(f"unknown command '{name[:64]}'; {hint}", USAGE, "unknown_command")
+    return COMMANDS[name]
+
+
+# -- connections ---------------------------------------------------------------------------------------------
+
+
+def _protocol_number(text: str) -> int:
+    if text.isdecimal() and int(text) <= 255:
+        return int(text)
+    if text.lower() in PROTOCOLS:
+        return PROTOCOLS[text.lower()]
+    raise CommandError(f"unknown protocol '{text}': a number to 255, or one of {', '.join(PROTOCOLS)}",
+                       USAGE, "bad_argument")
+
+
+def _listing(arguments: Mapping[str, Any]) -> tuple[Any, str]:
+    """(Selection, style).  The classic format has no place for IPv6: asking for that gives the newer one."""
+    from pyfw.conntrack.selection import Selection
+    addresses = [arguments[name] for name in ("src", "dst") if name in arguments]
+    family = arguments.get("family") or ("ipv6" if any(":" in address for address in addresses) else None)
+    style = arguments.get("output") or ("nf" if family == "ipv6" else "proc")
+    if style == "proc" and family == "ipv6":
+        raise CommandError("the proc format is IPv4 only; use -o nf", USAGE, "bad_argument")
+    if style == "proc":
+        family = "ipv4"
+    try:
+        return Selection(family={"ipv4": 4, "ipv6": 6, None: None}[family],
+                         protocol=_protocol_number(arguments["protocol"]) if "protocol" in arguments else None,
+                         src=arguments.get("src"), dst=arguments.get("dst"),
+                         sport=arguments.get("sport"), dport=arguments.get("dport"), state=arguments.get("state"),
+                         unreplied=arguments.get("status") == "UNREPLIED",
+                         assured=arguments.get("status") == "ASSURED"), style
+    except ValueError as error:
+        raise CommandError(str(error), USAGE, "bad_argument") from error
+
+
+def _walk(services: Services, selection: Any, style: str, *,
+          delete: bool) -> Generator[dict[str, Any], None, int]:
+    """Yields the selected connections in chunks; returns how many there were."""
+    from pyfw.listing import table_records, table_text
+    engine, now_ns = services.engine, services.now_ns()
+    cursor, matched = FIRST_CURSOR, 0
+    while cursor:
+        if style == "json":
+            records, cursor = table_records(engine, selection, cursor, now_ns, delete)
+            matched += len(records)
+            yield {"records": records}
+        else:
+            text, cursor, lines = table_text(engine, selection, style, cursor, now_ns, delete)
+            matched += lines
+            yield {"text": text.decode("ascii")}
+    return matched
+
+
+def list_conntrack(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    matched = yield from _walk(services, *_listing(arguments), delete=False)
+    filtered = bool(arguments.keys() - {"output"})
+    return {"count": matched, "status": NOTHING_MATCHED if filtered and not matched else DONE}
+
+
+def delete(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    matched = yield from _walk(services, *_listing(arguments), delete=True)
+    yield {"note": f"{matched} flow entries have been deleted."}
+    return {"count": matched, "status": DONE if matched else NOTHING_MATCHED}
+
+
+def flush(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.conntrack.selection import Selection
+    removed = 0
+    for piece in _walk(services, Selection(), "nf", delete=True):
+        removed += piece["text"].count("\n")
+        yield Pause(0)
+    yield {"note": f"connection tracking table has been emptied ({removed} flow entries)."}
+    return {"count": removed}
+
+
+def count(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.listing import count_entries
+    entries = count_entries(services.engine, services.now_ns())
+    yield {"text": f"{entries}\n"}
+    return {"count": entries}
+
+
+def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.listing import expect_text
+    yield {"text": expect_text(services.engine, services.now_ns())}
+    return {}
+
+
+# -- rules and the daemon ------------------------------------------------------------------------------------
+
+
+def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.rules.iptables import print_rules
+    program = services.engine.program
+    if program is None:
+        raise CommandError("no rules are loaded: everything is accepted")
+    table, chain = arguments.get("table", "filter"), arguments.get("chain")
+    counters = program.counters() if arguments.get("verbose") else None
+    try:
+        lines = print_rules(program.ruleset, table, chain, counters=counters)
+    except KeyError as error:
+        raise CommandError(f"there is no chain '{chain}' in table {table}") from error
+    yield {"text": "".join(f"{line}\n" for line in lines)}
+    return {}
+
+
+def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.formats.stats import stats_text
+    statistics = services.statistics()
+    yield {"records": [statistics]} if arguments.get("json") else {"text": stats_text(statistics)}
+    return {}
+
+
+def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    try:
+        outcome = services.reload()
+    except ConfigError as error:
+        raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
+    yield {"note": outcome.text()}
+    return {"rules": outcome.rules, "needs_restart": outcome.needs_restart}
+
+
+def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """Done once every packet that was queued before the command has its verdict.
+
+    A packet that the kernel lost on its way to the daemon has none, ever: an empty queue ends the waiting, too.
+    """
+    at_command = _queue_counters(services)
+    deadline_ns = services.now_ns() + int(PING_TIMEOUT_S * 1e9)
+    while not services.has_judged(at_command.id_sequence):
+        waiting = _queue_counters(services).queued
+        if waiting == 0:
+            break
+        if services.now_ns() > deadline_ns:
+            raise CommandError(f"{waiting} packets are still without verdict after {PING_TIMEOUT_S:.0f} s",
+                               reason="timeout")
+        yield Pause(PING_INTERVAL_S)
+    return {}
+
+
+def _queue_counters(services: Services) -> QueueCounters:
+    counters = services.queue_counters()
+    if counters is None:
+        raise CommandError("the kernel does not know the daemon's queue any more", reason="queue_gone")
+    return counters
+
+
+def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw import __version__
+    yield {"text": f"pyfw {__version__}\n"}
+    return {"version": __version__}
+
+
+FILTERS = (
+    Argument("family", "only this family", ("-f", "--family"), choices=("ipv4", "ipv6")),
+    Argument("protocol", "only this protocol, a name or a number", ("-p", "--protocol")),
+    Argument("src", "only connections opened from this address or network", ("-s", "--src")),
+    Argument("dst", "only connections opened to this address or network", ("-d", "--dst")),
+    Argument("sport", "only this source port", ("--sport",), int),
+    Argument("dport", "only this destination port", ("--dport",), int),
+    Argument("state", "only TCP connections in this state", ("--state",)),
+    Argument("status", "only connections without a reply, or only those that eviction spares",
+             ("-u", "--status"), choices=("UNREPLIED", "ASSURED")),
+    Argument("output", "format: proc as /proc/net/ip_conntrack (IPv4 only), nf as /proc/net/nf_conntrack, json",
+             ("-o", "--output"), choices=("proc", "nf", "json")),
+)
+
+COMMANDS: dict[str, Command] = {command.name: command for command in (
+    Command("list-conntrack", "list the connections", list_conntrack, arguments=FILTERS),
+    Command("count", "how many connections there are", count),
+    Command("list-expect", "list the connections that helpers expect", list_expect),
+    Command("list-rules", "print the rules as iptables -S does", list_rules, arguments=(
+        Argument("chain", "only this chain"),
+        Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),
+        Argument("table", "the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")))),
+    Command("stats", "counters: packets, refusals by name, table, queue", stats, arguments=(
+        Argument("json", "as one JSON object", ("--json",), bool),)),
+    Command("flush", "forget all connections", flush, needs_root=True),
+    Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
+    Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True),
+    Command("ping", "wait until every packet queued so far has its verdict", ping),
+    Command("version", "the daemon's version", version),
+)}

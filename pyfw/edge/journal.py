@@ -1,0 +1,96 @@
+"""What the daemon says: LOG's lines and its own messages, to standard error, by a thread of its own.
+
+Whoever reads standard error may be slow or gone; then this thread waits or writes in vain, and nobody else does.
+"""
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+
+from pyfw.rules.log import LogRecord, format_log
+from pyfw.rules.program import Program
+
+STANDARD_ERROR = 2
+INTERVAL_S = 0.1
+BATCH = 256                     # records taken from a program at once
+STOP_S = 1.0                    # how long a stop waits for the last lines to be written
+SUPPRESSED_NOTE_S = 5.0         # one note about suppressed lines in so many seconds, at most
+
+
+class Journal:
+    """Follows the program that serves, and writes what it logs."""
+
+    def __init__(self) -> None:
+        self._messages: deque[str] = deque()
+        self._programs: deque[Program] = deque()    # the last one serves; those before it are to be drained yet
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pyfw-journal", daemon=True)
+        self._suppressed_before = 0                 # by programs that are gone
+        self._noted_suppressed = 0
+        self._noted_s = 0.0
+        self.lines = 0
+
+    def say(self, message: str) -> None:
+        """One line for the administrator.  Any thread; never waits."""
+        self._messages.append(message)
+
+    def follow(self, program: Program | None) -> None:
+        """The program that serves from now on.  Any thread."""
+        if program is not None:
+            self._programs.append(program)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, unless nobody reads it."""
+        self._stopping.set()
+        self._thread.join(STOP_S)
+
+    @property
+    def suppressed(self) -> int:
+        """Lines that LOG's rate limit kept back since the start."""
+        return self._suppressed_before + sum(program.logs_suppressed for program in tuple(self._programs))
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL_S):
+            self._write_all()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        while self._messages:
+            _write(f"pyfw: {self._messages.popleft()}\n")
+        while self._programs:
+            program = self._programs[0]
+            while records := program.logs(BATCH):
+                _write("".join(f"{_line(record)}\n" for record in records))
+                self.lines += len(records)
+            if len(self._programs) == 1:
+                break
+            self._suppressed_before += program.logs_suppressed
+            self._programs.popleft()
+        self._note_suppressed()
+
+    def _note_suppressed(self) -> None:
+        suppressed, now_s = self.suppressed, time.monotonic()
+        if suppressed > self._noted_suppressed and now_s - self._noted_s >= SUPPRESSED_NOTE_S:
+            _write(f"pyfw: {suppressed - self._noted_suppressed} log lines suppressed\n")
+            self._noted_suppressed, self._noted_s = suppressed, now_s
+
+
+def _line(record: LogRecord) -> str:
+    try:
+        return format_log(record).rstrip()
+    except Exception as error:      # a defect in the format must not silence all that follows
+        return f"pyfw: rule {record.rule} logged a packet that cannot be printed: {error!r}"
+
+
+def _write(text: str) -> None:
+    """All of it, past Python's buffers: their locks would be held while nobody reads."""
+    data = text.encode("utf-8", "replace")
+    with suppress(OSError):         # standard error is gone
+        while data:
+            data = data[os.write(STANDARD_ERROR, data):]

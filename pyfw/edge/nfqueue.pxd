@@ -1,0 +1,49 @@
+"""The queue loop: packets from NFQUEUE to the engine, verdicts back."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from netfilterqueue._impl cimport NetfilterQueue
+from pyfw.edge.link_names cimport LinkNames
+from pyfw.edge.reject cimport Rejecter
+from pyfw.engine cimport Engine, Ruling
+from pyfw.packet cimport Packet
+
+cdef enum:
+    BATCH = 64                  # messages taken from the kernel at once
+
+cdef struct HeldPacket:         # judged, with something left to do once the batch has its verdicts
+    Packet packet
+    Ruling ruling
+    uint32_t id
+    uint32_t indev
+
+cdef struct Held:
+    uint32_t count
+    HeldPacket packets[BATCH]
+
+cdef struct Counters:
+    uint64_t packets
+    uint64_t batches
+    uint64_t wakeups            # returns from recvmmsg, with or without packets
+    uint64_t enobufs
+    uint64_t receive_errors
+    uint64_t send_errors
+    uint64_t verdict_gone       # the kernel had flushed the packet: its interface or hook went away
+    uint64_t verdict_errors
+    uint64_t malformed
+    uint64_t id_gaps            # numbers that never came: the kernel could not deliver those packets
+    uint64_t unknown_links      # packets of an interface that nobody could name
+    uint64_t helper_inspections
+
+cdef class QueueLoop:
+    cdef Engine engine
+    cdef NetfilterQueue queue
+    cdef Rejecter rejecter
+    cdef readonly int number
+    cdef int descriptor
+    cdef bint stopping
+    cdef void *rings            # struct Rings, private to nfqueue.pyx
+    cdef LinkNames *names       # of the data thread alone
+    cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
+    cdef Counters counted
+    cdef uint32_t newest_id     # of the last packet received
+    cdef uint32_t finished_id   # every packet up to here has its verdict
+    cdef bint numbered          # newest_id means something

@@ -1,0 +1,440 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# distutils: libraries = netfilter_queue
+"""The queue loop: one thread that takes packets from NFQUEUE in batches, has them judged, and answers.
+
+May know: the netlink socket, nfnetlink_queue's messages, interface names, the clock.  Must not know: what a
+connection or a rule is.
+
+NetfilterQueue opens the socket and binds the queue; nothing else of it is used, because its run() takes one packet
+per system call and loses those over 4,000 bytes.  From recvmmsg to send the loop holds no GIL and allocates nothing.
+Nothing that the kernel sends ends it: whatever goes wrong is counted.
+"""
+import os
+import socket
+from collections.abc import Mapping
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOENT, errno
+from libc.stdlib cimport calloc, free
+from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
+
+from pyfw.edge.link_names cimport *
+from pyfw.edge.messages cimport *
+from pyfw.enums cimport *
+from pyfw.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
+
+from pyfw.edge.queue_stats import queue_owner
+
+cdef extern from "<libnetfilter_queue/libnetfilter_queue.h>":
+    int nfq_set_queue_flags(nfq_q_handle *, uint32_t mask, uint32_t flags)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+    int nanosleep(const timespec *, timespec *)
+    int CLOCK_MONOTONIC
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
+    ssize_t send(int, const void *, size_t, int)
+    int MSG_WAITFORONE
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *, size_t, int, int, int, long)
+    int munmap(void *, size_t)
+    int madvise(void *, size_t, int)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_HUGEPAGE
+    void *MAP_FAILED
+
+cdef extern from *:
+    """
+    static void *pyfw_exchange(void **place, void *value) { return __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL); }
+    static int pyfw_is_set(void **place) { return __atomic_load_n(place, __ATOMIC_RELAXED) != 0; }
+    """
+    void *pyfw_exchange(void **, void *) nogil
+    bint pyfw_is_set(void **) nogil
+
+cdef enum:
+    COPY_RANGE = 0xFFFF
+    NFQNL_COPY_NONE = 0
+    NFQNL_COPY_PACKET = 2
+    NFQA_CFG_F_FAIL_OPEN = 1 << 0
+    NFQA_CFG_F_GSO = 1 << 2
+    # A message is the packet (65,531 bytes at most) and its attributes, some 200 bytes.  The rest staggers the
+    # buffers, so that the first cache lines of all of them do not compete for the same cache sets.
+    MESSAGE_ROOM = 0xFFFF + 1 + 1024 + 320
+    WAKEUP_MS = 100             # how long stop() may take to be noticed
+    RECEIVE_BYTES_PER_PACKET = 8192
+
+SOL_NETLINK = 270
+NETLINK_NO_ENOBUFS = 5
+
+cdef struct Rings:
+    mmsghdr received[BATCH]
+    iovec parts[BATCH]
+    uint8_t verdicts[BATCH * VERDICT_MAX_BYTES]
+    uint32_t verdict_bytes
+    Held to_inspect
+    Held to_reject
+    uint8_t *messages           # BATCH * MESSAGE_ROOM
+
+
+class QueueError(Exception):
+    """The queue cannot be opened: one line that says which and what to do."""
+
+
+# -- the loop -----------------------------------------------------------------------------------------------------
+
+cdef class QueueLoop:
+    """Bind NFQUEUE number `number` of the calling thread's network namespace to `engine`.
+
+    length      packets that may wait for a verdict; more are dropped, or with fail_open accepted
+    mark        fwmark of the packets that pyfw itself sends (edge.divert.OWN_MARK)
+    links       {index: name} of the interfaces, as set_links() takes it
+
+    Raises QueueError when the queue cannot be had.
+    """
+
+    def __cinit__(self):
+        self.descriptor = -1
+
+    def __init__(self, Engine engine not None, *, number: int, mark: int, length: int = 8192,
+                 fail_open: bool = False, links: Mapping[int, str] | None = None):
+        self.engine = engine
+        self.number = number
+        self.names = new_link_names({})
+        self.set_links(links or {})
+        allocate_rings(self)
+        self.rejecter = open_rejecter(mark)
+        self.open_queue(length, fail_open)
+
+    def __dealloc__(self):
+        free_rings(<Rings *>self.rings)
+        free_link_names(self.names)
+        free_link_names(self.new_names)
+
+    def open_queue(self, length: int, fail_open: bool) -> None:
+        try:
+            self.queue = NetfilterQueue()
+        except OSError:
+            raise QueueError(f"NFQUEUE cannot be opened: {why_not_opened()}") from None
+        try:
+            # Nothing is delivered while the copy mode is NONE: no packet meets the library's own reader.
+            self.queue.bind(self.number, drop_stray, max_len=length, mode=NFQNL_COPY_NONE, range=0,
+                            sock_len=receive_buffer_bytes(length))
+        except OSError:
+            raise QueueError(why_not_bound(self.number)) from None
+        set_queue_flag(self, NFQA_CFG_F_GSO, "GSO (Linux 3.10)")
+        if fail_open:
+            set_queue_flag(self, NFQA_CFG_F_FAIL_OPEN, "FAIL_OPEN (Linux 3.6)")
+        self.descriptor = self.queue.get_fd()
+        with socket.socket(fileno=os.dup(self.descriptor)) as netlink:
+            netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+            netlink.settimeout(None)
+            netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(WAKEUP_MS))
+        if nfq_set_mode(self.queue.qh, NFQNL_COPY_PACKET, COPY_RANGE) < 0:
+            raise QueueError(f"NFQUEUE {self.number}: the kernel refused to copy packets ({os.strerror(errno)})")
+
+    def close(self) -> None:
+        """Give the queue back: the kernel drops what still waits in it.  Not while run() is under way."""
+        if self.queue is not None:
+            self.queue.unbind()
+            self.queue = None
+            self.descriptor = -1
+            self.rejecter.close()
+
+    def set_links(self, links: Mapping[int, str]) -> None:
+        """Replace the names of the interfaces, from one batch to the next.  Any thread."""
+        cdef LinkNames *names = new_link_names(links)
+        free_link_names(<LinkNames *>pyfw_exchange(<void **>&self.new_names, names))
+
+    def run(self) -> None:
+        """Judge packets until stop() is called."""
+        if self.queue is None:
+            raise QueueError(f"NFQUEUE {self.number} is closed")
+        while not self.stopping:
+            with nogil:
+                serve(self)
+            PyErr_CheckSignals()
+
+    def stop(self) -> None:
+        """Have run() return within 100 ms.  Any thread."""
+        self.stopping = True
+
+    def drained(self, id_sequence: int) -> bool:
+        """Whether every packet that the kernel has numbered up to id_sequence (edge.queue_stats) has its verdict.
+
+        Stays False where the last packets before it were lost on their way here: then the kernel has none queued.
+        """
+        return id_sequence == 0 or (self.numbered and serial_distance(id_sequence, self.finished_id) >= 0)
+
+    @property
+    def alive(self) -> int:
+        """Grows at least every 100 ms while run() works."""
+        return self.counted.wakeups
+
+    @property
+    def last_id(self) -> int:
+        return self.finished_id
+
+    def counters(self) -> dict[str, int]:
+        counters = dict(self.counted)
+        counters.update(rejects_sent=self.rejecter.sent, rejects_suppressed=self.rejecter.suppressed,
+                        rejects_failed=self.rejecter.failed)
+        return counters
+
+
+cdef inline int serial_distance(uint32_t start, uint32_t end) noexcept nogil:
+    """From start to end in a numbering that wraps at 2^32 (RFC 1982)."""
+    return <int>(end - start)
+
+
+cdef void serve(QueueLoop loop) noexcept nogil:
+    """Batch after batch, until stop() or a signal that Python must see."""
+    cdef Rings *rings = <Rings *>loop.rings
+    cdef int received
+    while not loop.stopping:
+        received = recvmmsg(loop.descriptor, rings.received, BATCH, MSG_WAITFORONE, NULL)
+        loop.counted.wakeups += 1
+        if received > 0:
+            serve_batch(loop, rings, received)
+        elif errno == EINTR:
+            return
+        elif errno == ENOBUFS:
+            loop.counted.enobufs += 1
+        elif errno != EAGAIN:
+            loop.counted.receive_errors += 1
+            pause_1ms()
+
+
+cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept nogil:
+    cdef uint64_t now_ns = monotonic_ns()
+    cdef uint32_t i
+    take_new_names(loop)
+    rings.verdict_bytes = 0
+    rings.to_inspect.count = 0
+    rings.to_reject.count = 0
+    loop.engine.lock()
+    for i in range(received):
+        serve_message(loop, rings, <uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, now_ns)
+    loop.engine.unlock()
+    send_verdicts(loop, rings)
+    for i in range(rings.to_reject.count):
+        reject_packet(loop, &rings.to_reject.packets[i], now_ns)
+    if rings.to_inspect.count:
+        inspect_packets(loop, rings, now_ns)
+        send_verdicts(loop, rings)
+    loop.finished_id = loop.newest_id
+    loop.counted.batches += 1
+
+
+cdef inline void serve_message(QueueLoop loop, Rings *rings, const uint8_t *message, uint32_t length,
+                               uint64_t now_ns) noexcept nogil:
+    cdef QueuedPacket queued
+    cdef int kind = read_message(message, length, &queued)
+    if kind == MESSAGE_PACKET:
+        note_id(loop, queued.id)
+        judge(loop, rings, &queued, now_ns)
+    elif kind == MESSAGE_ERROR:
+        if queued.error == ENOENT:
+            loop.counted.verdict_gone += 1
+        else:
+            loop.counted.verdict_errors += 1
+    elif kind == MESSAGE_MALFORMED:
+        loop.counted.malformed += 1
+        if queued.has_id:
+            note_id(loop, queued.id)
+            add_verdict(loop, rings, queued.id, VERDICT_DROP, NULL)
+
+
+cdef inline void note_id(QueueLoop loop, uint32_t packet_id) noexcept nogil:
+    cdef int step = serial_distance(loop.newest_id, packet_id)
+    if loop.numbered and step > 1:
+        loop.counted.id_gaps += step - 1
+    loop.newest_id = packet_id
+    loop.numbered = True
+    loop.counted.packets += 1
+
+
+cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued, uint64_t now_ns) noexcept nogil:
+    cdef Packet packet
+    cdef Ruling ruling
+    packet.data = queued.payload
+    packet.captured = queued.captured
+    packet.on_wire = queued.length
+    packet.mark = queued.mark
+    packet.hook = queued.hook
+    packet.checksum = CHECKSUM_TRUSTED
+    if queued.skb_info & SKB_CSUM_NOTVERIFIED and queued.hook != HOOK_OUTPUT:
+        packet.checksum = CHECKSUM_VERIFY
+    packet.indev = link_name(loop, queued.indev)
+    packet.outdev = link_name(loop, queued.outdev)
+    loop.engine.judge_packet(&packet, now_ns, &ruling)
+    if ruling.inspect:
+        hold(&rings.to_inspect, &packet, &ruling, queued)
+        return
+    if ruling.reject and ruling.verdict == VERDICT_DROP:
+        hold(&rings.to_reject, &packet, &ruling, queued)
+    give_verdict(loop, rings, &packet, &ruling, queued.id)
+
+
+cdef inline void give_verdict(QueueLoop loop, Rings *rings, const Packet *packet, const Ruling *ruling,
+                              uint32_t packet_id) noexcept nogil:
+    """The mark goes along only when it changed: setting it makes the kernel route a local packet anew."""
+    cdef bint accepted = ruling.verdict == VERDICT_ACCEPT
+    add_verdict(loop, rings, packet_id, VERDICT_ACCEPT if accepted else VERDICT_DROP,
+                &ruling.mark if accepted and ruling.mark != packet.mark else NULL)
+
+
+cdef inline void add_verdict(QueueLoop loop, Rings *rings, uint32_t packet_id, uint32_t verdict,
+                             const uint32_t *mark) noexcept nogil:
+    rings.verdict_bytes += put_verdict(rings.verdicts + rings.verdict_bytes, <uint16_t>loop.number,
+                                       packet_id, verdict, mark)
+
+
+cdef void hold(Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
+    cdef HeldPacket *place = &held.packets[held.count]
+    place.packet = packet[0]
+    place.ruling = ruling[0]
+    place.id = queued.id
+    place.indev = queued.indev
+    held.count += 1
+
+
+cdef void reject_packet(QueueLoop loop, HeldPacket *held, uint64_t now_ns) noexcept nogil:
+    loop.rejecter.answer(&held.packet, held.ruling.reject, held.indev, now_ns)
+
+
+cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcept with gil:
+    """Hand the held packets to their helpers, in the order they came, and write their verdicts."""
+    cdef HeldPacket *held
+    cdef uint32_t i
+    for i in range(rings.to_inspect.count):
+        held = &rings.to_inspect.packets[i]
+        loop.engine.inspect_packet(&held.packet, now_ns, &held.ruling)
+        loop.counted.helper_inspections += 1
+        give_verdict(loop, rings, &held.packet, &held.ruling, held.id)
+
+
+cdef void send_verdicts(QueueLoop loop, Rings *rings) noexcept nogil:
+    """All verdicts in one send.  Until the kernel takes them the packets wait: a failure is tried again."""
+    while rings.verdict_bytes:
+        if send(loop.descriptor, rings.verdicts, rings.verdict_bytes, 0) >= 0:
+            rings.verdict_bytes = 0
+        elif errno != EINTR:
+            loop.counted.send_errors += 1
+            if loop.stopping:
+                return
+            pause_1ms()
+
+
+cdef inline const char *link_name(QueueLoop loop, uint32_t index) noexcept nogil:
+    """The name of an interface; the kernel is asked for one that set_links() has not told of yet."""
+    cdef const char *name = find_link(loop.names, index)
+    if name is NULL:
+        name = learn_link(loop.names, index)
+        if name is NULL:
+            loop.counted.unknown_links += 1
+            name = NO_LINK
+    return name
+
+
+cdef inline void take_new_names(QueueLoop loop) noexcept nogil:
+    if pyfw_is_set(<void **>&loop.new_names):
+        free_link_names(loop.names)
+        loop.names = <LinkNames *>pyfw_exchange(<void **>&loop.new_names, NULL)
+
+
+cdef inline uint64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+
+
+cdef void pause_1ms() noexcept nogil:
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = 1000000
+    nanosleep(&pause, NULL)
+
+
+# -- setting up ---------------------------------------------------------------------------------------------------
+
+cdef set_queue_flag(QueueLoop loop, uint32_t flag, str name):
+    if nfq_set_queue_flags(loop.queue.qh, flag, flag) < 0:
+        raise QueueError(f"NFQUEUE {loop.number}: this kernel does not know the queue flag {name}")
+
+
+cdef allocate_rings(QueueLoop loop):
+    cdef Rings *rings = <Rings *>calloc(1, sizeof(Rings))
+    cdef void *messages
+    cdef int i
+    if rings is NULL:
+        raise MemoryError
+    loop.rings = rings
+    messages = mmap(NULL, BATCH * MESSAGE_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if messages is MAP_FAILED:
+        raise MemoryError
+    madvise(messages, BATCH * MESSAGE_ROOM, MADV_HUGEPAGE)
+    rings.messages = <uint8_t *>messages
+    for i in range(BATCH):
+        rings.parts[i].iov_base = rings.messages + i * MESSAGE_ROOM
+        rings.parts[i].iov_len = MESSAGE_ROOM
+        rings.received[i].msg_hdr.msg_iov = &rings.parts[i]
+        rings.received[i].msg_hdr.msg_iovlen = 1
+
+
+cdef void free_rings(Rings *rings) noexcept nogil:
+    if rings is not NULL:
+        if rings.messages is not NULL:
+            munmap(rings.messages, BATCH * MESSAGE_ROOM)
+        free(rings)
+
+
+def receive_buffer_bytes(length: int) -> int:
+    """Bytes of socket buffer for a queue of this length: room for as many packets of an Ethernet MTU, with what the
+    kernel's buffers cost besides.  Offloaded packets of 64 KiB fill it sooner; what is lost then is counted."""
+    return min(max(length * RECEIVE_BYTES_PER_PACKET, 1 << 22), (1 << 30) - 1)
+
+
+def timeval(milliseconds: int) -> bytes:
+    return (milliseconds // 1000).to_bytes(8, "little") + (milliseconds % 1000 * 1000).to_bytes(8, "little")
+
+
+def drop_stray(packet) -> None:
+    """A packet that came while NetfilterQueue waited for the kernel's answer to the last step of binding."""
+    packet.drop()
+
+
+def open_rejecter(mark: int) -> Rejecter:
+    try:
+        return Rejecter(mark)
+    except PermissionError:
+        raise QueueError("raw sockets cannot be opened: run as root (CAP_NET_ADMIN and CAP_NET_RAW)") from None
+
+
+def why_not_opened() -> str:
+    if os.path.exists("/proc/thread-self/net/netfilter/nfnetlink_queue"):
+        return "run as root (CAP_NET_ADMIN)"
+    return "the kernel lacks nfnetlink_queue (CONFIG_NETFILTER_NETLINK_QUEUE): load it with `modprobe nfnetlink_queue`"
+
+
+def why_not_bound(number: int) -> str:
+    owner = queue_owner(number)
+    if owner is None:
+        return f"NFQUEUE {number} cannot be bound: run as root (CAP_NET_ADMIN)"
+    return (f"NFQUEUE {number} belongs to another program (netlink port {owner}, as a rule its process id): "
+            "stop it, or choose another queue.number")

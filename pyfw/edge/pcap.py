@@ -1,0 +1,344 @@
+"""Capture files: pcap and pcapng, plain or gzipped, in; IP packets with their times out.
+
+The file formats are scapy's (`RawPcapReader`, `RawPcapNgReader`: bytes in, no dissection). What those leave
+to their caller is done here: they end a damaged file as if it were whole, know no if_tsoffset, keep the
+interfaces of a pcapng section that is over, and read a snap length of 0 as "nothing" where it means "all".
+The link layer is stripped by hand: dissecting it takes scapy a hundred times longer.
+"""
+from __future__ import annotations
+
+import gzip
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+from scapy.error import Scapy_Exception, log_runtime
+from scapy.utils import RawPcapNgReader, RawPcapReader
+
+from pyfw.edge.checksum import internet_checksum
+
+# What scapy warns about ends here as a CaptureError, said once and with the place in the file.
+log_runtime.setLevel(logging.ERROR)
+
+MAX_RECORD = 16 << 20           # bytes; the longest pcapng block that is read (Wireshark's limit)
+MAX_TIME_NS = 1 << 62           # the year 2116; later times are a damaged clock and would outgrow the engine's
+MAX_FRAME = 262144              # bytes; libpcap's MAXIMUM_SNAPLEN
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
+_PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1"}
+_LINK_TYPE_BITS = 0x03FFFFFF    # above them a pcap header says how long the frame check sequence is
+
+_PCAPNG_SECRETS = 10            # a Decryption Secrets Block: of no use here, and scapy would load TLS for it
+_IF_TSOFFSET = 14
+
+
+class CaptureError(ValueError):
+    """A capture file that cannot be read (further): one line, saying what would be right."""
+
+
+class IpPacket(NamedTuple):
+    """One IP packet as it was captured."""
+    data: bytes                 # from the IP header; link-layer padding is gone
+    length: int                 # how long it was on the wire: more than len(data) where a snap length cut it
+    offloaded: bool = False     # taken before the sender's network card: checksums are not filled in yet
+
+
+class Record(NamedTuple):
+    """One record of a capture file."""
+    number: int                 # from 1, as Wireshark counts
+    time_ns: int                # since the epoch
+    packet: IpPacket | None     # None: the frame carries no IP
+    frame: bytes                # as captured, with its link layer
+    link_type: int              # LINKTYPE_*
+
+
+class Capture:
+    """The records of the capture file at `path`, in the file's order; iterate over it once.
+
+    Raises CaptureError: when opened, if it is no capture file; while iterated, after the last whole record,
+    if the file is cut or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = str(path)
+        self._file = _open(self._path)
+        try:
+            self._stream = _Stream(self._file, self._path)
+            self._reader = self._open_reader()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        number = 0
+        for time_ns, frame, length, link_type in self._reader.frames():
+            number += 1
+            strip = _STRIP.get(link_type)
+            if strip is None:
+                raise CaptureError(f"{self._path}: frame {number} has link type {link_type}; pyfw reads Ethernet (1), "
+                                   "raw IP (101, 228, 229), Linux cooked (113, 276) and BSD loopback (0, 108)")
+            packet = _ip_packet(frame, strip(frame), max(length, len(frame)))
+            yield Record(number, min(max(time_ns, 0), MAX_TIME_NS), packet, frame, link_type)
+        if self._stream.inside_record:
+            raise CaptureError(f"{self._path}: {self._stream.complaint()}; the {number} records before it were read")
+
+    def _open_reader(self) -> _PcapReader | _PcapNgReader:
+        magic = self._stream.peek(4)
+        if not magic:
+            raise CaptureError(f"{self._path}: the file is empty; a pcap or pcapng capture was expected")
+        if magic != _PCAPNG_MAGIC and magic not in _PCAP_MAGICS:
+            raise CaptureError(f"{self._path}: not a capture file; a pcap or pcapng file (also .gz) was expected, "
+                               "as tcpdump -w writes it")
+        kind = _PcapNgReader if magic == _PCAPNG_MAGIC else _PcapReader
+        try:
+            return kind(self._stream)
+        except Scapy_Exception:
+            raise CaptureError(f"{self._path}: {self._stream.complaint()}; no record could be read") from None
+
+
+class _Stream:
+    """The capture's bytes as scapy's readers take them, and a note of what those do not tell: where the
+    present record began, and whether the file ended inside it."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.name = path
+        self._file = file
+        self._offset = 0
+        self._record_offset = 0
+        self._ended = False
+
+    def peek(self, size: int) -> bytes:
+        try:
+            return self._file.peek(size)[:size]    # type: ignore[attr-defined]  # BufferedReader, GzipFile
+        except (OSError, EOFError, zlib.error) as error:
+            raise CaptureError(f"{self.name}: cannot be read: {error}") from None
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_RECORD:
+            raise self.damaged(f"it claims to be {size} bytes long")
+        try:
+            data = self._file.read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self.damaged(str(error)) from None
+        self._offset += len(data)
+        self._ended = len(data) < size
+        return data
+
+    def begin_record(self) -> None:
+        self._record_offset = self._offset
+
+    @property
+    def inside_record(self) -> bool:
+        return self._offset > self._record_offset
+
+    def complaint(self) -> str:
+        return f"the file is cut off in {self._where()}" if self._ended else f"{self._where()} is damaged"
+
+    def damaged(self, why: str) -> CaptureError:
+        return CaptureError(f"{self.name}: {self._where()} is damaged: {why}")
+
+    def _where(self) -> str:
+        return f"the record at byte {self._record_offset}" if self._record_offset else "its header"
+
+
+_TimedFrame = tuple[int, bytes, int, int]       # time in ns, bytes, length on the wire, link type
+
+
+class _PcapReader(RawPcapReader):
+    """scapy's pcap reader over a _Stream."""
+
+    def frames(self) -> Iterator[_TimedFrame]:
+        link_type = self.linktype & _LINK_TYPE_BITS
+        unit_ns = 1 if self.nano else 1000
+        for data, (seconds, fraction, length, captured) in self:
+            if captured > MAX_FRAME:
+                raise self.f.damaged(f"it claims to be {captured} bytes long")
+            if len(data) < captured:
+                return
+            yield seconds * 1_000_000_000 + fraction * unit_ns, data, length, link_type
+            self.f.begin_record()
+
+    def _read_packet(self, size: int = MAX_FRAME) -> Any:
+        self.f.begin_record()
+        return super()._read_packet(MAX_FRAME)
+
+
+class _Clock(NamedTuple):
+    """How an interface of a pcapng file counts time."""
+    units_per_second: int
+    offset_s: int
+
+    def time_ns(self, units: int) -> int:
+        return units * 1_000_000_000 // self.units_per_second + self.offset_s * 1_000_000_000
+
+
+class _PcapNgReader(RawPcapNgReader):
+    """scapy's pcapng reader over a _Stream; a packet's `tsresol` is its interface's _Clock here."""
+
+    def frames(self) -> Iterator[_TimedFrame]:
+        self.blocktypes.pop(_PCAPNG_SECRETS, None)
+        last_ns = 0
+        for data, about in self:
+            if about.tshigh is not None:        # a Simple Packet Block has no time: that of the one before
+                last_ns = about.tsresol.time_ns(about.tshigh << 32 | about.tslow)
+            yield last_ns, data, about.wirelen, about.linktype
+            self.f.begin_record()
+
+    def _read_packet(self, size: int = MAX_RECORD) -> Any:
+        return super()._read_packet(MAX_RECORD)
+
+    def _read_block(self, size: int = MAX_RECORD) -> Any:
+        self.f.begin_record()
+        return super()._read_block(size)
+
+    def _read_block_shb(self) -> None:
+        self.interfaces = []
+        super()._read_block_shb()
+
+    def _read_block_idb(self, block: bytes, size: int) -> None:
+        super()._read_block_idb(block, size)
+        link_type, snap_length, options = self.interfaces[-1]
+        offset = self._read_options(block[8:]).get(_IF_TSOFFSET, bytes(8))
+        offset_s = struct.unpack(self.endian + "q", offset)[0] if len(offset) == 8 else 0
+        options["tsresol"] = _Clock(options["tsresol"], offset_s)
+        self.interfaces[-1] = link_type, snap_length or MAX_RECORD, options
+
+    def _check_interface_id(self, intid: int) -> bool:
+        if intid >= len(self.interfaces):
+            raise self.f.damaged(f"it names interface {intid}, and the file describes {len(self.interfaces)}")
+        return True
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from None
+    try:
+        compressed = file.peek(2)[:2] == _GZIP_MAGIC
+    except OSError as error:
+        file.close()
+        raise CaptureError(f"{path}: {error.strerror}") from None
+    return gzip.open(file) if compressed else file
+
+
+# -- the link layer: bytes of a frame -> where its IP header begins, and which version it must be (0: either) --
+
+_Place = tuple[int, int] | None
+_IPV4 = b"\x08\x00"
+_IPV6 = b"\x86\xdd"
+_VLAN_TAGS = {b"\x81\x00", b"\x88\xa8", b"\x91\x00", b"\x92\x00"}   # 802.1Q, 802.1ad, and two from before it
+_AF_INET = 2
+_AF_INET6 = {10, 24, 28, 30}    # Linux; NetBSD and OpenBSD; FreeBSD; Darwin
+
+
+def _after_ethertype(frame: bytes, place: int) -> _Place:
+    ethertype = frame[place:place + 2]
+    while ethertype in _VLAN_TAGS:
+        place += 4
+        ethertype = frame[place:place + 2]
+    if ethertype == _IPV4:
+        return place + 2, 4
+    return (place + 2, 6) if ethertype == _IPV6 else None
+
+
+def _ethernet(frame: bytes) -> _Place:
+    return _after_ethertype(frame, 12)
+
+
+def _cooked(frame: bytes) -> _Place:
+    return _after_ethertype(frame, 14)
+
+
+def _cooked_v2(frame: bytes) -> _Place:
+    if frame[:2] == _IPV4:
+        return 20, 4
+    if frame[:2] == _IPV6:
+        return 20, 6
+    return _after_ethertype(frame, 22) if frame[:2] in _VLAN_TAGS else None
+
+
+def _raw(frame: bytes) -> _Place:
+    return 0, 0
+
+
+def _raw_ipv4(frame: bytes) -> _Place:
+    return 0, 4
+
+
+def _raw_ipv6(frame: bytes) -> _Place:
+    return 0, 6
+
+
+def _loopback(frame: bytes) -> _Place:
+    """The address family in the byte order of the machine that captured, or (LINKTYPE_LOOP) of the network."""
+    family = min(int.from_bytes(frame[:4], "little"), int.from_bytes(frame[:4], "big"))
+    if family == _AF_INET:
+        return 4, 4
+    return (4, 6) if family in _AF_INET6 else None
+
+
+_STRIP: dict[int, Callable[[bytes], _Place]] = {
+    0: _loopback, 108: _loopback,
+    1: _ethernet,
+    12: _raw, 14: _raw, 101: _raw, 228: _raw_ipv4, 229: _raw_ipv6,
+    113: _cooked, 276: _cooked_v2,
+}
+
+
+def _ip_packet(frame: bytes, place: _Place, frame_length: int) -> IpPacket | None:
+    if place is None:
+        return None
+    start, version = place
+    data = frame[start:]
+    if not data or version and data[0] >> 4 != version or data[0] >> 4 not in (4, 6):
+        return None
+    wire_length = frame_length - start
+    length = _ip_length(data)
+    if length == 0:
+        return _before_segmentation(data, wire_length)
+    length = min(length, wire_length)
+    return IpPacket(data[:length], length)
+
+
+def _ip_length(data: bytes) -> int:
+    """How long the packet is by its header; 0: the header leaves it open; unreadable: all there is."""
+    if data[0] >> 4 == 4:
+        return data[2] << 8 | data[3] if len(data) >= 4 else MAX_RECORD
+    if len(data) < 7:
+        return MAX_RECORD
+    payload = data[4] << 8 | data[5]
+    no_next_header = data[6] == 59
+    return 40 + payload if payload or no_next_header else 0
+
+
+def _before_segmentation(data: bytes, wire_length: int) -> IpPacket:
+    """A packet captured before its sender's network card cut it up and wrote its length: the frame's length counts.
+
+    One longer than the length field can say (Linux's BIG TCP) keeps its 0.
+    """
+    header = bytearray(data)
+    if data[0] >> 4 == 4 and wire_length <= 0xFFFF:
+        header_length = (data[0] & 15) * 4
+        if 20 <= header_length <= len(data):
+            header[2:4] = wire_length.to_bytes(2, "big")
+            header[10:12] = bytes(2)
+            header[10:12] = internet_checksum(header[:header_length]).to_bytes(2, "big")
+    elif data[0] >> 4 == 6 and 40 <= wire_length <= 40 + 0xFFFF:
+        header[4:6] = (wire_length - 40).to_bytes(2, "big")
+    return IpPacket(bytes(header), wire_length, offloaded=True)

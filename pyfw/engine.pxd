@@ -1,0 +1,68 @@
+"""judge(packet, now): the one straight line that every packet takes.  Knows no socket, no clock."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from pyfw.conntrack.conn cimport Conn
+from pyfw.conntrack.tracker cimport Found, Tracker
+from pyfw.enums cimport REASONS
+from pyfw.packet cimport Packet
+from pyfw.rules.program cimport Context, Outcome, Program
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+
+cdef struct Ruling:             # what becomes of one packet
+    uint8_t verdict             # VerdictNumber
+    uint8_t state               # CtStateNumber
+    uint8_t direction           # DirectionNumber
+    uint8_t reason              # ReasonNumber
+    uint8_t reject              # RejectNumber: how to answer a packet that REJECT dropped
+    uint8_t inspect             # accepted, and its helper must see the payload before the verdict is sent
+    uint32_t argument[3]        # numbers that belong to the reason
+    uint32_t rule               # the rule that decided (Program.rule_name); NO_RULE: none did
+    uint32_t mark               # the mark to set on the packet
+    uint32_t conn               # slot and id of its connection; 0: none
+    uint32_t conn_id
+
+cdef struct Counters:
+    uint64_t packets
+    uint64_t bytes
+    uint64_t state[5]           # by CtStateNumber
+    uint64_t verdict[2]         # by VerdictNumber
+    uint64_t reason[REASONS]    # by ReasonNumber
+
+cdef enum Rulesets:
+    SERVES_NONE = 0             # track and accept everything
+    SERVES_FIRST
+    SERVES_SECOND
+
+cdef class Engine:
+    cdef Tracker tracker
+    cdef Program first          # the ruleset is the first or the second: the other place is for the next one
+    cdef Program second
+    cdef Rulesets serving
+    cdef Counters tally
+    cdef list helpers
+    cdef pthread_mutex_t mutex
+    cdef uint32_t waiting       # threads of the packet path that want the lock
+    cdef readonly object program
+
+    # lock(): for the packet path, which goes first; lock_politely(): for everybody else.  Both without the GIL (law 10).
+    cdef void lock(self) noexcept nogil
+    cdef void lock_politely(self) noexcept nogil
+    cdef void unlock(self) noexcept nogil
+    # With the lock held.
+    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil
+    # With the GIL and without the lock: runs the helper on an accepted packet whose ruling.inspect
+    # is set; may turn ruling.verdict to DROP.  Never raises.
+    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept
+
+    # Steps of the above.
+    cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
+    cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil
+    cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil
+    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
+    cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255

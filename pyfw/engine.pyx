@@ -1,0 +1,378 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The engine: what becomes of a packet, given its bytes and the time.
+
+May know: packets, the tracker, rules, helpers.  Must not know: sockets, files, the clock.
+
+The straight line: parse; raw chain; track (look up or begin, protocol update); filter chain; commit if accepted; helper.
+
+Law: what is not `nogil` in this file is for callers in Python and for helpers; the queue loop and judge() run the same
+judge_packet().
+"""
+import os
+import sys
+from typing import NamedTuple
+
+from libc.string cimport memcpy, memset
+
+from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.tracker cimport *
+from pyfw.enums cimport *
+from pyfw.packet cimport *
+from pyfw.rules.program cimport *
+
+from pyfw.enums import CtState, Direction, Hook, Reason, Reject, Verdict
+from pyfw.helpers import Segment
+from pyfw.reasons import reason_text
+
+cdef extern from *:
+    """
+    #include <sched.h>
+    #define pyfw_add(place, value) __atomic_add_fetch((place), (value), __ATOMIC_SEQ_CST)
+    #define pyfw_load(place) __atomic_load_n((place), __ATOMIC_SEQ_CST)
+    """
+    void pyfw_add(uint32_t *place, int value) noexcept nogil
+    uint32_t pyfw_load(const uint32_t *place) noexcept nogil
+    int sched_yield() noexcept nogil
+
+cdef enum:
+    SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
+
+
+# Members by number: a tuple is much faster than asking the enum.
+VERDICTS, STATES, DIRECTIONS, REASON_MEMBERS, REJECTS = map(tuple, (Verdict, CtState, Direction, Reason, Reject))
+
+
+class Judgement(NamedTuple):
+    """What becomes of a packet, for callers in Python."""
+    verdict: Verdict
+    state: CtState
+    direction: Direction
+    reason: Reason
+    rule: str | None            # the deciding rule in the words of the kernel's TRACE: "filter:FORWARD:rule:3"
+    mark: int
+    reject: Reject              # how a REJECT rule wants the sender told
+    reason_text: str            # the reason in the kernel's words, with its numbers; "" for none
+
+
+cdef class Engine:
+    """Connection table, expectations and rules behind one lock.
+
+    max_entries: connections at most; expect_max: expectations at most.  memory: a writable buffer of memory_size() bytes
+    that outlives the process, with the boot_id (16 bytes) it belongs to; None: memory of its own.  previous: such a
+    buffer of another size, whose connections (not its expectations) are copied.  timeouts: seconds by
+    name (`timeouts.DEFAULTS`).  helpers: HelperBindings.  The rest are the kernel's sysctls nf_conntrack_*.
+    Raises ValueError for settings that cannot be.
+    """
+
+    def __cinit__(self):
+        pthread_mutex_init(&self.mutex, NULL)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.mutex)
+
+    def __init__(self, *, max_entries=262144, memory=None, boot_id=bytes(16), previous=None, accounting=True,
+                 checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
+                 timeouts=None, expect_max=4096, helpers=()):
+        if memory is None:
+            memory = bytearray(Engine.memory_size(max_entries, expect_max))
+        self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
+        self.tracker.configure(accounting=accounting, checksum=checksum, tcp_loose=tcp_loose, tcp_liberal=tcp_liberal,
+                               tcp_max_retrans=tcp_max_retrans, tcp_ignore_invalid_rst=tcp_ignore_invalid_rst,
+                               timeouts=timeouts or {})
+        self.tracker.number_helpers(helpers)
+        self.helpers = [binding.helper for binding in helpers]
+
+    @staticmethod
+    def memory_size(max_entries: int, expect_max: int) -> int:
+        """Bytes of memory that an engine of this size keeps its connections and expectations in."""
+        return Tracker.space(max_entries, expect_max)
+
+    @property
+    def adopted(self) -> int:
+        """Connections taken over from a predecessor's memory."""
+        return self.tracker.table.adopted
+
+    # -- the lock ----------------------------------------------------------------------------------------------
+
+    cdef void lock(self) noexcept nogil:
+        pyfw_add(&self.waiting, 1)
+        pthread_mutex_lock(&self.mutex)
+        pyfw_add(&self.waiting, -1)
+
+    cdef void lock_politely(self) noexcept nogil:
+        """Let the packet path go first: a mutex is not fair, and a listing takes it thousands of times."""
+        while pyfw_load(&self.waiting):
+            sched_yield()
+        pthread_mutex_lock(&self.mutex)
+
+    cdef void unlock(self) noexcept nogil:
+        pthread_mutex_unlock(&self.mutex)
+
+    # -- one packet --------------------------------------------------------------------------------------------
+
+    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil:
+        """Decide about one packet.  `packet` comes with the caller's fields set, `ruling` is filled in."""
+        cdef Context context
+        cdef Outcome outcome
+        cdef Found found
+        if not self.tracker.settings.checksum or packet.hook == HOOK_OUTPUT:
+            packet.checksum = CHECKSUM_TRUSTED  # nf_conntrack_checksum; the kernel, too, looks at arriving packets only
+        memset(ruling, 0, sizeof(Ruling))
+        ruling.direction = DIR_NONE
+        ruling.rule = NO_RULE
+        ruling.mark = packet.mark
+        ruling.reason = parse(packet)
+        if ruling.reason:
+            packet.length = packet.captured     # what its header says is not to be believed
+            self.count(packet, ruling)
+            return
+        memset(&outcome, 0, sizeof(Outcome))
+        context.packet = packet
+        context.conn = NULL
+        context.state = STATE_INVALID           # what rules see before tracking, as in the kernel
+        context.direction = DIR_NONE
+        context.now_ns = now_ns
+        if self.serving and not self.consult(TABLE_RAW, &context, &outcome, ruling):
+            self.count(packet, ruling)
+            return
+        memset(&found, 0, sizeof(Found))
+        found.direction = DIR_NONE
+        if outcome.notrack:
+            found.state = STATE_UNTRACKED
+        else:
+            self.tracker.track(packet, outcome.helper, now_ns, &found)
+        ruling.state = context.state = found.state
+        ruling.direction = context.direction = found.direction
+        ruling.reason = found.reason
+        memcpy(ruling.argument, found.argument, sizeof(found.argument))
+        context.conn = found.conn
+        if found.reason == REASON_TABLE_FULL:
+            pass                                # dropped, whatever the rules say (nf_conntrack_alloc())
+        elif packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
+            ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule
+        elif not self.serving or self.consult(TABLE_FILTER, &context, &outcome, ruling):
+            self.accept(packet, now_ns, &found, ruling)
+        self.count(packet, ruling)
+
+    cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil:
+        """Confirm a new connection, and see whether a helper wants the payload."""
+        if found.conn == &self.tracker.fresh and not self.tracker.commit(now_ns, found):
+            ruling.reason = REASON_TABLE_FULL
+            return
+        ruling.verdict = VERDICT_ACCEPT
+        ruling.conn = found.slot
+        ruling.conn_id = found.conn.id if found.slot else 0
+        ruling.inspect = (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
+                          and packet.payload_length > 0 and packet.captured == packet.length)
+
+    cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
+        """Walk the hook's chain; False if it drops the packet."""
+        if self.serving == SERVES_FIRST:
+            self.first.run(table, context, outcome)
+        else:
+            self.second.run(table, context, outcome)
+        ruling.mark = context.packet.mark = outcome.mark
+        if table == TABLE_FILTER or outcome.verdict == VERDICT_DROP:
+            ruling.rule = outcome.rule
+        if outcome.verdict == VERDICT_ACCEPT:
+            return True
+        ruling.reject = outcome.reject
+        if ruling.reason == REASON_NONE or ruling.reason >= REASON_TCP_IGNORED:
+            ruling.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
+        return False
+
+    cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil:
+        self.tally.packets += 1
+        self.tally.bytes += packet.length
+        self.tally.state[ruling.state] += 1
+        self.tally.verdict[ruling.verdict] += 1
+        self.tally.reason[ruling.reason] += 1
+
+    # -- helpers -----------------------------------------------------------------------------------------------
+
+    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept:
+        """Show an accepted packet's payload to its connection's helper; what that finds becomes expectations.
+
+        A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted.
+        """
+        cdef uint8_t reason
+        try:
+            reason = self.ask_helper(packet, now_ns, ruling)
+        except Exception as error:
+            sys.stderr.write(f"pyfw: helper failed, packet dropped: {error!r}\n")
+            reason = REASON_HELPER_ERROR
+        if reason == 0:
+            return
+        ruling.reason = reason
+        self.tally.reason[reason] += 1
+        if reason != REASON_HELPER_REFUSED:
+            ruling.verdict = VERDICT_DROP
+            self.tally.verdict[VERDICT_ACCEPT] -= 1
+            self.tally.verdict[VERDICT_DROP] += 1
+
+    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255:
+        """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
+        cdef Conn conn
+        cdef uint8_t direction = ruling.direction
+        cdef uint8_t reason = 0
+        cdef bint activate
+        cdef size_t width = 4 if packet.family == FAMILY_IPV4 else 16
+        with nogil:
+            self.lock()
+            conn = self.tracker.table.conns[ruling.conn]
+            self.unlock()
+        if conn.id != ruling.conn_id or conn.helper == 0:
+            return 0                            # its place was given to another connection meanwhile
+        memory = bytearray((<const char *> conn.helper_memory)[:HELPER_MEMORY])
+        segment = Segment(4 if packet.family == FAMILY_IPV4 else 6, Direction(direction), packet.tcp_seq,
+                          (<const char *> packet.data)[packet.payload:packet.length],
+                          (<const char *> packet.src.bytes)[:width], (<const char *> packet.dst.bytes)[:width],
+                          packet.sport, packet.dport)
+        finding = self.helpers[conn.helper - 1].inspect(segment, memoryview(memory))
+        memcpy(conn.helper_memory, <const char *> memory, HELPER_MEMORY)
+        with nogil:
+            self.lock()
+            if self.tracker.table.conns[ruling.conn].id == ruling.conn_id:
+                memcpy(self.tracker.table.conns[ruling.conn].helper_memory, conn.helper_memory, HELPER_MEMORY)
+            self.unlock()
+        if finding is None:
+            return 0
+        activate = finding.activate
+        if activate or finding.cancel:
+            with nogil:
+                self.lock()
+                self.tracker.expectations.settle(ruling.conn, activate)
+                self.unlock()
+        for expectation in finding.expectations:
+            reason = self.expect(expectation, &conn, ruling.conn, now_ns)
+            if reason:
+                return reason
+        if finding.verdict == VERDICT_DROP:
+            return finding.reason or REASON_HELPER_PARTIAL
+        return REASON_HELPER_REFUSED if finding.remark else 0
+
+    cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255:
+        """Enter what a helper found; returns 0 or the reason to drop the packet that announced it."""
+        cdef Expect wanted
+        cdef ExpectResult result
+        cdef uint32_t id = master.id
+        memset(&wanted, 0, sizeof(Expect))
+        if expectation.source is None:
+            wanted.any_src = 1
+        else:
+            copy_address(&wanted.src, expectation.source)
+        copy_address(&wanted.dst, expectation.destination)
+        wanted.dport = expectation.port
+        wanted.protocol = expectation.protocol
+        wanted.helper = master.helper
+        wanted.state = EXPECT_ACTIVE if expectation.active else EXPECT_INACTIVE
+        with nogil:
+            self.lock()
+            result = self.tracker.expect(&wanted, slot, id, now_ns)
+            self.unlock()
+        return 0 if result == EXPECT_ADDED else REASON_HELPER_CLASH
+
+    # -- for callers in Python ---------------------------------------------------------------------------------
+
+    def judge(self, bytes data not None, int hook, str indev="", str outdev="", uint64_t now=0, *, uint32_t mark=0,
+              length=None, bint trusted=False) -> Judgement:
+        """Decide about one packet: bytes from its IP header on, met at `hook` between two interfaces at `now` (ns).
+
+        length: bytes on the wire, where data is only the start of them.  trusted: an IP stack has seen the packet: its
+        checksums are right, and if it is to be forwarded, its TTL was counted down.
+        Runs the connection's helper, too.  Raises ValueError for a hook or an interface name that cannot be.
+        """
+        cdef Packet packet
+        cdef Ruling ruling
+        cdef char[IFNAMSIZ] names_in
+        cdef char[IFNAMSIZ] names_out
+        if not HOOK_PREROUTING <= hook <= HOOK_POSTROUTING:
+            raise ValueError(f"{hook!r} is not a hook")
+        memset(&packet, 0, sizeof(Packet))
+        packet.data = data
+        packet.captured = len(data)
+        packet.on_wire = 0 if length is None else length
+        packet.mark = mark
+        packet.hook = <uint8_t> hook
+        packet.untouched = not trusted
+        packet.checksum = CHECKSUM_TRUSTED if trusted else CHECKSUM_VERIFY
+        copy_name(names_in, indev)
+        copy_name(names_out, outdev)
+        packet.indev = names_in
+        packet.outdev = names_out
+        with nogil:
+            self.lock()
+            self.judge_packet(&packet, now, &ruling)
+            self.unlock()
+        if ruling.inspect:
+            self.inspect_packet(&packet, now, &ruling)
+        rule = None if ruling.rule == NO_RULE or self.program is None else self.program.rule_name(ruling.rule)
+        text = ""
+        if ruling.reason:
+            text = reason_text(ruling.reason, (ruling.argument[0], ruling.argument[1], ruling.argument[2]))
+        return Judgement(VERDICTS[ruling.verdict], STATES[ruling.state], DIRECTIONS[ruling.direction],
+                         REASON_MEMBERS[ruling.reason], rule, ruling.mark, REJECTS[ruling.reject], text)
+
+    def load(self, program) -> None:
+        """Let a ruleset serve from the next packet on; None: track and accept everything."""
+        cdef Rulesets next
+        if program is None:
+            next = SERVES_NONE
+        elif self.serving == SERVES_FIRST:
+            next = SERVES_SECOND
+            self.second = program
+        else:
+            next = SERVES_FIRST
+            self.first = program
+        with nogil:
+            self.lock_politely()
+            self.serving = next
+            self.unlock()
+        self.program = program
+        if next != SERVES_FIRST:
+            self.first = None
+        if next != SERVES_SECOND:
+            self.second = None
+
+    def sweep(self, uint64_t now_ns) -> int:
+        """Free what is expired in one slice of the table; returns the number of connections freed."""
+        cdef uint32_t freed
+        with nogil:
+            self.lock_politely()
+            freed = self.tracker.table.sweep(now_ns, SWEEP_SLOTS)
+            self.tracker.expectations.sweep(now_ns)
+            self.unlock()
+        return freed
+
+    def counters(self) -> dict:
+        """What was judged since the start, by state, verdict and reason; use of table and expectations."""
+        table = self.tracker.table.counters
+        expect = self.tracker.expectations.counters
+        return {
+            "packets": self.tally.packets,
+            "bytes": self.tally.bytes,
+            "states": {state.name: self.tally.state[state] for state in CtState},
+            "verdicts": {verdict.name: self.tally.verdict[verdict] for verdict in Verdict},
+            "reasons": {reason.name: self.tally.reason[reason] for reason in Reason
+                        if reason and self.tally.reason[reason]},
+            "table": {"entries": self.tracker.table.count, "max_entries": self.tracker.table.header.max_entries,
+                      "created": table.created, "destroyed": table.destroyed, "expired": table.expired,
+                      "early_drop": table.early_drop, "table_full": table.table_full},
+            "expectations": {"entries": self.tracker.expectations.count, "created": expect.created, "used": expect.used,
+                             "expired": expect.expired},
+        }
+
+
+cdef void copy_address(Address *out, bytes raw) except *:
+    if len(raw) != 4 and len(raw) != 16:
+        raise ValueError(f"a packed address has 4 or 16 bytes, not {len(raw)}")
+    memcpy(out, <const char *> raw, len(raw))
+
+
+cdef void copy_name(char *out, str name) except *:
+    cdef bytes raw = name.encode()
+    if len(raw) >= IFNAMSIZ:
+        raise ValueError(f"interface name {name!r} is longer than {IFNAMSIZ - 1} bytes")
+    memset(out, 0, IFNAMSIZ)
+    memcpy(out, <const char *> raw, len(raw))

@@ -1,0 +1,483 @@
+"""FTP: PORT, PASV (RFC 959), EPRT, EPSV (RFC 2428), over IPv4 and IPv6.
+
+The client's PORT and EPRT, and the server's 227 and 229, announce an address and a port at which the
+announcer will wait for a data connection.  Each opens one expectation: from the other end's address, any
+port, to the announced place.
+
+**Where lines start.**  TCP promises no line per segment, so a line start is known by sequence number: what
+follows a newline.  Two are remembered per direction, since segments may be repeated or overtake each other.
+Only a segment that starts at one of them is examined, and only at its start.  Hence the first line of each
+direction is never examined, nor is a second line within a segment.  An announcement that is cut off or
+malformed drops its packet, so that the sender repeats it whole.
+
+`strict=False` does this and no more: it decides as Linux' nf_conntrack_ftp does, down to how numbers wrap.
+
+**strict (the default)** answers CERT VU#328867: an attacker who gets a server to send a line of the attacker's
+making that begins with "227 " opens any port of that server through a helper that believes every such line.
+
+  * 227 counts only as the final reply to a PASV, 229 only as that to an EPSV.  The next command ends the wait.
+  * PORT and EPRT open nothing by themselves: their expectation is inactive until the server's final reply to
+    that command; 2xx activates it, anything else cancels it.
+  * Ports below 1024, octets over 255 and empty numbers open nothing; neither does PORT or 227 over IPv6.
+
+Whose reply is it?  A final reply is 2xx to 5xx, followed by no "-"; 1xx is none, and within a multi-line reply
+only the line that ends it counts, whatever the others look like.  A client may send commands without waiting:
+those sent since the last final reply are counted, and as many final replies must go by before the one that
+answers the announcement.  Only what is new in its direction, by sequence number, takes part in this; a repeated
+segment changes nothing.
+"""
+import re
+import struct
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from pyfw.enums import Direction, Reason, Verdict
+from pyfw.helpers import IPPROTO_TCP, Expectation, Finding, Segment
+
+_U16 = 0xFFFF
+_U32 = 0xFFFFFFFF
+_LOWEST_PORT = 1024             # strict: below are services, not data connections
+_NEWLINE = b"\n"
+_COMMAND_WORD_BYTES = 4
+
+_PARTIAL = Finding(Verdict.DROP, Reason.HELPER_PARTIAL)
+
+
+class FtpHelper:
+    """The `ftp` helper; see the module for what it decides.
+
+    strict: believe announcements only where the dialogue calls for them.  loose: an announcement may name
+    another host than the announcer (transfers between two servers); a way into other hosts, hence off.
+    """
+
+    name = "ftp"
+    protocol = IPPROTO_TCP
+    max_expected = 1
+    timeout_s = 300
+
+    def __init__(self, *, strict: bool = True, loose: bool = False) -> None:
+        for option, value in (("strict", strict), ("loose", loose)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{option}: must be true or false, not {value!r}")
+        self.strict = strict
+        self.loose = loose
+
+    def inspect(self, segment: Segment, memory: memoryview) -> Finding | None:
+        """Examine one segment.  A dropped one leaves the memory as it was: it will come again."""
+        dialogue = Dialogue.load(memory)
+        finding = self._examine(segment, dialogue)
+        if finding is not None and finding.verdict is not Verdict.ACCEPT:
+            return finding
+        if segment.payload.endswith(_NEWLINE):
+            dialogue.remember_line_start(segment.direction, segment.seq + len(segment.payload) & _U32)
+        dialogue.store(memory)
+        return finding
+
+    def _examine(self, segment: Segment, dialogue: "Dialogue") -> Finding | None:
+        starts_line = dialogue.starts_line(segment.direction, segment.seq)
+        if not self.strict:
+            return self._believe(segment) if starts_line else None
+        if not dialogue.is_new(segment.direction, segment.seq):
+            return None
+        if segment.direction == Direction.ORIGINAL:
+            return self._follow_commands(segment, starts_line, dialogue)
+        return self._follow_replies(segment, starts_line, dialogue)
+
+    def _believe(self, segment: Segment) -> Finding | None:
+        """What the kernel's helper makes of a segment that starts a line."""
+        found = find_announcement(segment)
+        if found is None:
+            return None
+        return self._open(segment, found.announcement) if found.announcement else _PARTIAL
+
+    def _follow_commands(self, segment: Segment, starts_line: bool, dialogue: "Dialogue") -> Finding | None:
+        payload = segment.payload
+        finding = None
+        if starts_line:
+            if any(_is_cut_off(payload, request) for request in (b"PASV\r\n", b"EPSV\r\n")):
+                return _PARTIAL
+            finding = self._believe(segment)
+            if finding is _PARTIAL:
+                return finding
+        commands = payload.count(_NEWLINE)
+        request = _last_request(payload, starts_line)
+        if request is not Awaited.NOTHING:
+            outdated = dialogue.awaited is Awaited.PORT
+            dialogue.await_answer(request, ahead=dialogue.unanswered + commands - 1)
+            finding = Finding(cancel=True) if outdated else None
+        elif finding and finding.expectations:
+            dialogue.await_answer(Awaited.PORT, ahead=dialogue.unanswered)
+        elif commands and dialogue.awaited is not Awaited.PORT:
+            dialogue.awaited = Awaited.NOTHING
+        dialogue.unanswered += commands
+        return finding
+
+    def _follow_replies(self, segment: Segment, starts_line: bool, dialogue: "Dialogue") -> Finding | None:
+        found = find_announcement(segment) if starts_line else None
+        if found and len(segment.payload) <= len(found.word):
+            return _PARTIAL
+        finding = Finding(remark=f"{found.word.decode()}answers no command that asked for it") if found else None
+        for reply in _final_replies(segment.payload, starts_line, dialogue):
+            answered = dialogue.final_reply()
+            if answered is Awaited.PORT:
+                finding = Finding(activate=True) if reply.code[:1] == b"2" else Finding(cancel=True)
+            elif found and reply.first and reply.code == _ANSWER.get(answered):
+                finding = self._open(segment, found.announcement) if found.announcement else _PARTIAL
+                if finding is _PARTIAL:
+                    return finding
+        return finding
+
+    def _open(self, segment: Segment, announcement: "Announcement") -> Finding:
+        """The expectation for an announcement, or the remark why there is none."""
+        if self.strict and not announcement.well_formed:
+            return Finding(remark="announced numbers do not make an address and a port")
+        if self.strict and announcement.port < _LOWEST_PORT:
+            return Finding(remark=f"announced port {announcement.port} is below {_LOWEST_PORT}")
+        if announcement.address != segment.sender and not self.loose:
+            return Finding(remark="announced address is not the announcer's own")
+        active = not self.strict or segment.direction == Direction.REPLY
+        return Finding(expectations=(Expectation(source=segment.receiver, destination=announcement.address,
+                                                 port=announcement.port, active=active),))
+
+
+# -- what is remembered of a connection -------------------------------------------------------------------
+
+class Awaited(IntEnum):
+    """The command whose final reply decides about an expectation."""
+    NOTHING = 0
+    PASV = 1
+    EPSV = 2
+    PORT = 3                    # or EPRT
+
+
+_ANSWER = {Awaited.PASV: b"227", Awaited.EPSV: b"229"}
+
+
+class Dialogue:
+    """The state of one control connection, in the 20 bytes that the engine keeps.
+
+    Any 20 bytes can be loaded.  Little-endian: four line starts, original direction first; how many of them
+    are known, 4 bits a direction; `ahead` and `unanswered`, 4 bits each, which stop at 15; `awaited`, above
+    the 10 bits of the code of an unfinished multi-line reply.
+    """
+
+    _LAYOUT = struct.Struct("<4IBBH")
+    _LINE_STARTS = 2            # per direction
+    _COUNT_MAX = 15
+
+    __slots__ = ("line_starts", "unanswered", "ahead", "awaited", "unfinished")
+
+    def __init__(self) -> None:
+        self.line_starts: tuple[list[int], list[int]] = ([], [])
+        self.unanswered = 0                 # commands since the last final reply
+        self.ahead = 0                      # final replies to come before the awaited one
+        self.awaited = Awaited.NOTHING
+        self.unfinished = 0                 # code of the multi-line reply that has not ended; 0: none
+
+    @classmethod
+    def load(cls, memory: memoryview) -> "Dialogue":
+        *starts, known, counts, rest = cls._LAYOUT.unpack(memory)
+        dialogue = cls()
+        dialogue.line_starts = (starts[:min(known & 15, cls._LINE_STARTS)],
+                                starts[cls._LINE_STARTS:][:min(known >> 4, cls._LINE_STARTS)])
+        dialogue.ahead, dialogue.unanswered = counts & 15, counts >> 4
+        dialogue.unfinished, dialogue.awaited = rest & 1023, Awaited(rest >> 10 & 3)
+        return dialogue
+
+    def store(self, memory: memoryview) -> None:
+        original, reply = self.line_starts
+        known = len(original) | len(reply) << 4
+        padded = [(*starts, 0, 0)[:self._LINE_STARTS] for starts in self.line_starts]
+        counts = min(self.ahead, self._COUNT_MAX) | min(self.unanswered, self._COUNT_MAX) << 4
+        self._LAYOUT.pack_into(memory, 0, *padded[0], *padded[1], known, counts, self.unfinished | self.awaited << 10)
+
+    def starts_line(self, direction: Direction, seq: int) -> bool:
+        return seq in self.line_starts[direction]
+
+    def is_new(self, direction: Direction, seq: int) -> bool:
+        """Whether nothing known of this direction comes after seq."""
+        return not any(_is_after(start, seq) for start in self.line_starts[direction])
+
+    def remember_line_start(self, direction: Direction, seq: int) -> None:
+        """Remember the place after a newline, in place of the older of two, unless it is older still."""
+        starts = self.line_starts[direction]
+        if seq in starts:
+            return
+        if len(starts) < self._LINE_STARTS:
+            starts.append(seq)
+            return
+        older = 0 if _is_after(starts[1], starts[0]) else 1
+        if _is_after(seq, starts[older]):
+            starts[older] = seq
+
+    def await_answer(self, command: Awaited, ahead: int) -> None:
+        self.awaited = command
+        self.ahead = min(ahead, self._COUNT_MAX)
+
+    def final_reply(self) -> Awaited:
+        """Count one final reply; returns the awaited command if this is what answers it."""
+        self.unanswered = 0
+        if self.awaited is Awaited.NOTHING:
+            return Awaited.NOTHING
+        if self.ahead:
+            self.ahead -= 1
+            return Awaited.NOTHING
+        answered, self.awaited = self.awaited, Awaited.NOTHING
+        return answered
+
+
+def _is_after(left: int, right: int) -> bool:
+    """Serial number arithmetic, modulo 2**32."""
+    return (right - left & _U32) > 0x7FFFFFFF
+
+
+# -- lines --------------------------------------------------------------------------------------------------
+
+_REPLY_LINE = re.compile(rb"\n([1-5][0-9][0-9])([ \r-])")   # fixed width: nothing to backtrack into
+_REPLY_LINES_MAX = 64           # looked at in one segment; 16 multi-line replies, the most that are awaited, take 32
+
+
+class _Reply(NamedTuple):
+    code: bytes
+    first: bool                 # it stands at the start of its segment
+
+
+def _final_replies(payload: bytes, starts_line: bool, dialogue: Dialogue) -> Iterator[_Reply]:
+    """The final replies that end in this payload; keeps track of multi-line replies (RFC 959, 4.2).
+
+    A flood of replies is not read to its end, and ends every wait.
+    """
+    text = _NEWLINE + payload if starts_line else payload
+    position = 0
+    for _ in range(_REPLY_LINES_MAX):
+        line = _next_reply_line(text, position, dialogue.unfinished)
+        if line is None:
+            return
+        position = line.end()
+        code, mark = line.groups()
+        dialogue.unfinished = int(code) if mark == b"-" else 0
+        if mark != b"-" and code >= b"200":
+            yield _Reply(code, first=starts_line and line.start() == 0)
+    dialogue.awaited = Awaited.NOTHING
+
+
+def _next_reply_line(text: bytes, position: int, unfinished: int) -> re.Match[bytes] | None:
+    """The next line that begins or ends a reply: within a multi-line one, only that which ends it."""
+    if unfinished:
+        return re.compile(rb"\n(%03d)([ \r])" % unfinished).search(text, position)
+    return _REPLY_LINE.search(text, position)
+
+
+def _last_request(payload: bytes, starts_line: bool) -> Awaited:
+    """PASV or EPSV, if that is the last whole line: a later command ends the wait for an answer anyway."""
+    end = payload.rfind(_NEWLINE)
+    start = payload.rfind(_NEWLINE, 0, max(end, 0)) + 1
+    if end < 0 or (start == 0 and not starts_line):
+        return Awaited.NOTHING
+    word = payload[start:end][:_COMMAND_WORD_BYTES + 1].upper()
+    if word[_COMMAND_WORD_BYTES:] not in (b"", b"\r", b" "):
+        return Awaited.NOTHING
+    return {b"PASV": Awaited.PASV, b"EPSV": Awaited.EPSV}.get(word[:_COMMAND_WORD_BYTES], Awaited.NOTHING)
+
+
+def _is_cut_off(payload: bytes, line: bytes) -> bool:
+    return len(payload) < len(line) and line.startswith(payload.upper())
+
+
+# -- announcements ------------------------------------------------------------------------------------------
+
+class Announcement(NamedTuple):
+    """Where the announcer will wait, read as the kernel reads it."""
+    address: bytes              # packed
+    port: int
+    well_formed: bool           # False: the kernel's reading is not what was written
+
+
+class Found(NamedTuple):
+    """A segment that begins as an announcement does."""
+    word: bytes
+    announcement: Announcement | None   # None: cut off or malformed
+
+
+def find_announcement(segment: Segment) -> Found | None:
+    """Look at the start of a segment; None: no announcement begins there."""
+    for form in _FORMS[segment.direction]:
+        payload = segment.payload
+        head = payload[:len(form.word)].upper()
+        if len(payload) <= len(form.word):
+            if form.word.startswith(head):
+                return Found(form.word, None)
+        elif head == form.word:
+            start = payload.find(form.skip_to, len(head)) + len(form.skip_to) if form.skip_to else len(head)
+            if start < len(head):
+                return Found(form.word, None)
+            return Found(form.word, form.read(payload[start:], segment.sender))
+    return None
+
+
+def _read_port(text: bytes, sender: bytes) -> Announcement | None:
+    """`h1,h2,h3,h4,p1,p2` and CR."""
+    return _read_six_numbers(text, sender, terminator=b"\r")
+
+
+def _read_227(text: bytes, sender: bytes) -> Announcement | None:
+    """Any words, six numbers from the first digit on, and any character."""
+    digit = _DIGIT.search(text)
+    return _read_six_numbers(text[digit.start():], sender, terminator=None) if digit else None
+
+
+def _read_eprt(text: bytes, sender: bytes) -> Announcement | None:
+    """`|1|10.0.0.2|5282|` or `|2|2001:db8::2|5282|`, with any delimiter."""
+    family = b"1" if len(sender) == 4 else b"2"
+    delimiter = text[:1]
+    if len(text) <= 3 or not _is_delimiter(delimiter) or text[1:3] != family + delimiter:
+        return None
+    place = text[3:]
+    read_address = _read_quad if family == b"1" else _read_ipv6
+    address = read_address(place, delimiter)
+    if address is None:
+        return None
+    port = _read_port_number(place[address.length + 1:], delimiter)
+    return port and Announcement(address.packed, port.value, address.well_formed and port.well_formed)
+
+
+def _read_229(text: bytes, sender: bytes) -> Announcement | None:
+    """`(|||5282|)`: the server's own address, as RFC 2428 has it."""
+    delimiter = text[:1]
+    if len(text) <= 3 or not _is_delimiter(delimiter) or text[1:3] != delimiter * 2:
+        return None
+    port = _read_port_number(text[3:], delimiter)
+    return port and Announcement(sender, port.value, port.well_formed)
+
+
+class _Form(NamedTuple):
+    word: bytes
+    skip_to: bytes              # the numbers come after the first of these; empty: at once
+    read: Callable[[bytes, bytes], Announcement | None]
+
+
+_FORMS = {
+    Direction.ORIGINAL: (_Form(b"PORT", b" ", _read_port), _Form(b"EPRT", b" ", _read_eprt)),
+    Direction.REPLY: (_Form(b"227 ", b"", _read_227), _Form(b"229 ", b"(", _read_229)),
+}
+
+
+# -- numbers and addresses ------------------------------------------------------------------------------------
+
+_DIGIT = re.compile(rb"[0-9]")
+_DIGITS = re.compile(rb"[0-9]*")
+_NUMBERS = {b",": re.compile(rb"[0-9,]*"), b".": re.compile(rb"[0-9.]*")}
+_IPV6_TEXT = re.compile(rb"[0-9A-Fa-f:.]*")
+_SIGNIFICANT_DIGITS = 32        # 10**32 is a multiple of 2**32: digits further left do not show modulo 2**32
+
+
+class _Address(NamedTuple):
+    packed: bytes
+    length: int                 # bytes of text it takes, without the terminator
+    well_formed: bool
+
+
+class _Port(NamedTuple):
+    value: int
+    well_formed: bool
+
+
+def _is_delimiter(character: bytes) -> bool:
+    return b"!" <= character <= b"~" and not character.isdigit()
+
+
+def _wrapped(digits: bytes) -> int:
+    """A number congruent, modulo 2**32, to the one written; no digits are zero."""
+    return int(digits[-_SIGNIFICANT_DIGITS:] or b"0")
+
+
+def _fits(digits: bytes, largest: int) -> bool:
+    """Whether a number is written there, and no larger than this."""
+    significant = digits.lstrip(b"0")
+    return bool(digits) and len(significant) <= len(str(largest)) and int(significant or b"0") <= largest
+
+
+def _split_numbers(text: bytes, count: int, separator: bytes, terminator: bytes | None) -> list[bytes] | None:
+    """The digits of exactly that many numbers, any of them possibly empty, if the terminator (None: any) follows."""
+    run = _NUMBERS[separator].match(text).group()
+    after = text[len(run):len(run) + 1]
+    if not after or run.count(separator) != count - 1 or terminator not in (None, after):
+        return None
+    return run.split(separator)
+
+
+def _pack_quad(numbers: list[bytes]) -> bytes:
+    first, second, third, fourth = map(_wrapped, numbers)
+    return ((first << 24 | second << 16 | third << 8 | fourth) & _U32).to_bytes(4)
+
+
+def _read_six_numbers(text: bytes, sender: bytes, terminator: bytes | None) -> Announcement | None:
+    """RFC 959's host and port.  Over IPv6 the kernel puts the four numbers over the sender's first word."""
+    numbers = _split_numbers(text, 6, b",", terminator)
+    if numbers is None:
+        return None
+    port = (_wrapped(numbers[4]) << 8 | _wrapped(numbers[5])) & _U16
+    well_formed = len(sender) == 4 and all(_fits(number, 255) for number in numbers)
+    return Announcement(_pack_quad(numbers[:4]) + sender[4:], port, well_formed)
+
+
+def _read_quad(text: bytes, delimiter: bytes) -> _Address | None:
+    numbers = _split_numbers(text, 4, b".", delimiter)
+    if numbers is None:
+        return None
+    length = sum(map(len, numbers)) + len(numbers) - 1
+    return _Address(_pack_quad(numbers), length, all(_fits(number, 255) for number in numbers))
+
+
+def _read_port_number(text: bytes, delimiter: bytes) -> _Port | None:
+    """Digits up to the delimiter, modulo 2**16; zero is no port."""
+    digits = _DIGITS.match(text).group()
+    value = _wrapped(digits) & _U16
+    if text[len(digits):len(digits) + 1] != delimiter or not value:
+        return None
+    return _Port(value, _fits(digits, _U16))
+
+
+def _read_ipv6(text: bytes, delimiter: bytes) -> _Address | None:
+    """An IPv6 address (RFC 4291, 2.2) up to the delimiter, or a NUL, or a ":" after a dotted quad."""
+    run = _IPV6_TEXT.match(text).group().partition(delimiter)[0]
+    dot = run.find(b".")
+    if dot >= 0 and (colon := run.find(b":", dot)) >= 0:
+        run = run[:colon]
+    elif text[len(run):len(run) + 1] not in (delimiter, b"\0"):
+        return None
+    packed = _pack_ipv6(run)
+    return packed and _Address(packed, len(run), well_formed=True)
+
+
+def _pack_ipv6(text: bytes) -> bytes | None:
+    """Text of hexadecimal digits, ":" and "."; "::" stands for one group of zeros at least."""
+    if text.count(b":") > 8:
+        return None
+    before, gap, after = text.partition(b"::")
+    head = _pack_groups(before, may_end_in_quad=not gap)
+    tail = _pack_groups(after, may_end_in_quad=True)
+    if head is None or tail is None:
+        return None
+    missing = 16 - len(head) - len(tail)
+    if missing < 0 or bool(gap) != bool(missing):
+        return None
+    return head + bytes(missing) + tail
+
+
+def _pack_groups(text: bytes, may_end_in_quad: bool) -> bytes | None:
+    packed = b""
+    groups = text.split(b":") if text else []
+    for position, group in enumerate(groups):
+        if b"." in group:
+            numbers = group.split(b".", 4)
+            if not may_end_in_quad or position + 1 != len(groups) or len(numbers) != 4 \
+                    or not all(number.isdigit() and _fits(number, 255) for number in numbers):
+                return None
+            packed += bytes(map(_wrapped, numbers))
+        elif group and len(group.lstrip(b"0")) <= 4:
+            packed += int(group[-4:], 16).to_bytes(2)
+        else:
+            return None
+    return packed

@@ -1,0 +1,170 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Looking into the table, and removing from it, while packets go on.
+
+May know: the engine's lock, entries, their formats.  Must not know: sockets, the clock.
+
+Law: the lock is held for a slice of SLICE_SLOTS entries at a time, however large the table; text is made without it.
+A listing is no snapshot: an entry that comes or goes meanwhile may be in it or not, but none is torn or listed twice.
+"""
+from libc.stdlib cimport free, malloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.selection cimport Selection
+from pyfw.conntrack.table cimport invert
+from pyfw.engine cimport Engine
+from pyfw.enums cimport *
+from pyfw.formats.proc cimport *
+from pyfw.packet cimport *
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+import ipaddress
+
+from pyfw.conntrack import sctp_states
+from pyfw.enums import TcpState
+
+cdef enum:
+    SLICE_SLOTS = 512           # below 100 microseconds even where every entry is a cache miss
+    CHUNK = 128 * 1024          # text per call
+
+
+cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint64_t now_ns, bint delete,
+                      Conn *found) noexcept nogil:
+    """Copy what is selected of the next slice to found[SLICE_SLOTS]; cursor becomes 0 at the end."""
+    cdef uint32_t slot = cursor[0], count = 0, end
+    cdef const Conn *conn
+    engine.lock_politely()
+    end = min(slot + SLICE_SLOTS, engine.tracker.table.header.used + 1)
+    while slot < end:
+        conn = &engine.tracker.table.conns[slot]
+        if conn.status & CONN_CONFIRMED and conn.expires_ns > now_ns and selection.takes(conn):
+            found[count] = conn[0]
+            count += 1
+            if delete:
+                engine.tracker.table.remove(slot)
+        slot += 1
+    cursor[0] = slot if slot <= engine.tracker.table.header.used else 0
+    engine.unlock()
+    return count
+
+
+def table_text(Engine engine not None, Selection selection not None, str style, uint32_t cursor, uint64_t now_ns,
+               bint delete=False) -> tuple[bytes, int, int]:
+    """The next piece of the table as lines of text; style "proc" or "nf"; begin with cursor 1.
+
+    Returns (text, next cursor or 0 at the end, number of lines).  delete: removes what it lists.
+    """
+    cdef Style look = STYLE_NF if style == "nf" else STYLE_PROC
+    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+    cdef char *text = <char *> malloc(CHUNK + SLICE_SLOTS * LINE_MAX)
+    cdef char *end = text
+    cdef uint32_t count, i, lines = 0
+    if found == NULL or text == NULL:
+        free(found)
+        free(text)
+        raise MemoryError("no memory for a piece of the listing")
+    with nogil:
+        while cursor and end - text < CHUNK:
+            count = collect(engine, selection, &cursor, now_ns, delete, found)
+            for i in range(count):
+                end = write_conn(end, &found[i], now_ns, look, &engine.tracker.settings)
+            lines += count
+    try:
+        return PyBytes_FromStringAndSize(text, end - text), cursor, lines
+    finally:
+        free(found)
+        free(text)
+
+
+def table_records(Engine engine not None, Selection selection not None, uint32_t cursor, uint64_t now_ns,
+                  bint delete=False) -> tuple[list, int]:
+    """The next slice of the table as dictionaries; begin with cursor 1.  Returns (records, next cursor or 0)."""
+    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+    cdef uint32_t count
+    if found == NULL:
+        raise MemoryError("no memory for a piece of the listing")
+    with nogil:
+        count = collect(engine, selection, &cursor, now_ns, delete, found)
+    try:
+        return [record(&found[i], now_ns) for i in range(count)], cursor
+    finally:
+        free(found)
+
+
+cdef str address_text(const Address *address, uint8_t family):
+    return str(ipaddress.ip_address((<const char *> address.bytes)[:4 if family == FAMILY_IPV4 else 16]))
+
+
+cdef dict side(const Conn *conn, const Key *key, uint8_t direction):
+    result = {"src": address_text(&key.src, key.family), "dst": address_text(&key.dst, key.family)}
+    if key.protocol == PROTO_ICMP or key.protocol == PROTO_ICMPV6:
+        result.update(type=key.dport >> 8, code=key.dport & 0xFF, id=key.sport)
+    elif key.protocol == PROTO_GRE:
+        result.update(srckey=key.sport, dstkey=key.dport)
+    elif key.sport or key.dport:
+        result.update(sport=key.sport, dport=key.dport)
+    result.update(packets=conn.packets[direction], bytes=conn.bytes[direction])
+    return result
+
+
+cdef str state_name(const Conn *conn):
+    if conn.key.protocol == PROTO_TCP:
+        return TcpState(conn.track.tcp.state).name
+    return sctp_states.NAMES[conn.track.sctp.state] if conn.key.protocol == PROTO_SCTP else None
+
+
+cdef dict record(const Conn *conn, uint64_t now_ns):
+    cdef Key reply
+    invert(&conn.key, &reply)
+    return {
+        "id": conn.id,
+        "family": "ipv4" if conn.key.family == FAMILY_IPV4 else "ipv6",
+        "protocol": conn.key.protocol,
+        "state": state_name(conn),
+        "timeout": (conn.expires_ns - now_ns) / 1e9,
+        "age": (now_ns - conn.created_ns) / 1e9 if now_ns > conn.created_ns else 0.0,
+        "original": side(conn, &conn.key, DIR_ORIGINAL),
+        "reply": side(conn, &reply, DIR_REPLY),
+        "seen_reply": bool(conn.status & CONN_SEEN_REPLY),
+        "assured": bool(conn.status & CONN_ASSURED),
+        "expected": bool(conn.status & CONN_EXPECTED),
+        "mark": conn.mark,
+    }
+
+
+def count_entries(Engine engine not None, uint64_t now_ns) -> int:
+    """Connections in the table; those that expired and were not swept yet are not counted."""
+    cdef Selection everything = Selection()
+    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+    cdef uint32_t cursor = 1, total = 0
+    if found == NULL:
+        raise MemoryError("no memory to count with")
+    with nogil:
+        while cursor:
+            total += collect(engine, everything, &cursor, now_ns, False, found)
+    free(found)
+    return total
+
+
+def expect_text(Engine engine not None, uint64_t now_ns) -> str:
+    """The expectations as lines of /proc/net/nf_conntrack_expect."""
+    cdef char[LINE_MAX] line
+    cdef Expect expect
+    cdef char *end
+    cdef uint32_t slot = 0
+    cdef bint listed
+    lines = []
+    while slot < engine.tracker.expectations.used:
+        slot += 1
+        with nogil:
+            engine.lock_politely()
+            expect = engine.tracker.expectations.slots[slot]
+            listed = expect.state != EXPECT_FREE and engine.tracker.expectations.lives(&expect, now_ns)
+            engine.unlock()
+        if listed:
+            name = engine.helpers[expect.helper - 1].name.encode() if 0 < expect.helper <= len(engine.helpers) else b"-"
+            end = write_expect(line, &expect, name, now_ns)
+            lines.append((<const char *> line)[:end - line].decode())
+    return "".join(lines)

@@ -1,0 +1,52 @@
+"""What must hold of a ruleset as a whole: every jump leads somewhere, none leads back, none nests too deep."""
+from __future__ import annotations
+
+from pyfw.rules.builder import unknown_target
+from pyfw.rules.matches import TARGETS
+from pyfw.rules.model import Chain, RulesError, Ruleset, Table, Target
+
+MAX_DEPTH = 64
+"""How deep jumps may nest; `program.pyx` has a stack of this size."""
+
+
+def check_ruleset(ruleset: Ruleset) -> Ruleset:
+    """The ruleset itself, or RulesError at the first target that cannot be."""
+    for table in ruleset.tables:
+        for chain in table.chains:
+            for target in chain_targets(chain):
+                check_target(table, target)
+        depths: dict[str, int] = {}
+        for chain in table.chains:
+            check_descent(table, chain, (), depths)
+    return ruleset
+
+
+def chain_targets(chain: Chain) -> list[Target]:
+    """The targets of a chain's rules that are not verdicts or modules."""
+    return [rule.target for rule in chain.rules if rule.target and rule.target.name not in TARGETS]
+
+
+def check_target(table: Table, target: Target) -> None:
+    chain = table.chain(target.name)
+    if chain is None:
+        raise RulesError(unknown_target(target.name, [known.name for known in table.chains]), target.location)
+    if chain.policy is not None:
+        raise RulesError(f"{target.name} is a built-in chain; rules jump to chains of one's own only", target.location)
+
+
+def check_descent(table: Table, chain: Chain, path: tuple[str, ...], depths: dict[str, int]) -> int:
+    """How deep jumps nest below `chain`; `path` are the chains above it, `depths` what is known already."""
+    if chain.name in depths:
+        return depths[chain.name]
+    path = (*path, chain.name)
+    deepest = 0
+    for target in chain_targets(chain):
+        if target.name in path:
+            loop = " -> ".join((*path[path.index(target.name):], target.name))
+            raise RulesError(f"chains jump in a loop: {loop}", target.location)
+        below = MAX_DEPTH if len(path) > MAX_DEPTH else check_descent(table, table.chain(target.name), path, depths)
+        deepest = max(deepest, 1 + below)
+        if deepest > MAX_DEPTH:
+            raise RulesError(f"jumps nest deeper than {MAX_DEPTH} chains", target.location)
+    depths[chain.name] = deepest
+    return deepest

@@ -1,0 +1,69 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The ring between LOG and its printer, and the token bucket before it.
+
+May know: packets as they were parsed.  Must not know: rules, text, clocks.
+
+Law: only the writer moves `head`, only the reader moves `tail`; an entry belongs to the writer until head has
+passed it (release) and the reader has seen that (acquire).
+"""
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #define counter_acquire(counter) __atomic_load_n((counter), __ATOMIC_ACQUIRE)
+    #define counter_release(counter, value) __atomic_store_n((counter), (value), __ATOMIC_RELEASE)
+    """
+    uint32_t counter_acquire(uint32_t *counter) noexcept nogil
+    void counter_release(uint32_t *counter, uint32_t value) noexcept nogil
+
+
+cdef void log_init(LogRing *ring, uint64_t rate, uint64_t burst) noexcept nogil:
+    """An empty ring whose bucket is full: `burst` packets at once, `rate` a second on the average; rate 0: no limit."""
+    memset(ring, 0, sizeof(LogRing))
+    ring.token_ns = 1000000000 // rate if rate else 0
+    ring.full_ns = burst * ring.token_ns
+    ring.credit_ns = ring.full_ns
+
+
+cdef bint take_token(LogRing *ring, uint64_t now_ns) noexcept nogil:
+    """Earn what the time since the last packet is worth, then spend one token.  A clock that goes back earns nothing."""
+    cdef uint64_t earned = now_ns - ring.last_ns if now_ns > ring.last_ns else 0
+    if earned >= ring.full_ns - ring.credit_ns:
+        ring.credit_ns = ring.full_ns
+    else:
+        ring.credit_ns += earned
+    ring.last_ns = now_ns
+    if ring.credit_ns < ring.token_ns:
+        return False
+    ring.credit_ns -= ring.token_ns
+    return True
+
+
+cdef void log_packet(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil:
+    """Keep the packet's headers for the printer, or count it as suppressed.  `outdev` is what its chain may know."""
+    cdef LogEntry *entry
+    if ring.head - counter_acquire(&ring.tail) >= LOG_ENTRIES or not take_token(ring, now_ns):
+        ring.suppressed += 1
+        return
+    entry = &ring.entries[ring.head % LOG_ENTRIES]
+    entry.now_ns = now_ns
+    entry.number = number
+    entry.mark = packet.mark
+    entry.length = packet.length
+    entry.captured = packet.captured if packet.captured < LOG_BYTES else LOG_BYTES
+    entry.hook = packet.hook
+    memcpy(entry.indev, packet.indev, IFNAMSIZ)
+    memcpy(entry.outdev, outdev, IFNAMSIZ)
+    memcpy(entry.data, packet.data, entry.captured)
+    counter_release(&ring.head, ring.head + 1)
+
+
+cdef LogEntry *log_next(LogRing *ring) noexcept nogil:
+    """The oldest entry not yet read, or NULL; log_done() gives it back."""
+    if counter_acquire(&ring.head) == ring.tail:
+        return NULL
+    return &ring.entries[ring.tail % LOG_ENTRIES]
+
+
+cdef void log_done(LogRing *ring) noexcept nogil:
+    counter_release(&ring.tail, ring.tail + 1)

@@ -1,0 +1,134 @@
+"""What the user meant: matches, rules, chains and rulesets as frozen values.
+
+Knows no syntax and no packet.  Counters are not part of it: two rulesets are equal when they judge alike.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+BUILTIN_CHAINS: dict[str, tuple[str, ...]] = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+}
+"""Tables in the order a packet meets them, each with its built-in chains in the order they are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a text; line and column count from 1."""
+
+    source: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}"
+
+
+class RulesError(ValueError):
+    """Rules that cannot be: one line saying what, and what would be right.
+
+    `location` is `file:line:column`, or None where that is not known.
+    """
+
+    def __init__(self, message: str, location: Location | None = None) -> None:
+        super().__init__(f"{location}: {message}" if location else message)
+        self.message = message
+        self.location = str(location) if location else None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One option with its value: `! --dport 22` is Setting("--dport", PortRange(22, 22), inverted=True)."""
+
+    option: str
+    value: object = True
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A match module with its settings, in canonical order.  Named as after `-m`; the IP header's own tests are "ip"."""
+
+    name: str
+    settings: tuple[Setting, ...] = ()
+
+    def get(self, option: str) -> Setting | None:
+        return next((setting for setting in self.settings if setting.option == option), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What happens to a packet that matches: a built-in verdict, a module with settings, or a chain of one's own."""
+
+    name: str
+    settings: tuple[Setting, ...] = ()
+    goto: bool = False
+    location: Location | None = field(default=None, compare=False, repr=False)
+
+    def get(self, option: str) -> Setting | None:
+        return next((setting for setting in self.settings if setting.option == option), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Matches, all of which must hold, and the target; None only counts.  `family`: 4, 6, or None for both."""
+
+    matches: tuple[Match, ...] = ()
+    target: Target | None = None
+    family: int | None = None
+
+    def match(self, name: str) -> Match | None:
+        return next((match for match in self.matches if match.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rules in order.  A built-in chain ends in its policy, ACCEPT or DROP; one's own chain has none and returns."""
+
+    name: str
+    policy: str | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The chains of one table: the built-in ones first, then one's own by name."""
+
+    name: str
+    chains: tuple[Chain, ...]
+
+    def chain(self, name: str) -> Chain | None:
+        return next((chain for chain in self.chains if chain.name == name), None)
+
+    def with_chain(self, chain: Chain) -> Table:
+        """The table with `chain` added, or in the place of the one of its name."""
+        kept = {old.name: old for old in self.chains} | {chain.name: chain}
+        own = sorted(name for name, known in kept.items() if known.policy is None)
+        return replace(self, chains=tuple(kept[name] for name in (*BUILTIN_CHAINS[self.name], *own)))
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The tables that were given, raw before filter.  A table that was not given accepts everything."""
+
+    tables: tuple[Table, ...] = ()
+
+    def table(self, name: str) -> Table | None:
+        return next((table for table in self.tables if table.name == name), None)
+
+    def with_table(self, table: Table) -> Ruleset:
+        """The ruleset with `table` in the place of the one of its name."""
+        kept = {old.name: old for old in self.tables} | {table.name: table}
+        return Ruleset(tuple(kept[name] for name in BUILTIN_CHAINS if name in kept))
+
+    def chains(self) -> Iterator[tuple[Table, Chain]]:
+        for table in self.tables:
+            for chain in table.chains:
+                yield table, chain
+
+
+def empty_table(name: str) -> Table:
+    """A table as a kernel shows it before anybody added a rule: built-in chains that accept."""
+    return Table(name, tuple(Chain(chain, "ACCEPT") for chain in BUILTIN_CHAINS[name]))

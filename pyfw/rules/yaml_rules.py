@@ -1,0 +1,261 @@
+"""Rules in YAML -> Ruleset, with the line and column of every mistake.
+
+    rules:
+      raw: |                                    # iptables text of one table; or {file: raw.rules}
+        -A PREROUTING -i $LAN -p udp --dport 514 -j NOTRACK
+      filter:
+        INPUT:
+          policy: DROP
+          rules:
+            - -m state --state ESTABLISHED,RELATED -j ACCEPT
+            - {state: NEW, in: $LAN, proto: tcp, dport: "! 22", jump: DROP}
+        guests: {rules: [...]}                  # a chain of one's own
+
+A rule is an iptables line, or a mapping whose keys are iptables' long options without their dashes (`in`, `out`,
+`src`, `dst` and `proto` for short), with `jump` or `goto` and, for one family only, `family: 4` or `6`.  A
+value that begins with `! ` is negated; a list is what commas separate; an option without value takes
+true, or false for its negation.  Matches stand in the order of their keys.  The same rule written
+either way is the same Rule.
+
+`rules:` may also be one iptables text of all tables, or {file: all.rules}.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+
+from pyfw.rules.builder import RuleBuilder
+from pyfw.rules.check import check_ruleset
+from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
+from pyfw.rules.lexer import Place, substitute
+from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
+from pyfw.rules.values import suggestion
+
+FAMILIES = {"4": 4, "6": 6, "ipv4": 4, "ipv6": 6}
+_BARE_NOT = re.compile(r"(?:&\S+\s+)?!\s")
+_TAG = "tag:yaml.org,2002:"
+_PROTOCOL_KEYS = {"proto", "protocol"}
+_TARGET_KEYS = {"jump", "goto"}
+_KINDS = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
+
+
+def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str) -> Ruleset:
+    """The ruleset under `rules:`.  `variables` are for $NAME; files are looked for in `base_dir`; `source` names the
+    YAML file in errors.  `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only."""
+    if node.start_mark.buffer is None:
+        raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")
+    return check_ruleset(_Loader(variables, base_dir, source).ruleset(node))
+
+
+def rule_keys() -> list[str]:
+    """Every key that a rule's mapping may have."""
+    options = [option for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options]
+    spelled = {name[2:]: None for option in options for name in (option.name, *option.aliases) if name.startswith("--")}
+    return [*spelled, *sorted(_TARGET_KEYS), "family"]
+
+
+class _Loader:
+    """Reads nodes; every method takes the node it speaks of."""
+
+    def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str) -> None:
+        self.variables = variables
+        self.base_dir = base_dir
+        self.source = source
+
+    def at(self, node: yaml.Node) -> Location:
+        return Location(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    # -- tables and chains --------------------------------------------------------------------------------------------
+
+    def ruleset(self, node: yaml.Node) -> Ruleset:
+        if not isinstance(node, yaml.MappingNode) or "file" in (key.value for key, _ in node.value):
+            return self.text_ruleset(node, None)
+        ruleset = Ruleset()
+        for name, key, value in self.entries(node, "table"):
+            if name in KERNEL_TABLES:
+                raise RulesError(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; here are {' and '.join(BUILTIN_CHAINS)}",
+                                 self.at(key))
+            if name not in BUILTIN_CHAINS:
+                raise RulesError(f"unknown table {name!r}{suggestion(name, BUILTIN_CHAINS)}; there are {' and '.join(BUILTIN_CHAINS)}",
+                                 self.at(key))
+            ruleset = ruleset.with_table(self.table(name, value))
+        return ruleset
+
+    def table(self, name: str, node: yaml.Node) -> Table:
+        if not isinstance(node, yaml.MappingNode) or "file" in (key.value for key, _ in node.value):
+            return self.text_ruleset(node, name).table(name)
+        table = empty_table(name)
+        for chain, key, value in self.entries(node, "chain"):
+            table = table.with_chain(self.chain(name, chain, key, value))
+        return table
+
+    def text_ruleset(self, node: yaml.Node, table: str | None) -> Ruleset:
+        """iptables text, written here or in a file; of `table` only, if that is given."""
+        if isinstance(node, yaml.MappingNode):
+            path = self.file(node)
+            return parse_save(self.file_text(path, node), source=str(path), table=table, variables=self.variables)
+        if not isinstance(node, yaml.ScalarNode):
+            raise RulesError(f"rules are iptables text, a mapping, or {{file: NAME}}, not {_KINDS[type(node)]}", self.at(node))
+        return parse_save(node.value, table=table, variables=self.variables, place=self.place(node))
+
+    def file(self, node: yaml.MappingNode) -> Path:
+        if len(node.value) != 1 or not isinstance(node.value[0][1], yaml.ScalarNode):
+            raise RulesError("file: NAME stands alone; the file holds everything", self.at(node))
+        return self.base_dir / substitute(node.value[0][1].value, self.variables, self.at(node.value[0][1]))
+
+    def file_text(self, path: Path, node: yaml.MappingNode) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RulesError(f"{path}: {error.strerror or error}", self.at(node.value[0][1])) from None
+        except ValueError:
+            raise RulesError(f"{path}: not a text in UTF-8", self.at(node.value[0][1])) from None
+
+    def chain(self, table: str, name: str, key: yaml.Node, node: yaml.Node) -> Chain:
+        builtin = name in BUILTIN_CHAINS[table]
+        if not builtin:
+            check_chain_name(name, table, self.at(key))
+        if not isinstance(node, yaml.MappingNode):
+            raise RulesError(f"chain {name} is a mapping, {'{policy: ..., rules: [...]}' if builtin else '{rules: [...]}'}", self.at(node))
+        policy, rules = "ACCEPT" if builtin else None, ()
+        for word, word_key, value in self.entries(node, "key"):
+            if word == "policy" and builtin:
+                policy = self.policy(name, value)
+            elif word == "policy":
+                raise RulesError(f"chain {name} is not built-in and has no policy; end it with a rule {{jump: DROP}}", self.at(word_key))
+            elif word == "rules":
+                rules = self.rules(table, name, value)
+            else:
+                raise RulesError(f"unknown key {word!r}{suggestion(word, ['policy', 'rules'])}; a chain has policy and rules",
+                                 self.at(word_key))
+        return Chain(name, policy, rules)
+
+    def policy(self, chain: str, node: yaml.Node) -> str:
+        policy = self.text(node, "policy")
+        if policy not in POLICIES:
+            raise RulesError(f"the policy of {chain} is {' or '.join(POLICIES)}, not {policy}", self.at(node))
+        return policy
+
+    def rules(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
+        if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null":
+            return ()
+        if not isinstance(node, yaml.SequenceNode):
+            raise RulesError(f"the rules of {chain} are a list, one `- ` for each", self.at(node))
+        return tuple(rule for item in node.value for rule in self.rule(table, chain, item))
+
+    def rule(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
+        if isinstance(node, yaml.MappingNode):
+            return self.rule_mapping(table, chain, node)
+        if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
+            line = f"! {node.value}" if is_negated(node) else node.value
+            return parse_rule(line, table=table, chain=chain, variables=self.variables, place=self.place(node))
+        raise RulesError(f"a rule is an iptables line or a mapping, not {_KINDS[type(node)]}", self.at(node))
+
+    # -- one rule -------------------------------------------------------------------------------------------------------
+
+    def rule_mapping(self, table: str, chain: str, node: yaml.MappingNode) -> tuple[Rule, ...]:
+        entries = list(self.entries(node, "key"))
+        known = rule_keys()
+        for word, key, _ in entries:
+            if word not in known:
+                raise RulesError(f"unknown key {word!r} in a rule{suggestion(word, known)}", self.at(key))
+        builder = RuleBuilder(table, chain, self.family(entries), self.at(node))
+        for word, key, value in sorted(entries, key=lambda entry: entry[0] not in _PROTOCOL_KEYS | _TARGET_KEYS):
+            if word in _TARGET_KEYS:
+                builder.set_target(self.text(value, word), word == "goto", self.at(value))
+            elif word != "family":
+                self.setting(builder, word, key, value)
+        return builder.rules()
+
+    def family(self, entries: list[tuple[str, yaml.Node, yaml.Node]]) -> int | None:
+        for word, _, value in entries:
+            if word == "family":
+                text = self.text(value, word)
+                if text.lower() not in FAMILIES:
+                    raise RulesError(f"family is 4 or 6, not {text}; leave it out for both", self.at(value))
+                return FAMILIES[text.lower()]
+        return None
+
+    def setting(self, builder: RuleBuilder, word: str, key: yaml.Node, node: yaml.Node) -> None:
+        """One key of a rule: an option of the IP header's tests, of the target, or of the match that it brings along."""
+        name = f"--{word}"
+        builder.bring_match(name, self.at(key))
+        option = builder.find(name, self.at(key))
+        inverted, text = self.negation(node)
+        if option.words == 0:
+            inverted, words = self.truth(node, word, text) is inverted, []
+        elif isinstance(node, yaml.SequenceNode):
+            words = [",".join(self.text(item, word) for item in node.value)]
+        else:
+            words = [text] if option.words == 1 else text.split()
+        if len(words) != option.words:
+            raise RulesError(f"{word} takes {option.words} words, as in \"{' '.join(['SYN,ACK', 'SYN'][:option.words])}\"", self.at(node))
+        builder.set(name, words, inverted, self.at(key), [self.at(node)] * len(words))
+
+    def negation(self, node: yaml.Node) -> tuple[bool, str]:
+        """Whether a value is negated, and what is left of it."""
+        if not isinstance(node, yaml.ScalarNode):
+            return False, ""
+        if node.tag.startswith("!"):
+            raise RulesError(f"to negate a value write \"! {node.tag[1:]}\"", self.at(node))
+        text = substitute(node.value, self.variables, self.at(node))
+        if is_negated(node):
+            return True, text
+        if text.startswith("!"):
+            return True, text[1:].lstrip()
+        return False, text
+
+    def truth(self, node: yaml.Node, word: str, text: str) -> bool:
+        if text.lower() not in ("true", "false", "yes", "no"):
+            raise RulesError(f"{word} has no value: write {word}: true", self.at(node))
+        return text.lower() in ("true", "yes")
+
+    # -- nodes ------------------------------------------------------------------------------------------------------------
+
+    def entries(self, node: yaml.MappingNode, what: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+        """Each key's text, its node and its value's; a key that comes twice is an error."""
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RulesError(f"a {what} has a name, not {_KINDS[type(key)]}", self.at(key))
+            if key.value in seen:
+                raise RulesError(f"duplicate {what} {key.value!r}: it stands in line {seen[key.value].start_mark.line + 1} already", self.at(key))
+            seen[key.value] = key
+            yield key.value, key, value
+
+    def text(self, node: yaml.Node, word: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == _TAG + "null":
+            kind = "nothing" if isinstance(node, yaml.ScalarNode) else _KINDS[type(node)]
+            raise RulesError(f"{word} takes a single value, not {kind}", self.at(node))
+        if is_negated(node):
+            raise RulesError(f"`!` has no place here: {word} is not negated value by value", self.at(node))
+        return substitute(node.value, self.variables, self.at(node))
+
+    def place(self, node: yaml.ScalarNode) -> Place:
+        """Where a scalar's text begins in the YAML file."""
+        mark = node.start_mark
+        if node.style == ">":
+            raise RulesError("`>` joins lines; write `|`, which keeps them", self.at(node))
+        if node.style == "|":
+            return Place(self.source, mark.line + 2, block_indentation(node))
+        return Place(self.source, mark.line + 1, mark.column + (node.style in ("'", '"')))
+
+
+def is_negated(node: yaml.ScalarNode) -> bool:
+    """Whether a bare `!` stands before a scalar.  To YAML it is a tag, of which the node keeps nothing."""
+    mark = node.start_mark
+    return _BARE_NOT.match(mark.buffer, mark.pointer) is not None
+
+
+def block_indentation(node: yaml.ScalarNode) -> int:
+    """Columns before each line of a `|` text."""
+    mark = node.start_mark
+    first = next((line for line in node.value.split("\n") if line.strip()), "")
+    for raw in mark.buffer[mark.pointer:].split("\n")[1:]:
+        if raw.strip():
+            return len(raw.rstrip()) - len(first.rstrip())
+    return 0

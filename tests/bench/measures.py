@@ -1,0 +1,188 @@
+"""What is measured.  Each measure takes the contenders' guards and adds its samples, round by round, in turns."""
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import network
+from bench.guards import Guard
+from bench.programs import TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
+from bench.results import Results
+
+WARM_UP_S = 0.3                 # flows are made, caches filled, the queue reaches its usual length
+WARM_UP_PACKETS = 50_000
+FEW = 64                        # flows
+MILLION = 1_000_000
+FILL_RATE = 100_000             # packets per second that no contender drops on a machine that does nothing else
+FILL_ATTEMPTS = 6
+CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+CONNTRACK_ROOM = 4 * MILLION
+SETTLE_S = 0.2                  # what is still queued after a flood gets its verdict
+
+
+@dataclass
+class Bench:
+    """What a measure has at hand."""
+
+    guards: dict[str, Guard]    # by contender, in the order of a round
+    directory: Path             # with the compiled programs
+    rounds: int
+    seconds: float              # per measurement
+    results: Results
+    own_bytes_when_empty: int = field(init=False, default=0)    # of pyfw, once packets have passed its buffers
+
+    def turns(self, only: Sequence[str] = ()) -> Iterator[tuple[str, Guard]]:
+        """Every contender (or those named) in turn, as often as there are rounds."""
+        for _ in range(self.rounds):
+            for name, guard in self.guards.items():
+                if not only or name in only:
+                    yield name, guard
+
+    def program(self, name: str) -> Path:
+        return self.directory / name
+
+
+def flood_command(bench: Bench, guard: Guard, flows: int, rate: int = 0, count: int = 0) -> list[object]:
+    ends = ("eth0", network.LAN_MAC, network.FLOOD_SOURCE, network.DISCARD_ADDRESS)
+    return [bench.program("udp_flood"), guard.net.client, *ends, flows, rate, count]
+
+
+def warm_up(bench: Bench) -> None:
+    """Proves that each contender lets traffic through, and notes what pyfw's memory is before there are connections."""
+    for name, guard in bench.guards.items():
+        before = guard.net.arrived()
+        output(TRAFFIC_CORE, flood_command(bench, guard, FEW, count=WARM_UP_PACKETS))
+        time.sleep(SETTLE_S)
+        if guard.net.arrived() - before < FEW:
+            raise ProgramError(f"{name} lets no traffic through")
+    bench.own_bytes_when_empty = bench.guards["pyfw"].own_bytes()
+
+
+def measure_flood(bench: Bench, flows: int, key: str, only: Sequence[str] = ()) -> None:
+    """Packets per second that arrive when more are sent than can, and the daemon's CPU time for each."""
+    for name, guard in bench.turns(only):
+        with running(TRAFFIC_CORE, flood_command(bench, guard, flows)):
+            time.sleep(WARM_UP_S)
+            began_s, arrived, used_ns = time.monotonic(), guard.net.arrived(), cpu_ns(guard.pid) if guard.pid else 0
+            time.sleep(bench.seconds)
+            took_s = time.monotonic() - began_s
+            packets = guard.net.arrived() - arrived
+            spent_ns = cpu_ns(guard.pid) - used_ns if guard.pid else 0
+        time.sleep(SETTLE_S)
+        if packets == 0:
+            raise ProgramError(f"no packet of the flood got through {name}")
+        bench.results.add(f"packets_{key}", name, packets / took_s)
+        if guard.pid:
+            bench.results.add(f"cpu_{key}", name, spent_ns / packets)
+
+
+def packets_64(bench: Bench) -> None:
+    measure_flood(bench, FEW, "64")
+
+
+def packets_50000(bench: Bench) -> None:
+    measure_flood(bench, 50_000, "50000")
+
+
+def stream(bench: Bench) -> None:
+    """What the receiver of one TCP stream gets."""
+    for name, guard in bench.turns():
+        server = ["iperf3", "--server", "--one-off", "--forceflush"]
+        client = ["iperf3", "--client", network.SERVER_ADDRESS, "--time", max(1, round(bench.seconds)), "--json"]
+        with running(TRAFFIC_CORE, server, guard.net.server, until="Server listening"):
+            report = json.loads(output(TRAFFIC_CORE, client, guard.net.client))
+        bench.results.add("stream", name, report["end"]["sum_received"]["bits_per_second"] / 1e9)
+
+
+def between_ends(bench: Bench, program: str, guard: Guard) -> dict[str, float]:
+    """Runs one of the programs that play client and server, and returns its report."""
+    command = [bench.program(program), guard.net.client, guard.net.server, network.SERVER_ADDRESS, bench.seconds]
+    return json.loads(output(TRAFFIC_CORE, command))
+
+
+def connections(bench: Bench) -> None:
+    """TCP connections per second that client and server both saw open."""
+    for name, guard in bench.turns():
+        report = between_ends(bench, "connections", guard)
+        bench.results.add("connections", name, min(report["opened"], report["accepted"]) / report["seconds"])
+
+
+def round_trip(bench: Bench) -> None:
+    """Client to server and back, one packet at a time."""
+    for name, guard in bench.turns():
+        report = between_ends(bench, "round_trip", guard)
+        bench.results.add("round_trip_p50", name, report["p50_ns"] / 1e3)
+        bench.results.add("round_trip_p99", name, report["p99_ns"] / 1e3)
+
+
+def million(bench: Bench) -> None:
+    """A million connections: what they take, what they slow down, how long listing them takes."""
+    listings = {
+        "kernel": on_core(TRAFFIC_CORE, ["cat", "/proc/net/nf_conntrack"], bench.guards["kernel"].net.gateway),
+        "pyfw": on_core(TRAFFIC_CORE, bench.guards["pyfw"].pyfwctl("list-conntrack", "-o", "nf")),
+    }
+    output(TRAFFIC_CORE, bench.guards["pyfw"].pyfwctl("flush"))      # its table holds a million and no more
+    with room_for_a_million():
+        fill(bench, bench.guards["kernel"], listings["kernel"])
+        bytes_each = bytes_per_connection(bench, bench.guards["pyfw"], listings["pyfw"])
+        bench.results.add("bytes_per_connection", "pyfw", bytes_each)
+        measure_flood(bench, MILLION, "million", ("kernel", "c-batch", "pyfw"))
+        for name, _ in bench.turns(tuple(listings)):
+            bench.results.add("list_million", name, seconds_to_run(listings[name]))
+
+
+@contextmanager
+def room_for_a_million() -> Iterator[None]:
+    """The kernel's limit of entries, which all namespaces share, raised for as long as the block lasts."""
+    limit = CONNTRACK_MAX.read_text()
+    CONNTRACK_MAX.write_text(str(max(int(limit), CONNTRACK_ROOM)))
+    try:
+        yield
+    finally:
+        CONNTRACK_MAX.write_text(limit)
+
+
+def fill(bench: Bench, guard: Guard, listing: Sequence[str]) -> int:
+    """Brings a million flows into the guard's table; how many connections it lists then."""
+    for _ in range(FILL_ATTEMPTS):
+        output(TRAFFIC_CORE, flood_command(bench, guard, MILLION, FILL_RATE, MILLION))
+        time.sleep(SETTLE_S)
+        if (listed := lines_of(listing)) >= MILLION:
+            return listed
+    raise ProgramError(f"{listed:,} connections in the table after {FILL_ATTEMPTS} times {MILLION:,} flows")
+
+
+def bytes_per_connection(bench: Bench, guard: Guard, listing: Sequence[str]) -> float:
+    """The state's files, and what the daemon's own memory has grown by since it was empty, per connection."""
+    listed = fill(bench, guard, listing)
+    return (guard.state_bytes() + guard.own_bytes() - bench.own_bytes_when_empty) / listed
+
+
+def lines_of(command: Sequence[str]) -> int:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        count = sum(chunk.count(b"\n") for chunk in iter(lambda: process.stdout.read1(1 << 16), b""))
+    if process.returncode:
+        raise ProgramError(f"{' '.join(command)} ended with status {process.returncode}")
+    return count
+
+
+def seconds_to_run(command: Sequence[str]) -> float:
+    began_s = time.monotonic()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began_s
+
+
+MEASURES: dict[str, Callable[[Bench], None]] = {
+    "packets-64": packets_64,
+    "packets-50000": packets_50000,
+    "stream": stream,
+    "connections": connections,
+    "round-trip": round_trip,
+    "million": million,
+}

@@ -1,0 +1,66 @@
+"""pyfw's engine on the packets that the kernel has testified about, at the times it saw them."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyfw.conntrack.selection import Selection
+from pyfw.engine import Engine
+from pyfw.enums import Direction, Hook, Verdict
+from pyfw.helpers import HelperBinding
+from pyfw.helpers.ftp import FtpHelper
+from pyfw.listing import expect_text, table_text
+
+from differential.witness import Sent, Settings, Evidence
+
+MAX_ENTRIES = 262144        # the kernel's nf_conntrack_max
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What pyfw made of one packet, in the witness's terms."""
+
+    state: str
+    direction: str | None
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvidence:
+    """Of packets that the kernel's tracking never saw, pyfw is not asked: None."""
+
+    opinions: list[Judged | None]
+    table: list[str]
+    expectations: list[str]
+
+
+def build_engine(settings: Settings) -> Engine:
+    # strict=False: the kernel's helper takes an announcement from whoever makes it, asked or not.
+    helpers = (HelperBinding(FtpHelper(strict=False, loose=False), (21,)),) if settings.ftp else ()
+    return Engine(max_entries=MAX_ENTRIES, tcp_loose=settings.tcp_loose, tcp_liberal=settings.tcp_be_liberal,
+                  timeouts={name: float(seconds) for name, seconds in settings.timeouts}, helpers=helpers)
+
+
+def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings) -> EngineEvidence:
+    """The engine's opinions of `packets`; clock and reassembled datagrams are the witness's."""
+    engine = build_engine(settings)
+    opinions: list[Judged | None] = []
+    for packet, seen in zip(packets, kernel.opinions, strict=True):
+        if seen.state is None:
+            opinions.append(None)
+            continue
+        ruling = engine.judge(seen.whole or packet.data, Hook.FORWARD, "pfd0", "pfd1", seen.time_ns)
+        opinions.append(Judged(
+            ruling.state.name, None if ruling.direction is Direction.NONE else ruling.direction.name,
+            ruling.verdict is Verdict.ACCEPT, ruling.reason_text))
+    return EngineEvidence(opinions, _table(engine, kernel.read_ns),
+                           expect_text(engine, kernel.read_ns).splitlines())
+
+
+def _table(engine: Engine, now_ns: int) -> list[str]:
+    text, cursor = b"", 1
+    while cursor:
+        piece, cursor, _ = table_text(engine, Selection(), "nf", cursor, now_ns)
+        text += piece
+    return text.decode("ascii").splitlines()

@@ -1,0 +1,41 @@
+"""Random traffic through the kernel's tracking and pyfw's: no packet and no table line may differ."""
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from differential import generate_datagrams, generate_ftp
+from differential.examine import examine
+from differential.generate_mix import FLOWS, PACKETS, Scenario, scenario, with_pauses
+from differential.witness import Settings
+
+FIXED_SEEDS = range(1, 21)
+TIMEOUTS = ("tcp_syn_sent", "tcp_syn_recv", "tcp_established", "tcp_fin_wait", "tcp_close_wait", "tcp_last_ack", "tcp_time_wait",
+            "tcp_close", "tcp_max_retrans", "tcp_unacknowledged", "udp", "udp_stream", "icmp", "icmpv6", "generic")
+
+
+@pytest.mark.parametrize("seed", FIXED_SEEDS)
+def test_fixed_seed(seed: int) -> None:
+    assert not examine(scenario(seed, PACKETS)).report()
+
+
+def test_new_seed(new_seed: int) -> None:
+    assert not examine(scenario(new_seed, PACKETS)).report()
+
+
+def test_udp_becomes_a_stream_after_two_seconds_of_traffic_both_ways() -> None:
+    ends = [((bytes((10, 1, 0, 2)), 1024 + number), (bytes((10, 2, 0, 2)), 53)) for number in range(600)]
+    found = examine(Scenario(Settings(), generate_datagrams.udp_streams(Random(1), ends)))
+    assert not found.report()
+    assured = sum("[ASSURED]" in line for line in found.kernel.table)
+    assert 100 < assured < 500                  # otherwise the rule was not tried both ways
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_expired_connections_are_forgotten(seed: int) -> None:
+    """Every timeout is 1 s, and three times nothing comes for longer than that.  Without FTP: when a dead
+    control connection takes its expectations along is up to the kernel's garbage collection."""
+    flows = tuple((generator, weight) for generator, weight in FLOWS if generator is not generate_ftp.session)
+    short = with_pauses(scenario(seed, 4000, flows), 3, 1.3, tuple((name, 1) for name in TIMEOUTS))
+    assert not examine(short).report()

@@ -1,0 +1,80 @@
+"""Live tests: a lab of its own for each module, servers in it, and a pyfw on the gateway for each case."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import services
+from firewall import Firewall
+
+from pyfw.lab import SERVER, Lab
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(f"pyfw-test-{os.getpid()}") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_directory() -> Iterator[Path]:
+    """For the servers' files.  Not pytest's own: vsftpd's unprivileged half must get there."""
+    with tempfile.TemporaryDirectory(prefix="pyfw-test-", dir="/run") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def servers(lab: Lab, shared_directory: Path) -> None:
+    """DNS, HTTP (80 and 8080), ssh and FTP on the outside; HTTP 8080 on the inside."""
+    services.start_dns(lab, "server", SERVER.ipv4)
+    services.start_http(lab, "server", shared_directory)
+    services.start_http(lab, "server", shared_directory, 8080)
+    services.start_ssh(lab, "server", shared_directory)
+    services.start_ftp(lab, "server", shared_directory)
+    services.start_http(lab, "client", shared_directory, 8080)
+
+
+Guard = Callable[..., Firewall]
+
+
+@pytest.fixture
+def guard(lab: Lab, tmp_path: Path) -> Iterator[Guard]:
+    """guard(FORWARD=[rule, ...], ...) starts pyfw on the gateway with these filter chains.
+
+    Rules are iptables lines.  A hook is diverted for each built-in chain that is given; its policy is DROP
+    unless `policies` says otherwise.  At the end of the test every pyfw must still be there, end politely,
+    and have logged no exception.
+    """
+    running: list[Firewall] = []
+
+    def start(*, role: str = "gateway", helpers: dict | None = None, variables: dict | None = None,
+              policies: dict | None = None, raw: dict | None = None, **chains: Sequence[str]) -> Firewall:
+        hooks = [name for name in ("INPUT", "FORWARD", "OUTPUT") if name in chains]
+        policy = {name: {"policy": "DROP"} for name in hooks} | {
+            name: {"policy": verdict} for name, verdict in (policies or {}).items()}
+        directory = tmp_path / str(len(running))
+        directory.mkdir()
+        config = directory / "pyfw.yaml"
+        config.write_text(json.dumps({
+            "hooks": hooks,
+            "helpers": {"ftp": {}} if helpers is None else helpers,
+            "variables": variables or {},
+            "rules": {
+                "raw": {name: {"rules": list(rules)} for name, rules in (raw or {}).items()},
+                "filter": {name: policy.get(name, {}) | {"rules": list(rules)} for name, rules in chains.items()},
+            },
+        }, indent=1))
+        firewall = Firewall(lab, config, directory, role=role)
+        firewall.start()
+        running.append(firewall)
+        return firewall
+
+    yield start
+    ends = [firewall.stop() for firewall in running]
+    logs = [firewall.log.read_text() for firewall in running]
+    assert all(end == 0 for end in ends), (ends, logs)
+    assert not any("Traceback" in log for log in logs), logs

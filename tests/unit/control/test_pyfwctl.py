@@ -1,0 +1,93 @@
+"""pyfwctl as a program: what it prints where, and its exit status."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pyfw.edge.commands import COMMANDS
+from unit.control.harness import StillDaemon, running
+
+FLOW = "udp      17 3599 src=10.0.0.{0} dst=192.0.2.1 sport=5000 dport=53 packets=1 bytes=28 [UNREPLIED] " \
+       "src=192.0.2.1 dst=10.0.0.{0} sport=53 dport=5000 packets=0 bytes=0 mark=0 use=1\n"
+
+
+def pyfwctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl", *arguments], capture_output=True, text=True,
+                          timeout=30, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("arguments, status, stdout, stderr", [
+    (["count"], 0, "3\n", ""),
+    (["list-conntrack"], 0, FLOW.format(0) + FLOW.format(1) + FLOW.format(2), ""),
+    (["list-conntrack", "-s", "10.0.0.1", "-p", "udp", "--dport", "53", "-u", "UNREPLIED"], 0, FLOW.format(1), ""),
+    (["list-conntrack", "-s", "10.0.0.1", "-o", "nf"], 0, "ipv4     2 " + FLOW.format(1), ""),
+    (["list-conntrack", "-f", "ipv6"], 1, "", ""),
+    (["list-conntrack", "--state", "ESTABLISHED"], 1, "", ""),
+    (["delete", "-s", "10.0.0.1"], 0, FLOW.format(1), "pyfwctl: 1 flow entries have been deleted.\n"),
+    (["delete", "-s", "10.9.9.9"], 1, "", "pyfwctl: 0 flow entries have been deleted.\n"),
+    (["flush"], 0, "", "pyfwctl: connection tracking table has been emptied (3 flow entries).\n"),
+    (["list-expect"], 0, "", ""),
+    (["ping"], 0, "", ""),
+    (["reload"], 0, "", "pyfwctl: 12 rules loaded; changed, but read only at start: queue.number\n"),
+    (["list-rules"], 1, "", "pyfwctl: no rules are loaded: everything is accepted\n"),
+    (["list-conntrack", "-p", "tpc"], 2, "", "pyfwctl: unknown protocol 'tpc': a number to 255, or one of icmp, tcp, "
+                                             "udp, gre, icmpv6, ipv6-icmp, sctp, udplite\n"),
+    (["list-conntrack", "-f", "ipv6", "-o", "proc"], 2, "", "pyfwctl: the proc format is IPv4 only; use -o nf\n"),
+])
+def test_a_command_prints_and_ends_as_it_says(control, arguments, status, stdout, stderr):
+    done = pyfwctl("--socket", str(control.path), *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (status, stdout, stderr)
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["nonsense"], ["list-conntrack", "--sport", "x"], ["list-conntrack", "-o", "xml"], ["count", "extra"],
+    ["list-conntrack", "-u", "MAYBE"], ["list-rules", "-t", "nat"],
+])
+def test_wrong_usage_ends_with_2(control, arguments):
+    done = pyfwctl("--socket", str(control.path), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: pyfwctl")
+
+
+def test_without_a_daemon_one_line_names_the_socket(tmp_path):
+    path = tmp_path / "none.sock"
+    done = pyfwctl("--socket", str(path), "count")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"pyfwctl: no pyfw daemon at {path} (No such file or directory)\n"
+
+
+def test_a_path_too_long_is_one_line(tmp_path):
+    done = pyfwctl("--socket", str(tmp_path / ("x" * 200)), "count")
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+
+
+def test_the_socket_can_stand_after_the_command_or_in_the_environment(control):
+    assert pyfwctl("count", "--socket", str(control.path)).stdout == "3\n"
+    assert pyfwctl("count", PYFW_SOCKET=str(control.path)).stdout == "3\n"
+
+
+def test_json_is_one_object_a_line(control):
+    done = pyfwctl("--socket", str(control.path), "list-conntrack", "-o", "json")
+    assert [json.loads(line)["original"]["src"] for line in done.stdout.splitlines()] \
+        == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
+    assert json.loads(pyfwctl("--socket", str(control.path), "stats", "--json").stdout)["packets"] == 7
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    with running(tmp_path / "c", StillDaemon(flows=20_000)) as server:
+        done = subprocess.run(f"{sys.executable} -m pyfw.cli.pyfwctl --socket {server.path} list-conntrack | head -n 1",
+                              shell=True, capture_output=True, text=True, timeout=30)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_help_lists_every_command(control):
+    done = pyfwctl("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE)

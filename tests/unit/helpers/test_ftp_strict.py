@@ -1,0 +1,253 @@
+"""strict=True: an announcement opens something only where the dialogue calls for it (CERT VU#328867)."""
+import pytest
+
+from pyfw.enums import Direction, Verdict
+from pyfw.helpers.ftp import FtpHelper
+
+IPV6 = {"client": "2001:db8::2", "server": "2001:db8:1::2"}
+PASV = "< 227 Entering Passive Mode (10,0,1,2,19,137)\r\n"
+EPSV = "< 229 Entering Extended Passive Mode (|||5001|)\r\n"
+PORT = "> PORT 10,0,0,2,19,137\r\n"
+EPRT = "> EPRT |1|10.0.0.2|5001|\r\n"
+DONE = "< 200 done\r\n"
+
+SERVER_OPEN = "10.0.0.2 > 10.0.1.2 5001"
+CLIENT_OPEN = "10.0.1.2 > 10.0.0.2 5001"
+
+
+@pytest.mark.parametrize("lines, opened", [
+    # asked and answered
+    (["> PASV\r\n", PASV], SERVER_OPEN),
+    (["> pasv\r\n", PASV], SERVER_OPEN),
+    (["> PASV \r\n", PASV], SERVER_OPEN),
+    (["> PASV\n", PASV], SERVER_OPEN),
+    (["> EPSV\r\n", EPSV], SERVER_OPEN),
+    (["> EPSV 1\r\n", EPSV], SERVER_OPEN),
+    (["> PASV\r\n", "< 227-passive\r\n", PASV], SERVER_OPEN),
+    # refused first, asked another way
+    (["> EPSV\r\n", "< 500 what?\r\n", "> PASV\r\n", PASV], SERVER_OPEN),
+    # not asked
+    ([PASV], None),
+    ([EPSV], None),
+    (["> NOOP\r\n", PASV], None),
+    (["> PASVX\r\n", PASV], None),
+    (["> XPASV\r\n", PASV], None),
+    # not what was asked
+    (["> PASV\r\n", EPSV], None),
+    (["> EPSV\r\n", PASV], None),
+    # asked once, answered twice
+    (["> PASV\r\n", "< 500 no\r\n", PASV], None),
+    (["> PASV\r\n", "< 227 (10,0,1,9,19,137)\r\n", PASV], None),
+    # the next command ends the wait
+    (["> PASV\r\n", "> NOOP\r\n", PASV], None),
+    (["> PASV\r\n", "> EPSV\r\n", PASV], None),
+    # a preliminary reply is no answer
+    (["> PASV\r\n", "< 120 soon\r\n", PASV], SERVER_OPEN),
+    # without waiting: as many replies go by first
+    (["> TYPE I\r\n", "> PASV\r\n", "< 200 binary\r\n", PASV], SERVER_OPEN),
+    (["> TYPE I\r\nPASV\r\n", "< 200 binary\r\n", PASV], SERVER_OPEN),
+    (["> SIZE a\r\n", "> MDTM a\r\n", "> PASV\r\n", "< 550 no\r\n", "< 550 no\r\n", PASV], SERVER_OPEN),
+    (["> STAT a\r\n", "> PASV\r\n", PASV], None),
+    (["> RETR a\r\n", "< 150 here\r\n", "> PASV\r\n", "< 226 sent\r\n", PASV], SERVER_OPEN),
+    # lines within another reply are not replies, whatever they look like
+    (["> STAT a\r\n", "> PASV\r\n", "< 213-status\r\n", PASV], None),
+    (["> STAT a\r\n", "> PASV\r\n", "< 213-status\r\n", PASV, "< 213 end\r\n", PASV], SERVER_OPEN),
+    (["> PASV\r\n", "< 500-no, but:\r\n", PASV, "< 500 end\r\n"], None),
+    (["> PASV\r\n", "< 500-no, but:\r\n 227 (10,0,1,2,19,137)\r\n", PASV], None),
+    # only at the start of a segment, as ever
+    (["> SIZE a\r\n", "> PASV\r\n", "< 213 5\r\n227 (10,0,1,2,19,137)\r\n"], None),
+])
+def test_passive(talk, lines, opened):
+    conversation = talk(FtpHelper())
+    assert all(finding is None or finding.verdict == Verdict.ACCEPT for finding in conversation.say_all(*lines))
+    assert conversation.opened == opened
+
+
+@pytest.mark.parametrize("announce", [PORT, EPRT])
+@pytest.mark.parametrize("before, after, opened", [
+    ([], [DONE], CLIENT_OPEN),
+    ([], ["< 250 done\r\n"], CLIENT_OPEN),
+    ([], ["< 200-done\r\n", "< 200 indeed\r\n"], CLIENT_OPEN),
+    ([], ["< 200-done\r\n"], None),
+    ([], ["< 200\r\n"], CLIENT_OPEN),
+    ([], [], None),
+    ([], ["< 500 illegal\r\n"], None),
+    ([], ["< 500 illegal\r\n", DONE], None),
+    ([], ["< 425 no\r\n"], None),
+    ([], ["< 331 no\r\n"], None),
+    ([], ["< 150 soon\r\n"], None),
+    ([], ["< 150 soon\r\n", DONE], CLIENT_OPEN),
+    ([], ["< PORT 200 done\r\n"], None),
+    ([], ["< 20", DONE], None),                     # the code is cut in two: no reply is seen
+    # the command that needs the data connection may follow at once
+    ([], ["> RETR a\r\n", DONE], CLIENT_OPEN),
+    ([], ["> RETR a\r\n", "< 500 illegal\r\n", "< 150 here\r\n", "< 226 sent\r\n"], None),
+    ([], ["> RETR a\r\n", "< 200 done\r\n150 here\r\n"], CLIENT_OPEN),
+    # a reply to what was said before does not count, for or against
+    (["> TYPE I\r\n"], [DONE], None),
+    (["> TYPE I\r\n"], [DONE, DONE], CLIENT_OPEN),
+    (["> TYPE I\r\n"], ["< 200 binary\r\n200 done\r\n"], CLIENT_OPEN),
+    (["> SIZE a\r\n"], ["< 550 no\r\n", DONE], CLIENT_OPEN),
+    (["> TYPE I\r\nSIZE a\r\n"], [DONE, "< 213 5\r\n"], None),
+    (["> TYPE I\r\nSIZE a\r\n"], [DONE, "< 213 5\r\n", DONE], CLIENT_OPEN),
+    (["> STAT\r\n"], ["< 211-status\r\n", "< 200 is a line of it\r\n", "< 211 end\r\n"], None),
+    (["> STAT\r\n"], ["< 211-status\r\n", "< 200 is a line of it\r\n", "< 211 end\r\n", DONE], CLIENT_OPEN),
+    # asking for passive mode gives it up
+    ([], ["> PASV\r\n", DONE, "< 502 no\r\n"], None),
+])
+def test_active(talk, announce, before, after, opened):
+    conversation = talk(FtpHelper())
+    conversation.say_all(*before, announce)
+    assert conversation.opened is None
+    assert conversation.held == CLIENT_OPEN
+    conversation.say_all(*after)
+    assert conversation.opened == opened
+
+
+@pytest.mark.parametrize("line, remark", [
+    ("> PORT 10,0,0,2,0,22\r\n", "announced port 22 is below 1024"),
+    ("> PORT 10,0,0,2,3,255\r\n", "announced port 1023 is below 1024"),
+    ("> PORT 10,0,0,2,0,0\r\n", "announced port 0 is below 1024"),
+    ("> PORT 10,0,0,2,19,256\r\n", "announced numbers do not make an address and a port"),
+    ("> PORT 8,512,0,2,19,137\r\n", "announced numbers do not make an address and a port"),
+    ("> PORT 4294967306,0,0,2,19,137\r\n", "announced numbers do not make an address and a port"),
+    ("> PORT 10,,,2,19,137\r\n", "announced numbers do not make an address and a port"),
+    ("> PORT 10,0,0,9,19,137\r\n", "announced address is not the announcer's own"),
+    ("> EPRT |1|10.0.0.2|80|\r\n", "announced port 80 is below 1024"),
+    ("> EPRT |1|10.0.0.2|70537|\r\n", "announced numbers do not make an address and a port"),
+    ("> EPRT |1|10.0.0.258|5001|\r\n", "announced numbers do not make an address and a port"),
+    (PASV, "227 answers no command that asked for it"),
+])
+def test_refused_announcements_pass_and_open_nothing(talk, line, remark):
+    conversation = talk(FtpHelper())
+    finding = conversation.say(line)
+    assert (finding.verdict, finding.expectations, finding.remark) == (Verdict.ACCEPT, (), remark)
+    conversation.say_all(DONE, DONE)
+    assert conversation.expectation is None
+
+
+@pytest.mark.parametrize("reply, remark", [
+    ("< 227 (10,0,1,2,0,22)\r\n", "announced port 22 is below 1024"),
+    ("< 227 (10,0,1,258,19,137)\r\n", "announced numbers do not make an address and a port"),
+    ("< 227 (10,0,0,2,19,137)\r\n", "announced address is not the announcer's own"),
+])
+def test_refused_answers(talk, reply, remark):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> PASV\r\n", reply)
+    assert conversation.expectation is None
+    assert conversation.remark == remark
+
+
+@pytest.mark.parametrize("lines, opened", [
+    (["> EPSV\r\n", EPSV], "2001:db8::2 > 2001:db8:1::2 5001"),
+    (["> EPRT |2|2001:db8::2|5001|\r\n", DONE], "2001:db8:1::2 > 2001:db8::2 5001"),
+    (["> EPRT |2|2001:db8::3|5001|\r\n", DONE], None),
+    (["> PORT 32,1,13,184,19,137\r\n", DONE], None),
+    (["> PASV\r\n", "< 227 (32,1,13,184,19,137)\r\n"], None),
+])
+def test_over_ipv6(talk, lines, opened):
+    conversation = talk(FtpHelper(), **IPV6)
+    conversation.say_all(*lines)
+    assert conversation.opened == opened
+
+
+@pytest.mark.parametrize("line", ["> P", "> PA", "> PASV", "> PASV\r", "> eps", "> EPSV", "> EPSV\r"])
+def test_a_request_cut_in_two_is_dropped(talk, line):
+    assert talk(FtpHelper()).say(line).verdict == Verdict.DROP
+
+
+@pytest.mark.parametrize("line", ["< 2", "< 22", "< 227", "< 227 "])
+def test_a_reply_cut_in_two_is_dropped(talk, line):
+    assert talk(FtpHelper()).say(line).verdict == Verdict.DROP
+
+
+@pytest.mark.parametrize("asked, verdict", [(["> PASV\r\n"], Verdict.DROP), ([], Verdict.ACCEPT)])
+def test_a_malformed_227_is_dropped_only_where_it_is_awaited(talk, asked, verdict):
+    conversation = talk(FtpHelper())
+    conversation.say_all(*asked)
+    assert conversation.say("< 227 Entering Passive Mode\r\n").verdict == verdict
+
+
+def test_a_dropped_answer_is_still_awaited(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> PASV\r\n", "< 227 Entering Passive Mode (10,0,1", PASV)
+    assert conversation.opened == SERVER_OPEN
+
+
+def test_repeated_segments_change_nothing(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all(PORT, DONE)
+    assert conversation.repeat(PORT) is None                # else the open one would give way to a held one
+    assert conversation.repeat(DONE) is None
+    assert conversation.opened == CLIENT_OPEN
+
+
+def test_a_repeated_pasv_asks_for_nothing(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> PASV\r\n", PASV)
+    conversation.expectation = None
+    conversation.repeat("> PASV\r\n")
+    conversation.say(PASV)
+    assert conversation.opened is None
+
+
+def test_a_repeated_reply_answers_nothing(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> TYPE I\r\n", DONE, PORT)
+    conversation.repeat(DONE)
+    assert conversation.opened is None
+    conversation.say(DONE)
+    assert conversation.opened == CLIENT_OPEN
+
+
+def test_the_first_pasv_of_a_connection_is_not_seen(connect):
+    conversation = connect(FtpHelper())
+    conversation.say_all("< 220 ready\r\n", "> PASV\r\n", PASV)
+    assert conversation.opened is None
+
+
+def test_a_welcome_of_many_segments_that_end_anywhere(connect):
+    conversation = connect(FtpHelper())
+    conversation.say_all("< 220-a\r\n220-b", "< c\r\n220 ready\r\n", "> USER a\r\n", "< 230-hello\r\n 23", "< 0 no\r\n",
+                         "< 230 welcome\r\n", PORT, DONE)
+    assert conversation.opened == CLIENT_OPEN
+
+
+def test_more_commands_without_waiting_than_can_be_counted(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> " + "NOOP\r\n" * 100, PORT, *[DONE] * 14)
+    assert conversation.opened is None
+    conversation.say_all(*[DONE] * 200, PORT, DONE)
+    assert conversation.opened == CLIENT_OPEN
+
+
+def test_asking_for_passive_mode_cancels_what_is_held(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all(PORT, "> PASV\r\n")
+    assert conversation.held is None
+
+
+def test_a_flood_of_replies_ends_the_wait(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> TYPE I\r\n" * 15, PORT, "< " + "200 done\r\n" * 16)
+    assert conversation.opened == CLIENT_OPEN
+    conversation.say_all(PORT, "< " + "150 soon\r\n" * 100, DONE)
+    assert conversation.opened is None
+
+
+def test_a_long_multi_line_reply_in_one_segment_is_one_reply(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> STAT\r\n", PORT, "< " + "211-status\r\n200 not\r\n" * 1000 + "211 end\r\n200 done\r\n")
+    assert conversation.opened == CLIENT_OPEN
+
+
+@pytest.mark.parametrize("option, value", [("strict", "no"), ("loose", 1), ("strict", None)])
+def test_options_are_true_or_false(option, value):
+    with pytest.raises(TypeError, match=f"{option}: must be true or false, not {value!r}"):
+        FtpHelper(**{option: value})
+
+
+def test_both_directions_are_apart(talk):
+    conversation = talk(FtpHelper(), seq=(7000, 7000))
+    conversation.say("> PASV\r\n")
+    assert conversation.send(Direction.REPLY, conversation.seq[0], b"227 (10,0,1,2,19,137)\r\n") is None

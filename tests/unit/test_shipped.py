@@ -1,0 +1,63 @@
+"""What the project ships besides code: the configurations, the unit file, the package itself."""
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyfw.config import load_config
+from pyfw.rules.iptables import parse_save, print_ruleset
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+
+
+def test_the_gateways_rules_are_the_same_in_both_languages() -> None:
+    from_yaml = load_config(CONFIG / "pyfw.yaml").rules
+    from_iptables = parse_save((CONFIG / "gateway.rules").read_text(), source="gateway.rules")
+    assert sorted(print_ruleset(from_yaml).splitlines()) == sorted(print_ruleset(from_iptables).splitlines())
+
+
+@pytest.mark.parametrize("name", ["pyfw.yaml", "host.yaml"])
+def test_a_configuration_denies_by_default_and_compiles(name: str) -> None:
+    from pyfw.rules.program import Program
+
+    config = load_config(CONFIG / name)
+    text = print_ruleset(config.rules)
+    for hook in config.hooks:
+        assert f":{hook} DROP" in text
+    Program(config.rules)
+
+
+def test_the_gateways_configuration_names_every_option_of_its_defaults() -> None:
+    """It is documentation: what it says beside a value must be what leaving it out would mean."""
+    shown, default = load_config(CONFIG / "pyfw.yaml"), load_config(CONFIG / "host.yaml")
+    assert (shown.queue, shown.conntrack, shown.state, shown.control) == (
+        default.queue, default.conntrack, default.state, default.control)
+
+
+def test_the_unit_file_is_clean(tmp_path: Path) -> None:
+    """systemd-analyze wants the programs to exist, so they do, elsewhere."""
+    for program in ("pyfw", "pyfwctl"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    unit = tmp_path / "pyfw.service"
+    unit.write_text((ROOT / "systemd" / "pyfw.service").read_text().replace("/opt/pyfw/bin", str(tmp_path)))
+    result = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_every_cython_module_is_built_and_loads() -> None:
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("pyfw/**/*.pyx")]
+    assert len(modules) > 5
+    for module in modules:
+        assert importlib.import_module(module).__file__.endswith(".so")
+
+
+def test_both_commands_are_installed() -> None:
+    scripts = {entry.name: entry.value for entry in importlib.metadata.distribution("pyfw").entry_points
+               if entry.group == "console_scripts"}
+    assert scripts == {"pyfw": "pyfw.cli.pyfw:main", "pyfwctl": "pyfw.cli.pyfwctl:main"}
