@@ -204,8 +204,9 @@ cdef class Engine:
             reason = REASON_HELPER_ERROR
         if reason == 0:
             return
-        ruling.reason = reason
         self.tally.reason[reason] += 1
+        if reason != REASON_HELPER_REFUSED or ruling.reason == REASON_NONE:
+            ruling.reason = reason
         if reason != REASON_HELPER_REFUSED:
             ruling.verdict = VERDICT_DROP
             self.tally.verdict[VERDICT_ACCEPT] -= 1

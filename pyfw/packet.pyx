@@ -138,7 +138,7 @@ cdef uint32_t skip_extensions(const uint8_t *data, uint32_t length, uint8_t *pro
     cdef uint8_t header = data[6]
     while (header == PROTO_HOPOPTS or header == PROTO_ROUTING or header == PROTO_FRAGMENT
            or header == PROTO_AUTH or header == PROTO_DSTOPTS or header == PROTO_NONE):
-        if header == PROTO_NONE or offset + 4 > length:
+        if header == PROTO_NONE or offset + (4 if header == PROTO_FRAGMENT else 2) > length:
             return 0
         if header == PROTO_FRAGMENT:
             fragment[0] = be16(data + offset + 2)

@@ -33,8 +33,9 @@ cdef IcmpKind icmp_kind(const Packet *packet, uint8_t *reason) noexcept nogil:
                 or packet.icmp_type == 11 or packet.icmp_type == 12):
             return ICMP_ERROR
     else:
-        # listeners, routers, neighbours (RFC 2710, 4861, 3810)
-        if 130 <= packet.icmp_type <= 136 or packet.icmp_type == 143:
+        # listeners, routers, neighbours, multicast routers (RFC 2710, 4861, 3810, 4286)
+        if (130 <= packet.icmp_type <= 136 or packet.icmp_type == 143
+                or packet.icmp_type == 151 or packet.icmp_type == 152):
             return ICMP_DISCOVERY
         if packet.icmp_type < 128:
             return ICMP_ERROR

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pyfw.enums import Hook
 from pyfw.rules.code import LogSettings
 
+_ACCURATE_ECN = 0x01           # the last of the four bits behind the data offset (RFC 9768); reserved, to kernels before 6.15
 _TCP_FLAGS = (("CWR", 0x80), ("ECE", 0x40), ("URG", 0x20), ("ACK", 0x10), ("PSH", 0x08), ("RST", 0x04), ("SYN", 0x02), ("FIN", 0x01))
 _DONT_FRAGMENT, _MORE_FRAGMENTS, _CONGESTION, _OFFSET = 0x4000, 0x2000, 0x8000, 0x1FFF
 _QUOTING_ICMP = {3, 4, 5, 11}
@@ -131,7 +132,8 @@ class _Printer:
         self.add(f"SPT={sport} DPT={dport} ")
         if self.settings.tcp_sequence:
             self.add(f"SEQ={seq} ACK={ack} ")
-        self.add(f"WINDOW={window} RES=0x{(size & 15) << 2:02x} ")
+        self.add(f"WINDOW={window} RES=0x{(size & 0x0E) << 2:02x} ")
+        self.add("AE " if size & _ACCURATE_ECN else "")
         self.add("".join(f"{name} " for name, bit in _TCP_FLAGS if flags & bit))
         self.add(f"URGP={urgent} ")
         length = (size >> 4) * 4
