@@ -10,8 +10,8 @@
            the inside (LAN)                             the outside (WAN)
 
 The gateway forwards.  Neighbours are entered for good and duplicate address detection is off, so a
-lab is usable at once and no packet crosses it that nobody sent on purpose.  ICMP errors are not
-rate-limited.  Several labs exist side by side under different names; each touches only its own.
+lab is usable at once and nothing is sent unasked but IPv6's multicast listener reports, which no
+gateway forwards.  ICMP errors are not rate-limited.  Several labs exist side by side under different names; each touches only its own.
 
 Knows nothing of the firewall.  Needs root.
 """

@@ -130,7 +130,8 @@ cdef uint8_t parse_ipv6(Packet *packet) noexcept nogil:
 cdef uint32_t skip_extensions(const uint8_t *data, uint32_t length, uint8_t *protocol, uint16_t *fragment) noexcept nogil:
     """Walk from an IPv6 header (40 readable bytes) over its extension headers, as ipv6_skip_exthdr() does.
 
-    Returns the offset of the transport header and sets its protocol, or 0 where the chain leads nowhere.  The
+    Returns the offset of the transport header and sets its protocol; or 0 and the last header's number, where the chain
+    leads nowhere.  The
     offset may lie behind `length`.  `fragment` becomes the offset-and-flags field of a fragment header, and
     the walk ends there if the packet is a later fragment.
     """
@@ -139,6 +140,7 @@ cdef uint32_t skip_extensions(const uint8_t *data, uint32_t length, uint8_t *pro
     while (header == PROTO_HOPOPTS or header == PROTO_ROUTING or header == PROTO_FRAGMENT
            or header == PROTO_AUTH or header == PROTO_DSTOPTS or header == PROTO_NONE):
         if header == PROTO_NONE or offset + (4 if header == PROTO_FRAGMENT else 2) > length:
+            protocol[0] = header
             return 0
         if header == PROTO_FRAGMENT:
             fragment[0] = be16(data + offset + 2)

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         sub.add_argument("--name", default="pyfw", help="which lab, when there are several (default: %(default)s)")
         if action == "exec":
             sub.add_argument("role", choices=ROLES, metavar="ROLE", help=", ".join(ROLES))
-            sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+            sub.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
 
 
@@ -48,7 +48,7 @@ def _status(lab: Lab, args: argparse.Namespace) -> int:
 
 
 def _exec(lab: Lab, args: argparse.Namespace) -> int:
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    command = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not command:
         print(f"pyfw lab: exec {args.role}: a command is missing", file=sys.stderr)
         return 2

@@ -191,7 +191,7 @@ class _Reader:
             case "-Z":
                 self.chosen_chains(table, command)
             case _:
-                raise RulesError(f"a command is missing; a rule begins with -A CHAIN", command.location)
+                raise RulesError("a command is missing; a rule begins with -A CHAIN", command.location)
 
     def add_rules(self, table: str, command: _Command, family: int | None) -> None:
         """-A at the end; -I before rule N, each of several rules before the ones inserted before it, as iptables does."""

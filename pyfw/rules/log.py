@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pyfw.enums import Hook
 from pyfw.rules.code import LogSettings
 
-_ACCURATE_ECN = 0x01           # the last of the four bits behind the data offset (RFC 9768); reserved, to kernels before 6.15
-_TCP_FLAGS = (("CWR", 0x80), ("ECE", 0x40), ("URG", 0x20), ("ACK", 0x10), ("PSH", 0x08), ("RST", 0x04), ("SYN", 0x02), ("FIN", 0x01))
+_ACCURATE_ECN = 0x01           # the last of the four bits behind the data offset (RFC 9768); older kernels print no AE
+_TCP_FLAGS = (("CWR", 0x80), ("ECE", 0x40), ("URG", 0x20), ("ACK", 0x10), ("PSH", 0x08), ("RST", 0x04), ("SYN", 0x02),
+              ("FIN", 0x01))
 _DONT_FRAGMENT, _MORE_FRAGMENTS, _CONGESTION, _OFFSET = 0x4000, 0x2000, 0x8000, 0x1FFF
 _QUOTING_ICMP = {3, 4, 5, 11}
 _ICMP_LENGTHS = {0: 4, 3: 28, 4: 28, 5: 28, 8: 4, 11: 28, 12: 28, 13: 20, 14: 20, 17: 12, 18: 12}

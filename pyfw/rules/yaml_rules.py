@@ -77,11 +77,11 @@ class _Loader:
         ruleset = Ruleset()
         for name, key, value in self.entries(node, "table"):
             if name in KERNEL_TABLES:
-                raise RulesError(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; here are {' and '.join(BUILTIN_CHAINS)}",
-                                 self.at(key))
+                raise RulesError(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; "
+                                 f"here are {' and '.join(BUILTIN_CHAINS)}", self.at(key))
             if name not in BUILTIN_CHAINS:
-                raise RulesError(f"unknown table {name!r}{suggestion(name, BUILTIN_CHAINS)}; there are {' and '.join(BUILTIN_CHAINS)}",
-                                 self.at(key))
+                raise RulesError(f"unknown table {name!r}{suggestion(name, BUILTIN_CHAINS)}; "
+                                 f"there are {' and '.join(BUILTIN_CHAINS)}", self.at(key))
             ruleset = ruleset.with_table(self.table(name, value))
         return ruleset
 
@@ -120,13 +120,15 @@ class _Loader:
         if not builtin:
             check_chain_name(name, table, self.at(key))
         if not isinstance(node, yaml.MappingNode):
-            raise RulesError(f"chain {name} is a mapping, {'{policy: ..., rules: [...]}' if builtin else '{rules: [...]}'}", self.at(node))
+            shape = "{policy: ..., rules: [...]}" if builtin else "{rules: [...]}"
+            raise RulesError(f"chain {name} is a mapping, {shape}", self.at(node))
         policy, rules = "ACCEPT" if builtin else None, ()
         for word, word_key, value in self.entries(node, "key"):
             if word == "policy" and builtin:
                 policy = self.policy(name, value)
             elif word == "policy":
-                raise RulesError(f"chain {name} is not built-in and has no policy; end it with a rule {{jump: DROP}}", self.at(word_key))
+                raise RulesError(f"chain {name} is not built-in and has no policy; end it with a rule {{jump: DROP}}",
+                                 self.at(word_key))
             elif word == "rules":
                 rules = self.rules(table, name, value)
             else:
@@ -193,7 +195,7 @@ class _Loader:
         else:
             words = [text] if option.words == 1 else text.split()
         if len(words) != option.words:
-            raise RulesError(f"{word} takes {option.words} words, as in \"{' '.join(['SYN,ACK', 'SYN'][:option.words])}\"", self.at(node))
+            raise RulesError(f"{word} takes {option.words} words with a space between, not {len(words)}", self.at(node))
         builder.set(name, words, inverted, self.at(key), [self.at(node)] * len(words))
 
     def negation(self, node: yaml.Node) -> tuple[bool, str]:
@@ -223,7 +225,8 @@ class _Loader:
             if not isinstance(key, yaml.ScalarNode):
                 raise RulesError(f"a {what} has a name, not {_KINDS[type(key)]}", self.at(key))
             if key.value in seen:
-                raise RulesError(f"duplicate {what} {key.value!r}: it stands in line {seen[key.value].start_mark.line + 1} already", self.at(key))
+                first = seen[key.value].start_mark.line + 1
+                raise RulesError(f"duplicate {what} {key.value!r}: it stands in line {first} already", self.at(key))
             seen[key.value] = key
             yield key.value, key, value
 

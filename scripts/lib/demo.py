@@ -107,6 +107,12 @@ SESSIONS = (
 )
 
 
+def show(label: str, text: str) -> None:
+    """Print a text under its label, folded at WIDTH."""
+    print(textwrap.fill(text, WIDTH, initial_indent=label, subsequent_indent=" " * len(label) + "  ",
+                        break_long_words=False, break_on_hyphens=False))
+
+
 class Demo:
     """Runs sessions on a lab, and prints."""
 
@@ -117,7 +123,7 @@ class Demo:
         self.bold, self.green, self.red, self.plain = (
             ("\033[1m", "\033[32m", "\033[31m", "\033[0m") if terminal else ("", "", "", ""))
 
-    def show(self, number: int, session: Session) -> bool:
+    def run(self, number: int, session: Session) -> bool:
         """Run one session; whether it came out as it should."""
         before = self._snapshot()
         result = self.lab.run(session.role, shlex.split(session.command))
@@ -128,23 +134,19 @@ class Demo:
         defects = list(_defects(session, result, counted, lines))
 
         print(f"\n{self.bold}{number}. {session.title}{self.plain}")
-        self._print(f"{session.role}$ ", session.command)
+        show(f"{session.role}$ ", session.command)
         for line in (result.stdout + result.stderr).splitlines():
             if line.strip() and not line.startswith("#"):
-                self._print("    ", line)
+                show("    ", line)
         for rule, count in counted.items():
-            self._print(f"  {count:>4} packet{' ' if count == 1 else 's'}  ", rule)
+            show(f"  {count:>4} packet{' ' if count == 1 else 's'}  ", rule)
         for line in lines:
-            self._print("  table  ", line)
+            show("  table  ", line)
         if not lines:
             print("  table  nothing new")
         for defect in defects:
             print(f"  {self.red}NOT as it should be: {defect}{self.plain}")
         return not defects
-
-    def _print(self, label: str, text: str) -> None:
-        print(textwrap.fill(text, WIDTH, initial_indent=label, subsequent_indent=" " * len(label) + "  ",
-                            break_long_words=False, break_on_hyphens=False))
 
     def _snapshot(self) -> tuple[dict[str, int], dict[str, str]]:
         """Packets by rule; connections by what identifies them, their lines as listed."""
@@ -191,9 +193,10 @@ def main() -> int:
         services.start_http(lab, "server", directory, INSIDE_PORT)
         with Firewall(lab, CONFIG, directory) as firewall:
             print(f"pyfw guards {lab.namespace('gateway')} with {CONFIG.relative_to(ROOT)}:")
-            print("\n".join(f"  {line}" for line in lab.status()))
+            for line in lab.status():
+                show("  ", line)
             demo = Demo(lab, firewall)
-            passed = [demo.show(number, session) for number, session in enumerate(SESSIONS, 1)]
+            passed = [demo.run(number, session) for number, session in enumerate(SESSIONS, 1)]
 
     print(f"\n{demo.bold}What passed{demo.plain}")
     for session, good in zip(SESSIONS, passed, strict=True):

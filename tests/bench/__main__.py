@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Measures pyfw beside accept-everything C programs, the kernel's conntrack and no firewall, in turns. "
+        description="Measures pyfw beside accept-everything C programs, the kernel's conntrack and no firewall, "
+                    "in turns. "
                     f"Traffic runs on core {TRAFFIC_CORE}, the daemon on core {DAEMON_CORE}. "
                     "Figures are medians over the rounds.",
         epilog="Exit status: 0 all targets that were measured are reached; 1 one is missed, or a program failed; "

@@ -25,6 +25,11 @@ class Examination:
     def story(self, difference: Difference) -> str:
         return story(difference, self.scenario.packets, self.kernel, self.engine)
 
+    def must_agree(self) -> None:
+        """Raises AssertionError with the report if there is a difference."""
+        if self.found:
+            raise AssertionError(self.report(stories=3))
+
     def report(self, stories: int = 1) -> str:
         """Empty if there is nothing to report; else how many differences, and the first in full."""
         if not self.found:

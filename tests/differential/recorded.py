@@ -2,6 +2,7 @@
 
     # why this was kept
     settings tcp_loose=0 ftp=1
+    timeouts udp=1 tcp_close=2
     > 4500002c...     # tcp 10.0.0.2.1000 > 10.0.1.2.80 S seq 1 win 8192
     wait 2.1
     < 4500002c...
@@ -26,6 +27,8 @@ def write(scenario: Scenario, title: str) -> str:
                if getattr(scenario.settings, name) != getattr(Settings(), name)]
     if changed:
         lines.append(" ".join(["settings", *changed]))
+    if scenario.settings.timeouts:
+        lines.append(" ".join(["timeouts", *(f"{name}={seconds}" for name, seconds in scenario.settings.timeouts)]))
     for packet in scenario.packets:
         if packet.pause_s:
             lines.append(f"wait {packet.pause_s}")
@@ -36,6 +39,7 @@ def write(scenario: Scenario, title: str) -> str:
 def read(path: Path) -> Scenario:
     """Raises ValueError with the file's name and line."""
     switches: dict[str, bool] = {}
+    timeouts: dict[str, int] = {}
     packets: list[Sent] = []
     pause_s = 0.0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -43,16 +47,18 @@ def read(path: Path) -> Scenario:
         try:
             if word == "settings":
                 switches |= _switches(rest.split())
+            elif word == "timeouts":
+                timeouts |= {name: int(seconds) for name, _, seconds in (entry.partition("=") for entry in rest.split())}
             elif word == "wait":
                 pause_s = float(rest)
             elif word in ("<", ">"):
                 packets.append(Sent("><".index(word), bytes.fromhex(rest), pause_s))
                 pause_s = 0.0
             elif word:
-                raise ValueError(f"unknown word {word!r}: write settings, wait, > or <")
+                raise ValueError(f"unknown word {word!r}: write settings, timeouts, wait, > or <")
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
-    return Scenario(Settings(**switches), packets)
+    return Scenario(Settings(**switches, timeouts=tuple(timeouts.items())), packets)
 
 
 def _switches(words: list[str]) -> dict[str, bool]:

@@ -17,17 +17,17 @@ TIMEOUTS = ("tcp_syn_sent", "tcp_syn_recv", "tcp_established", "tcp_fin_wait", "
 
 @pytest.mark.parametrize("seed", FIXED_SEEDS)
 def test_fixed_seed(seed: int) -> None:
-    assert not examine(scenario(seed, PACKETS)).report()
+    examine(scenario(seed, PACKETS)).must_agree()
 
 
 def test_new_seed(new_seed: int) -> None:
-    assert not examine(scenario(new_seed, PACKETS)).report()
+    examine(scenario(new_seed, PACKETS)).must_agree()
 
 
 def test_udp_becomes_a_stream_after_two_seconds_of_traffic_both_ways() -> None:
     ends = [((bytes((10, 1, 0, 2)), 1024 + number), (bytes((10, 2, 0, 2)), 53)) for number in range(600)]
     found = examine(Scenario(Settings(), generate_datagrams.udp_streams(Random(1), ends)))
-    assert not found.report()
+    found.must_agree()
     assured = sum("[ASSURED]" in line for line in found.kernel.table)
     assert 100 < assured < 500                  # otherwise the rule was not tried both ways
 
@@ -38,4 +38,4 @@ def test_expired_connections_are_forgotten(seed: int) -> None:
     control connection takes its expectations along is up to the kernel's garbage collection."""
     flows = tuple((generator, weight) for generator, weight in FLOWS if generator is not generate_ftp.session)
     short = with_pauses(scenario(seed, 4000, flows), 3, 1.3, tuple((name, 1) for name in TIMEOUTS))
-    assert not examine(short).report()
+    examine(short).must_agree()

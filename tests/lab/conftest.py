@@ -1,4 +1,4 @@
-"""Live tests: a lab of its own for each module, servers in it, and a pyfw on the gateway for each case."""
+"""Live tests: each has a lab of its own, so that no retransmission of another's session gets into its counts."""
 from __future__ import annotations
 
 import json
@@ -14,20 +14,20 @@ from firewall import Firewall
 from pyfw.lab import SERVER, Lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab(f"pyfw-test-{os.getpid()}") as lab:
         yield lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_directory() -> Iterator[Path]:
     """For the servers' files.  Not pytest's own: vsftpd's unprivileged half must get there."""
     with tempfile.TemporaryDirectory(prefix="pyfw-test-", dir="/run") as directory:
         yield Path(directory)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def servers(lab: Lab, shared_directory: Path) -> None:
     """DNS, HTTP (80 and 8080), ssh and FTP on the outside; HTTP 8080 on the inside."""
     services.start_dns(lab, "server", SERVER.ipv4)

@@ -27,13 +27,13 @@ def test_everyone_reaches_everyone(lab: Lab, role: str, address: str) -> None:
     assert reaches(lab, role, address)
 
 
-def test_the_first_packet_after_up_arrives_and_no_other_does() -> None:
-    """Control of `usable at once`: no discovery, no address detection, nothing but what was sent."""
+def test_the_first_packet_after_up_arrives_and_discovery_sends_none() -> None:
     with Lab(NAME) as lab:
         assert reaches(lab, "client", SERVER.ipv6)
-        received = lab.run("server", ["cat", "/proc/net/dev"]).stdout
-        [counters] = [line.split() for line in received.splitlines() if line.strip().startswith("eth0:")]
-        assert counters[2] == "1"
+        counters = dict(line.split() for line in lab.run("server", ["cat", "/proc/net/snmp6"]).stdout.splitlines())
+        assert counters["Icmp6InEchos"] == "1"
+        for message in ("NeighborSolicits", "NeighborAdvertisements", "RouterSolicits", "RouterAdvertisements"):
+            assert (counters[f"Icmp6In{message}"], counters[f"Icmp6Out{message}"]) == ("0", "0"), message
 
 
 def test_the_gateway_is_what_connects_them(lab: Lab) -> None:

@@ -26,7 +26,7 @@ VARIABLES = {"IPADDR": HOST, "NAME_SERVER": PEER, "REMOTE_SSH_SERVER": PEER, "UN
 CLOSED_PORT = 4001
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def peer_servers(lab: Lab, shared_directory: Path) -> None:
     services.start_dns(lab, "server", PEER)
     services.start_http(lab, "server", shared_directory)
@@ -35,10 +35,8 @@ def peer_servers(lab: Lab, shared_directory: Path) -> None:
 
 
 @pytest.fixture
-def sshd(lab: Lab, shared_directory: Path) -> Iterator[None]:
-    process = services.start_ssh(lab, "server", shared_directory)
-    yield
-    lab.stop(process)
+def sshd(lab: Lab, shared_directory: Path) -> None:
+    services.start_ssh(lab, "server", shared_directory)
 
 
 def fetches(lab: Lab, *arguments: str, role: str = "client") -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kernel import Kernel
+from lab.rules.kernel import Kernel
 
 
 @pytest.fixture(scope="module")

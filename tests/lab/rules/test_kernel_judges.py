@@ -4,7 +4,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from kernel import DEVICE, Kernel
+from lab.rules.kernel import DEVICE, Kernel
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
                                 IPv6ExtHdrHopByHop)
@@ -41,7 +41,8 @@ PACKETS = {
         V4 / ICMP(type=8, code=3), V4 / ICMP(type=0), V4 / ICMP(type=3, code=1), V4 / ICMP(type=3, code=2), V4 / ICMP(type=77),
         IP(dst="10.99.0.7", proto=47) / Raw(b"12345678"),
         *(IP(dst="10.99.0.7", proto=proto) / Raw(b"x" * size) for proto in (1, 6, 17, 132) for size in (0, 3, 7, 8, 11, 12, 19, 20)),
-        *(IP(dst="10.99.0.7", proto=proto, frag=frag) / Raw(b"x" * 40) for proto in (1, 6, 17) for frag in (1, 2, 100))],
+        *(IP(dst="10.99.0.7", proto=proto, frag=frag) / Raw(b"x" * 40) for proto in (1, 6, 17) for frag in (1, 2, 100)),
+        *(IP(src="10.0.0.2", dst="10.99.0.7", flags="MF") / transport / Raw(b"x" * 40) for transport in TRANSPORTS)],
     6: [*(V6 / transport for transport in TRANSPORTS), IPv6(src="2001:db9::2", dst="fd00::81") / UDP(), V6 / ICMPv6EchoRequest(),
         V6 / ICMPv6EchoReply(), V6 / IPv6ExtHdrDestOpt() / UDP(dport=53), V6 / IPv6ExtHdrHopByHop() / TCP(dport=80), IPv6(src="2001:db8::2", dst="fd00::80", nh=59),
         *(IPv6(src="2001:db8::2", dst="fd00::80", nh=proto) / Raw(b"x" * size) for proto in (58, 6, 17, 132) for size in (0, 3, 7, 8, 11, 12, 19, 20)),
@@ -69,7 +70,6 @@ def test_same_counts(kernel: Kernel, family: int, order: int) -> None:
         before = after
         by_us = ours.counters()["raw", "PREROUTING"][1]
         assert dict(zip(rules, by_us, strict=True)) == dict(zip(rules, counted, strict=True)), packet.summary()
-        assert family == 4 or any(counted) or not data[40:], packet.summary()
 
 
 def test_jumps_count_alike(kernel: Kernel) -> None:

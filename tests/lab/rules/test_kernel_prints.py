@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from kernel import Kernel
+from lab.rules.kernel import Kernel
 
 from pyfw.rules.iptables import parse_save, print_ruleset
 

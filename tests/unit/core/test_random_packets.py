@@ -14,7 +14,7 @@ from unit.core.packets import (ACK, AH, CLIENT, CLIENT6, DSTOPTS, FRAGMENT, HOPO
                                TCP, UDP, chunk, extended, gre, icmp, ip, pptp, sctp, tcp, tcp_segment, udp, udplite)
 from unit.core.traffic import Watch
 
-PACKETS = 200_000
+PACKETS = 1_000_000
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
 RULES = Program(parse_save("""
 *raw
