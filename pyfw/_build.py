@@ -8,6 +8,7 @@ anything is built: it must import nothing of pyfw.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools.command.build_ext import build_ext as _build_ext
@@ -22,3 +23,7 @@ class build_ext(_build_ext):    # the command's name, by setuptools' convention
             self.distribution.ext_modules = cythonize(self.distribution.ext_modules, quiet=True)
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def get_source_files(self) -> list[str]:
+        """For a source distribution: what is written, not what is generated from it."""
+        return [str(path) for path in Path("pyfw").rglob("*.pyx")]

@@ -177,6 +177,9 @@ cdef class Engine:
             ruling.rule = outcome.rule
         if outcome.verdict == VERDICT_ACCEPT:
             return True
+        if outcome.verdict != VERDICT_DROP:
+            ruling.reason = REASON_INTERNAL
+            return False
         ruling.reject = outcome.reject
         if ruling.reason == REASON_NONE or ruling.reason >= REASON_TCP_IGNORED:
             ruling.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
@@ -311,7 +314,7 @@ cdef class Engine:
         rule = None if ruling.rule == NO_RULE or self.program is None else self.program.rule_name(ruling.rule)
         text = ""
         if ruling.reason:
-            text = reason_text(ruling.reason, (ruling.argument[0], ruling.argument[1], ruling.argument[2]))
+            text = reason_text(ruling.reason, tuple([ruling.argument[i] for i in range(4)]))
         return Judgement(VERDICTS[ruling.verdict], STATES[ruling.state], DIRECTIONS[ruling.direction],
                          REASON_MEMBERS[ruling.reason], rule, ruling.mark, REJECTS[ruling.reject], text)
 

@@ -101,10 +101,11 @@ cdef enum:
     # INVALID: SCTP, GRE, anything whose ports cannot be read
     REASON_SCTP_TRUNCATED
     REASON_SCTP_CHECKSUM
-    REASON_SCTP_CHUNK
+    REASON_SCTP_CHUNK           # arguments: position, type, length, whether it must be alone
+    REASON_SCTP_EMPTY
     REASON_SCTP_NEW
-    REASON_SCTP_VTAG
-    REASON_SCTP_STATE
+    REASON_SCTP_VTAG            # arguments: the packet's tag, the right one, direction
+    REASON_SCTP_STATE           # arguments: state, direction, chunk type
     REASON_GRE_PROTOCOL
     # refused by the table or by a helper
     REASON_TABLE_FULL

@@ -9,9 +9,9 @@
 
            the inside (LAN)                             the outside (WAN)
 
-The gateway forwards.  Neighbours are entered for good and duplicate address detection is off, so a
-lab is usable at once and nothing is sent unasked but IPv6's multicast listener reports, which no
-gateway forwards.  ICMP errors are not rate-limited.  Several labs exist side by side under different names; each touches only its own.
+The gateway forwards.  Neighbours are entered for good; address resolution, duplicate address detection
+and multicast are off: a lab is usable at once, and no packet is in it that nobody sent on purpose.
+ICMP errors are not rate-limited.  Several labs exist side by side under different names; each touches only its own.
 
 Knows nothing of the firewall.  Needs root.
 """
@@ -36,6 +36,9 @@ STOP_TIMEOUT_S = 5.0
 WAIT_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.005
 
+IFF_UP = 0x1                    # linux/if.h
+IFF_NOARP = 0x80
+IFF_MULTICAST = 0x1000
 IFA_F_NODAD = 0x02              # linux/if_addr.h
 NUD_PERMANENT = 0x80            # linux/neighbour.h
 TCP_LISTEN = "0A"               # include/net/tcp_states.h, as /proc/net/tcp prints it
@@ -128,9 +131,11 @@ class Lab:
             for role in ROLES:
                 _create_namespace(self.namespace(role))
                 with self.inside(role):
-                    _write_sysctls(SYSCTLS | (GATEWAY_SYSCTLS if role == "gateway" else {}))
+                    _write_sysctls(SYSCTLS)
             for end, gateway_end in CABLES:
                 self._connect(end, gateway_end)
+            with self.inside("gateway"):
+                _write_sysctls(GATEWAY_SYSCTLS)     # not before: a router's link would join the routers' groups
         except BaseException:
             self.down()
             raise
@@ -247,8 +252,8 @@ def _create_namespace(name: str) -> None:
 def _bring_up(handle: IPRoute, here: Port, there: Port) -> None:
     [loopback] = handle.link_lookup(ifname="lo")
     [link] = handle.link_lookup(ifname=here.interface)
-    for index in (loopback, link):
-        handle.link("set", index=index, state="up")
+    handle.link("set", index=loopback, state="up")
+    handle.link("set", index=link, flags=IFF_UP | IFF_NOARP, change=IFF_UP | IFF_NOARP | IFF_MULTICAST)
     for family in (4, 6):
         handle.addr("add", index=link, address=here.address(family), prefixlen=PREFIX_LENGTH[family],
                     flags=IFA_F_NODAD if family == 6 else 0)

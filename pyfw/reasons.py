@@ -1,6 +1,6 @@
 """What each Reason means, in the words of the kernel's own log where it has any.
 
-DATA.  `{0}` to `{2}` are the reason's arguments (`Ruling.argument`).
+DATA.  `{0}` to `{3}` are the reason's arguments (`Ruling.argument`).
 """
 from ipaddress import IPv4Address
 
@@ -39,12 +39,13 @@ _TEXTS: dict[Reason, str] = {
     Reason.ICMP_QUOTE: "icmp error without a usable quote",
     Reason.ICMP_UNKNOWN: "icmp error about no known connection",
     Reason.ICMP_OUTER: "outer daddr {outer} != inner {inner}",
-    Reason.SCTP_TRUNCATED: "short packet",
-    Reason.SCTP_CHECKSUM: "bad crc32c",
-    Reason.SCTP_CHUNK: "invalid chunk combination",
+    Reason.SCTP_TRUNCATED: "nf_ct_sctp: short packet",
+    Reason.SCTP_CHECKSUM: "nf_ct_sctp: bad CRC",
+    Reason.SCTP_CHUNK: "do_basic_checks failed. chunk num {0}, type {1}, len {2} flag {3:x}",
+    Reason.SCTP_EMPTY: "no chunk",
     Reason.SCTP_NEW: "invalid new",
-    Reason.SCTP_VTAG: "verification tag check failed",
-    Reason.SCTP_STATE: "invalid state transition",
+    Reason.SCTP_VTAG: "verification tag check failed {0:x} vs {1:x} for dir {2}",
+    Reason.SCTP_STATE: "Invalid, old_state {0}, dir {1}, type {2}",
     Reason.GRE_PROTOCOL: "GRE version 1 without PPP",
     Reason.TABLE_FULL: "table full",
     Reason.HELPER_PARTIAL: "helper: partial line",
@@ -61,7 +62,7 @@ _TEXTS: dict[Reason, str] = {
 }
 
 
-def reason_text(reason: int, arguments: tuple[int, int, int] = (0, 0, 0)) -> str:
+def reason_text(reason: int, arguments: tuple[int, ...] = (0, 0, 0, 0)) -> str:
     """The reason in words with its numbers; "" for none."""
     text = _TEXTS[Reason(reason)]
     if reason == Reason.ICMP_OUTER and not any(arguments):

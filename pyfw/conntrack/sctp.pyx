@@ -13,6 +13,9 @@ from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport *
 
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t)
+
 cdef enum:
     SCTP_NONE = 0
     SCTP_CLOSED = 1
@@ -69,14 +72,15 @@ cdef struct Chunk:              # a chunk of the packet in hand
 
 
 cdef bint next_chunk(const Packet *packet, uint32_t *offset, Chunk *chunk) noexcept nogil:
-    """Step to the chunk at `offset` (from the packet's start); False at the end and at a chunk of length 0."""
+    """Step to the chunk at `offset` (from the packet's start); False at the end.
+
+    A chunk of length 0 would be met again for ever: chunks_fit() has seen to it that there is none.
+    """
     cdef uint32_t length
     if offset[0] + CHUNK_HEADER > packet.captured:
         return False
     chunk.data = packet.data + offset[0]
     length = be16(chunk.data + 2)
-    if length == 0:
-        return False
     chunk.type = chunk.data[0]
     chunk.flags = chunk.data[1]
     offset[0] += (length + 3) & ~<uint32_t> 3
@@ -111,8 +115,8 @@ cdef bint sctp_packet_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
     return True
 
 
-cdef bint chunks_fit(const Packet *packet, uint32_t *present) noexcept nogil:
-    """Whether the chunks may stand together; sets a bit in `present` for each type below 32."""
+cdef bint chunks_fit(const Packet *packet, uint32_t *present, Step *step) noexcept nogil:
+    """Whether the chunks may stand together; sets a bit in `present` for each type below 32, or the reason in step."""
     cdef uint32_t offset = packet.transport + SCTP_HEADER
     cdef uint32_t count = 0
     cdef bint alone = False
@@ -121,11 +125,19 @@ cdef bint chunks_fit(const Packet *packet, uint32_t *present) noexcept nogil:
     while next_chunk(packet, &offset, &chunk):
         if chunk.type == CHUNK_INIT or chunk.type == CHUNK_INIT_ACK or chunk.type == CHUNK_SHUTDOWN_COMPLETE:
             alone = True
-        if count and (alone or chunk.type == CHUNK_COOKIE_ACK or chunk.type == CHUNK_COOKIE_ECHO):
+        if be16(chunk.data + 2) == 0 or count and (alone or chunk.type == CHUNK_COOKIE_ACK
+                                                   or chunk.type == CHUNK_COOKIE_ECHO):
+            step.reason = REASON_SCTP_CHUNK
+            step.argument[0] = count
+            step.argument[1] = chunk.type
+            step.argument[2] = be16(chunk.data + 2)
+            step.argument[3] = alone
             return False
         if chunk.type < 32:
             present[0] |= <uint32_t> 1 << chunk.type
         count += 1
+    if count == 0:
+        step.reason = REASON_SCTP_EMPTY
     return count != 0
 
 
@@ -140,8 +152,7 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil
     cdef uint32_t present
     cdef Chunk chunk
     memset(track, 0, sizeof(SctpTrack))
-    if not chunks_fit(packet, &present):
-        step.reason = REASON_SCTP_CHUNK
+    if not chunks_fit(packet, &present, step):
         return False
     step.reason = REASON_SCTP_NEW
     if has(present, CHUNK_ABORT) or has(present, CHUNK_SHUTDOWN_COMPLETE) or has(present, CHUNK_COOKIE_ACK):
@@ -152,7 +163,7 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil
         if chunk.type == CHUNK_INIT:
             if packet_tag(packet) != 0 or not init_tag(packet, &chunk, &track.vtag[DIR_REPLY]):
                 return False
-        elif chunk.type == CHUNK_HEARTBEAT:
+        elif chunk.type == CHUNK_HEARTBEAT or chunk.type == CHUNK_HEARTBEAT_ACK:
             track.vtag[DIR_ORIGINAL] = packet_tag(packet)
         else:
             track.vtag[DIR_REPLY] = packet_tag(packet)
@@ -170,12 +181,11 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
     cdef bint silent = False                    # passes without renewing the timer
     cdef Chunk chunk
     step.action = ACTION_INVALID
-    if not chunks_fit(packet, &present):
-        step.reason = REASON_SCTP_CHUNK
+    if not chunks_fit(packet, &present, step):
         return
     step.reason = REASON_SCTP_VTAG
-    step.argument[0] = packet_tag(packet)
-    step.argument[1] = track.vtag[direction]
+    step.argument[0] = htonl(packet_tag(packet))    # as the kernel logs them: the bytes of the wire as a number
+    step.argument[1] = htonl(track.vtag[direction])
     step.argument[2] = direction
     if not chooses_own_tag(present) and packet_tag(packet) != track.vtag[direction]:
         return
@@ -197,7 +207,7 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
             step.argument[2] = chunk.type
             return
         if chunk.type == CHUNK_INIT or chunk.type == CHUNK_INIT_ACK:
-            if not note_init(track, direction, packet, &chunk):
+            if not note_init(track, direction, packet, &chunk, conn.status & CONN_CONFIRMED == 0):
                 return
             silent = (chunk.type == CHUNK_INIT and old == SCTP_CLOSED and new == SCTP_CLOSED
                       and conn.status & CONN_CONFIRMED != 0)    # else reuse of the port keeps the entry for ever
@@ -258,7 +268,7 @@ cdef bint heartbeat_tag_ok(SctpTrack *track, uint8_t direction, const Packet *pa
     return True
 
 
-cdef bint note_init(SctpTrack *track, uint8_t direction, const Packet *packet, const Chunk *chunk) noexcept nogil:
+cdef bint note_init(SctpTrack *track, uint8_t direction, const Packet *packet, const Chunk *chunk, bint first) noexcept nogil:
     """Take down the tag that the other side must use from now on."""
     cdef uint32_t chosen
     cdef uint32_t known = track.vtag[1 - direction]
@@ -267,7 +277,8 @@ cdef bint note_init(SctpTrack *track, uint8_t direction, const Packet *packet, c
     if chunk.type == CHUNK_INIT:
         if track.init[direction] and track.init[1 - direction]:
             track.init[1 - direction] = 0
-        track.init[direction] = 1
+        if known != chosen or first:            # else a repetition, or what a heartbeat had taught already
+            track.init[direction] = 1
     else:
         if not track.init[1 - direction] and known and known != chosen:
             return False

@@ -155,15 +155,17 @@ cdef class Table:
 
     cdef void adopt(self):
         """Link every entry that a predecessor left confirmed and sane; give back the other slots."""
-        cdef uint32_t slot
+        cdef uint32_t slot, last_id = 0
         cdef uint8_t direction
         for slot in range(self.header.used, 0, -1):
             if (self.conns[slot].status & CONN_CONFIRMED and is_sane(&self.conns[slot])
                     and self.find(&self.conns[slot].key, 0, &direction) == 0):
                 self.link(slot)
                 self.adopted += 1
+                last_id = max(last_id, self.conns[slot].id)
             else:
                 self.give_back(slot)
+        self.header.next_id = max(self.header.next_id, last_id + 1, 1)
 
     def copy_from(self, previous) -> None:
         """Enter the connections of a predecessor's table of another size, as far as there is room.
@@ -317,7 +319,7 @@ cdef bint is_sane(const Conn *conn) noexcept nogil:
     """Whether an entry from a predecessor's memory can be read by everything that reads entries."""
     if conn.key.family != FAMILY_IPV4 and conn.key.family != FAMILY_IPV6:
         return False
-    if conn.key.zero or conn.id == 0:
+    if conn.key.zero or conn.id == 0 or conn.expires_ns == 0:
         return False
     if conn.key.protocol == PROTO_SCTP:
         return conn.track.sctp.state <= SCTP_STATE_MAX and conn.track.sctp.last_dir <= DIR_REPLY

@@ -35,5 +35,5 @@ cdef enum Action:
 cdef struct Step:               # a tracker's answer about one packet
     uint8_t action              # Action
     uint8_t reason              # ReasonNumber
-    uint32_t argument[3]
+    uint32_t argument[4]
     uint64_t timeout_ns         # with ACTION_RENEW

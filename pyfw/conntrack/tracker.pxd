@@ -21,7 +21,7 @@ cdef struct Found:              # what tracking has to say of a packet
     uint8_t state               # CtStateNumber
     uint8_t direction           # DirectionNumber
     uint8_t reason              # ReasonNumber
-    uint32_t argument[3]        # numbers that belong to the reason
+    uint32_t argument[4]        # numbers that belong to the reason
     uint32_t slot               # of its connection in the table; 0: it is not there
     Conn *conn                  # its connection: in the table, or &Tracker.fresh; NULL: none
 

@@ -170,6 +170,9 @@ cdef class Tracker:
             return
         found.reason = step.reason
         memcpy(found.argument, step.argument, sizeof(step.argument))
+        if step.action > ACTION_KILL:
+            found.reason = REASON_INTERNAL
+            return
         if step.action == ACTION_INVALID:
             return
         found.direction = direction

@@ -94,8 +94,9 @@ def stream(bench: Bench) -> None:
     for name, guard in bench.turns():
         server = ["iperf3", "--server", "--one-off", "--forceflush"]
         client = ["iperf3", "--client", network.SERVER_ADDRESS, "--time", max(1, round(bench.seconds)), "--json"]
-        with running(TRAFFIC_CORE, server, guard.net.server, until="Server listening"):
+        with running(TRAFFIC_CORE, server, guard.net.server, until="Server listening") as process:
             report = json.loads(output(TRAFFIC_CORE, client, guard.net.client))
+            process.communicate()       # it ends by itself once it has said its own part
         bench.results.add("stream", name, report["end"]["sum_received"]["bits_per_second"] / 1e9)
 
 

@@ -12,7 +12,7 @@ from pyfw.edge.pcap import CaptureError
 from differential import captures, recorded
 from differential.examine import Examination, examine, shrink
 from differential.generate_exhaustive import batches
-from differential.generate_mix import FLOWS, OTHER_FLOWS, PACKETS, Scenario, scenario
+from differential.generate_mix import PACKETS, Scenario, scenario
 from differential.witness import Settings, WitnessError
 
 
@@ -25,7 +25,6 @@ def arguments() -> argparse.ArgumentParser:
                         "scenarios (.txt) to send instead of random packets")
     parser.add_argument("--seed", type=int, help="where random packets start from (default: a new one, printed)")
     parser.add_argument("--packets", type=int, default=200_000, help="how many random packets (default: %(default)s)")
-    parser.add_argument("--others", action="store_true", help="random packets: SCTP and GRE too")
     parser.add_argument("--exhaustive", type=int, metavar="DEPTH", help="every TCP packet in every order instead")
     parser.add_argument("--strict", action="store_true", help="captures: tcp_loose off")
     parser.add_argument("--liberal", action="store_true", help="captures: tcp_be_liberal on")
@@ -49,10 +48,9 @@ def scenarios(options: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
             left_out = f" ({cut} cut packets left out)" if cut else ""
             yield f"{path}{left_out}", Scenario(settings, packets)
     else:
-        flows = FLOWS + OTHER_FLOWS if options.others else FLOWS
         first = options.seed if options.seed is not None else SystemRandom().randrange(1 << 31)
         for number in range(-(-options.packets // PACKETS)):
-            yield f"seed {first + number}", scenario(first + number, min(PACKETS, options.packets), flows)
+            yield f"seed {first + number}", scenario(first + number, min(PACKETS, options.packets))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,8 +28,9 @@ FLOWS: tuple[tuple[Generator, int], ...] = (
     (generate_layers.lying_lengths, 3),
     (generate_layers.noise, 3),
     (generate_ftp.session, 14),
+    (generate_others.sctp_association, 4),
+    (generate_others.gre_tunnel, 2),
 )
-OTHER_FLOWS: tuple[tuple[Generator, int], ...] = ((generate_others.sctp_association, 4), (generate_others.gre_tunnel, 2))
 ONLY_FAMILY = {generate_icmp.redirects: 6, generate_layers.ipv4_options: 4, generate_layers.ipv6_extensions: 6}
 CONCURRENT = 30                 # flows under way at a time
 PACKETS = 10_000                # of one scenario, if nothing else is asked for

@@ -65,7 +65,7 @@ def test_verdicts_have_the_numbers_of_the_kernel():
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_words_and_its_arguments_fit(reason):
-    words = reason_text(reason, (1, 0, TcpState.FIN_WAIT))
+    words = reason_text(reason, (1, 0, TcpState.FIN_WAIT, 0))
     assert words if reason else words == ""
     assert "{" not in words and "}" not in words
 
@@ -80,6 +80,8 @@ def test_no_words_without_a_reason():
     (Reason.TCP_SEQ_OVER, (4294967295, 0, 0),
      "SEQ is over upper bound 4294967295 (over the window of the receiver)"),
     (Reason.TCP_OVERSHOT, (17, 0, 0), "17 bytes more than expected"),
+    (Reason.SCTP_CHUNK, (1, 10, 4, 1), "do_basic_checks failed. chunk num 1, type 10, len 4 flag 1"),
+    (Reason.SCTP_VTAG, (0x1EC1, 0xAD0B, 1), "verification tag check failed 1ec1 vs ad0b for dir 1"),
 ])
 def test_arguments_stand_in_the_words(reason, arguments, words):
     assert reason_text(reason, arguments) == words

@@ -67,7 +67,7 @@ def test_what_was_announced_is_related_until_it_is_answered(master):
     master.announce(7000)
     data = TcpConversation(master.watch, SERVER, CLIENT, sport=20, dport=7000)
     assert data.client.syn().state is RELATED
-    assert data.client.packet(SYN, seq=1000) and master.watch.send(data.client.packet(SYN, seq=1000)).state is RELATED
+    assert master.watch.send(data.client.packet(SYN, seq=1000)).state is RELATED
     assert data.server.synack().state is ESTABLISHED
     assert data.client.ack().state is ESTABLISHED
     assert data.record["expected"]
@@ -174,7 +174,7 @@ def test_lines_are_those_of_nf_conntrack_expect(watch, helper, master):
     ]
 
 
-# -- what a helper is shown ---------------------------------------------------------------------------------------------------
+# -- what a helper is shown ----------------------------------------------------------------------------------------
 
 def test_payload_only_and_only_once_traffic_flowed_both_ways(watch, helper):
     conversation = TcpConversation(watch, dport=6100)

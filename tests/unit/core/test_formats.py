@@ -4,7 +4,8 @@ import struct
 import pytest
 
 from pyfw.engine import Engine
-from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp, udplite
+from unit.core.packets import (CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp,
+                               udplite)
 from unit.core.traffic import TcpConversation, Watch
 
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
@@ -27,7 +28,7 @@ def line_of(watch: Watch, *packets: bytes, style: str = "proc") -> str:
     return line
 
 
-# -- the default, as Linux 2.6.18 wrote it ------------------------------------------------------------------------------------
+# -- the default, as Linux 2.6.18 wrote it -------------------------------------------------------------------------
 
 def test_an_established_connection(silent):
     TcpConversation(silent).open()
@@ -91,7 +92,7 @@ def test_a_reply_tuple_of_icmp_has_the_answers_type(silent, request_type, reply_
         f"src=10.0.1.2 dst=10.0.0.2 type={reply_type} code=0 id=65535 mark=0 use=1")
 
 
-# -- nf_conntrack: the family first, IPv6 in eight full groups --------------------------------------------------------------------
+# -- nf_conntrack: the family first, IPv6 in eight full groups -----------------------------------------------------
 
 def test_ipv4_in_nf_style(silent):
     TcpConversation(silent).open()
@@ -122,7 +123,7 @@ def test_addresses_are_never_shortened(silent, address, groups):
     assert f"src={groups} " in line_of(silent, udp(address, SERVER6, 1, 2), style="nf")
 
 
-# -- the last second ------------------------------------------------------------------------------------------------------------
+# -- the last second -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seconds, left", [(0, 30), (0.001, 29), (29, 1), (29.001, 0), (29.999, 0)])
 def test_seconds_left_are_whole_ones(silent, seconds, left):

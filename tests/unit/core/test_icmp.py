@@ -15,7 +15,7 @@ ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
 INIT = chunk(1, struct.pack("!IIHHI", 77, 65535, 1, 1, 1))
 
 
-# -- requests and replies -----------------------------------------------------------------------------------------
+# -- requests and replies ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("ends, request_type, reply_type", [
     (ENDS, 8, 0), (ENDS, 13, 14), (ENDS, 15, 16), (ENDS, 17, 18), (ENDS6, 128, 129), (ENDS6, 139, 140),
@@ -54,7 +54,7 @@ def test_a_reply_must_fit_its_request(watch, stray):
 @pytest.mark.parametrize("ends, type, reason", [
     *((ENDS, type, Reason.ICMP_NO_REQUEST) for type in (0, 1, 2, 6, 7, 9, 10, 14, 16, 18)),
     (ENDS, 19, Reason.ICMP_TYPE), (ENDS, 255, Reason.ICMP_TYPE),
-    *((ENDS6, type, Reason.ICMP_NO_REQUEST) for type in (129, 138, 140, 141, 144, 255)),
+    *((ENDS6, type, Reason.ICMP_NO_REQUEST) for type in (129, 138, 140, 141, 144, 150, 153, 255)),
 ])
 def test_types_that_begin_nothing(watch, ends, type, reason):
     judgement = watch.send(icmp(*ends, type))
@@ -66,14 +66,14 @@ def test_icmp_belongs_to_its_family(watch):
     assert watch.send(ip(*ENDS6, 1, bytes(8))).reason is Reason.ICMP_TYPE
 
 
-@pytest.mark.parametrize("type", [*range(130, 137), 143])
+@pytest.mark.parametrize("type", [*range(130, 137), 143, 151, 152])
 def test_discovery_is_untracked(watch, type):
     judgement = watch.send(icmp(*ENDS6, type, payload=bytes(16)))
     assert (judgement.state, judgement.direction, judgement.reason) == (UNTRACKED, Direction.NONE, Reason.NONE)
     assert watch.records() == []
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("first, reply, router, error", [
     *((udp(*ENDS, 5000, 53, b"who?"), udp(SERVER, CLIENT, 53, 5000), ROUTER, type) for type in (3, 4, 5, 11, 12)),
@@ -157,7 +157,7 @@ def test_an_error_goes_to_who_sent_the_quoted_packet(watch, ends, router, foreig
     assert (judgement.state, judgement.reason, judgement.reason_text) == (INVALID, Reason.ICMP_OUTER, words)
 
 
-# -- redirects of IPv6 ------------------------------------------------------------------------------------------------
+# -- redirects of IPv6 ---------------------------------------------------------------------------------------------
 
 def redirect(quote: bytes, *, src: str = "fe80::1", ttl: int = 255, option: int = 4) -> bytes:
     """RFC 4861, 4.5: target, destination, then the redirected packet as an option."""

@@ -47,7 +47,8 @@ def name_of(record: dict) -> str:
     ({}, "1 2 3 4 5 6 7 gre"),
     ({"family": 4}, "1 2 4 5 6 7 gre"), ({"family": 6}, "3"),
     ({"protocol": 6}, "1 2 3 4"), ({"protocol": 17}, "5 6"), ({"protocol": 1}, "7"), ({"protocol": 0}, ""),
-    ({"src": CLIENT}, "1 2 5 6 7 gre"), ({"src": "10.0.0.0/8"}, "1 2 5 6 7 gre"), ({"src": "10.0.0.0/255.0.0.0"}, "1 2 5 6 7 gre"),
+    ({"src": CLIENT}, "1 2 5 6 7 gre"), ({"src": "10.0.0.0/8"}, "1 2 5 6 7 gre"),
+    ({"src": "10.0.0.0/255.0.0.0"}, "1 2 5 6 7 gre"),
     ({"src": "10.0.0.77/24"}, "1 2 5 6 7 gre"), ({"src": "192.168.0.0/16"}, "4"), ({"src": "0.0.0.0/0"}, "1 2 4 5 6 7 gre"),
     ({"src": "::/0"}, "3"), ({"src": "fd00::/64"}, "3"), ({"src": "fd00:1::/64"}, ""),
     ({"src": SERVER}, ""), ({"dst": SERVER}, "1 2 4 5 6 7 gre"), ({"dst": SERVER6}, "3"), ({"dst": CLIENT}, ""),
@@ -95,7 +96,7 @@ def test_a_record_says_all(tcp):
     }
 
 
-# -- deleting ---------------------------------------------------------------------------------------------------------------------
+# -- deleting ------------------------------------------------------------------------------------------------------
 
 def delete(watch: Watch, selection: Selection) -> tuple[list[str], int]:
     text, cursor, matched = table_text(watch.engine, selection, "proc", 1, watch.now_ns, True)
@@ -126,7 +127,7 @@ def test_all_can_be_deleted(town):
     assert town.records() == [] and town.table()["entries"] == 0
 
 
-# -- large tables come in slices ------------------------------------------------------------------------------------------------------
+# -- large tables come in slices -----------------------------------------------------------------------------------
 
 def test_a_large_table_is_listed_in_pieces_each_entry_once():
     watch = Watch(max_entries=5000)

@@ -19,7 +19,7 @@ def with_length(packet: bytes, length: int) -> bytes:
     return ip(*ENDS, packet[9], packet[20:], length=length)
 
 
-# -- what no stack would take is dropped before any rule ----------------------------------------------------------------
+# -- what no stack would take is dropped before any rule -----------------------------------------------------------
 
 @pytest.mark.parametrize("data, reason", [
     (b"", Reason.IP_TRUNCATED),
@@ -53,7 +53,7 @@ def test_ipv4_options_are_stepped_over(watch, words):
     assert watch.only()["original"]["dport"] == 53
 
 
-# -- extension headers ------------------------------------------------------------------------------------------------
+# -- extension headers ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("headers", [
     [], [HOPOPTS], [DSTOPTS], [ROUTING], [AH], [FRAGMENT], [HOPOPTS, DSTOPTS, ROUTING, FRAGMENT, AH, DSTOPTS],
@@ -80,7 +80,7 @@ def test_an_extension_header_longer_than_the_packet(watch):
     assert (judgement.state, judgement.reason) == (INVALID, Reason.UDP_TRUNCATED)
 
 
-# -- fragments --------------------------------------------------------------------------------------------------------
+# -- fragments -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("packet", [
     ip(*ENDS, UDP, bytes(16), fragment=1), ip(*ENDS, TCP, tcp_segment(*ENDS, 1, 2, SYN), fragment=0x2001),
@@ -96,7 +96,7 @@ def test_dont_fragment_is_no_fragment(watch):
     assert watch.send(ip(*ENDS, UDP, udp_datagram(*ENDS, 1, 2), fragment=0x4000)).state is NEW
 
 
-# -- checksums --------------------------------------------------------------------------------------------------------
+# -- checksums -----------------------------------------------------------------------------------------------------
 
 SUMMED = [
     (tcp(*ENDS, 1, 2, SYN, payload=b"odd"), Reason.TCP_CHECKSUM),
@@ -141,10 +141,11 @@ def test_addresses_belong_to_the_sum():
     assert Watch().send(ip(CLIENT, "10.0.1.3", TCP, segment)).reason is Reason.TCP_CHECKSUM
 
 
-# -- cut captures -------------------------------------------------------------------------------------------------------
+# -- cut captures --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kept, reason", [(19, Reason.IP_TRUNCATED), (20, Reason.TCP_TRUNCATED), (39, Reason.TCP_TRUNCATED),
-                                          (40, Reason.NONE)])
+@pytest.mark.parametrize("kept, reason", [
+    (19, Reason.IP_TRUNCATED), (20, Reason.TCP_TRUNCATED), (39, Reason.TCP_TRUNCATED), (40, Reason.NONE),
+])
 def test_a_cut_packet_needs_its_headers(watch, kept, reason):
     packet = tcp(*ENDS, 1, 2, SYN, payload=bytes(100))
     assert watch.send(packet[:kept], length=len(packet)).reason is reason
@@ -168,7 +169,7 @@ def test_a_tcp_header_is_20_bytes_at_least_and_no_longer_than_the_packet(watch, 
     assert watch.send(ip(*ENDS, TCP, bytes(segment)), trusted=True).reason is Reason.TCP_TRUNCATED
 
 
-# -- arguments of judge() -----------------------------------------------------------------------------------------------
+# -- arguments of judge() ------------------------------------------------------------------------------------------
 
 def test_interface_names_that_cannot_be_are_refused(watch):
     with pytest.raises(ValueError, match="longer than 15"):

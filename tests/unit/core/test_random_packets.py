@@ -53,7 +53,8 @@ def seeds() -> list[bytes]:
             tcp(client, server, 1, 21, ACK, seq=101, ack=901, payload=b"PORT 10,0,0,2,4,1\r\n"),
             tcp(server, client, 21, 1, ACK, seq=901, ack=120, options=b"\1\1\5\x12" + bytes(16), payload=b"200 done\r\n"),
             tcp(server, client, 21, 1, RST | ACK, seq=901, ack=120),
-            icmp(client, server, 8 if client == CLIENT else 128, id=7), icmp(server, client, 0 if client == CLIENT else 129, id=7),
+            icmp(client, server, 8 if client == CLIENT else 128, id=7),
+            icmp(server, client, 0 if client == CLIENT else 129, id=7),
             icmp(server, client, 3 if client == CLIENT else 1, payload=question),
             sctp(client, server, 9, 9, 0, chunk(1, bytes(16))), sctp(server, client, 9, 9, 0, chunk(5), chunk(0, b"data")),
             gre(client, server), pptp(client, server, 77), ip(client, server, 103, b"anything"),
@@ -94,7 +95,8 @@ def bombard(watch: Watch, random: Random, count: int) -> None:
         if number % 10:
             data = damaged(random, random.choice(good))
         else:
-            data = bytes([random.choice((0x45, 0x4F, 0x60, random.randrange(256)))]) + random.randbytes(random.randrange(100))
+            version = random.choice((0x45, 0x4F, 0x60, random.randrange(256)))
+            data = bytes([version]) + random.randbytes(random.randrange(100))
         watch.now_s += random.random() / 100
         watch.send(data, random.choice(hooks), mark=number % 3, trusted=number % 2 == 0,
                    length=random.choice((None, len(data) + 1000)))

@@ -9,8 +9,8 @@ from pyfw.enums import CtState, Hook, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
-from unit.core.packets import (ACK, CLIENT, CLIENT6, FIN, HOPOPTS, ICMPV6, NO_NEXT, PSH, RST, SCTP, SERVER, SERVER6,
-                               SYN, TCP, UDP, UDPLITE, chunk, extended, icmp, ip, pptp, sctp, spoil, tcp, tcp_segment,
+from unit.core.packets import (ACK, CLIENT, CLIENT6, FIN, HOPOPTS, NO_NEXT, PSH, RST, SCTP, SERVER, SERVER6,
+                               SYN, TCP, UDP, chunk, extended, icmp, ip, pptp, sctp, spoil, tcp, tcp_segment,
                                udp, udp_datagram, udplite)
 from unit.core.traffic import TcpConversation, Watch
 
@@ -159,6 +159,7 @@ CASES = [
     Case(Reason.SCTP_TRUNCATED, plain(ip(*ENDS, SCTP, bytes(11)))),
     Case(Reason.SCTP_CHECKSUM, plain(spoil(sctp(*ENDS, 9, 9, 0, INIT)))),
     Case(Reason.SCTP_CHUNK, plain(sctp(*ENDS, 9, 9, 0, INIT, INIT))),
+    Case(Reason.SCTP_EMPTY, plain(sctp(*ENDS, 9, 9, 0))),
     Case(Reason.SCTP_NEW, plain(sctp(*ENDS, 9, 9, 5, chunk(0)))),
     Case(Reason.SCTP_VTAG, wrong_tag),
     Case(Reason.SCTP_STATE, answer_to_a_heartbeat),

@@ -111,11 +111,26 @@ def test_an_init_bears_no_tag(association):
 
 @pytest.mark.parametrize("chunks", [
     (init(INIT, 1), DATA), (DATA, init(INIT_ACK, 1)), (DATA, SHUTDOWN_COMPLETE), (DATA, COOKIE_ECHO),
-    (DATA, COOKIE_ACK), (), (b"\0\0\0\0",), (b"\0",),
+    (DATA, COOKIE_ACK), (b"\0\0\0\0",), (DATA, b"\0\0\0\0", DATA),
 ])
-def test_chunks_that_may_not_stand_together_or_are_none(association, chunks):
+def test_chunks_that_may_not_stand_together_or_have_no_length(association, chunks):
     association.open()
     assert association.client(*chunks).reason is Reason.SCTP_CHUNK
+
+
+@pytest.mark.parametrize("chunks", [(), (b"\0",), (b"\0\0\0",)])
+def test_no_chunk_at_all(association, chunks):
+    association.open()
+    assert association.client(*chunks).reason is Reason.SCTP_EMPTY
+
+
+def test_the_words_are_the_kernels(association):
+    """The kernel logs tags as the bytes of the wire."""
+    association.open()
+    assert association.client(DATA, COOKIE_ECHO).reason_text == (
+        "do_basic_checks failed. chunk num 1, type 10, len 4 flag 0")
+    assert association.client(DATA, tag=1).reason_text == (
+        "verification tag check failed 1000000 vs 175e0000 for dir 0")
 
 
 @pytest.mark.parametrize("chunks", [(COOKIE_ECHO, DATA), (COOKIE_ECHO, DATA, DATA), (ERROR, DATA)])
@@ -145,7 +160,7 @@ def test_a_repeated_init_does_not_keep_the_entry_alive(association):
     assert association.entry == ("CLOSED", 6, False)
 
 
-# -- secondary paths ---------------------------------------------------------------------------------------------------
+# -- secondary paths -----------------------------------------------------------------------------------------------
 
 def test_a_heartbeat_opens_a_secondary_path(association):
     assert association.client(HEARTBEAT).state is NEW

@@ -6,11 +6,11 @@ import pytest
 
 from pyfw.conntrack.table import siphash_words
 from pyfw.engine import Engine
-from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
+from pyfw.enums import CtState, Direction, Reason, Verdict
 from pyfw.listing import count_entries
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
-from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, ip, tcp, udp
+from unit.core.packets import CLIENT, SERVER, SYN, ip, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 
 NEW, ESTABLISHED, RELATED = CtState.NEW, CtState.ESTABLISHED, CtState.RELATED
@@ -28,7 +28,7 @@ def full_of_assured(entries: int) -> Watch:
     return watch
 
 
-# -- size ---------------------------------------------------------------------------------------------------------------
+# -- size ----------------------------------------------------------------------------------------------------------
 
 def test_a_connection_takes_three_cache_lines():
     assert Engine.memory_size(1001, 1) - Engine.memory_size(1000, 1) == 192
@@ -42,7 +42,7 @@ def test_a_connection_with_its_share_of_the_index_takes_at_most_200_bytes(entrie
     assert 192 + 4 * buckets / entries <= 200
 
 
-# -- both directions are one entry ----------------------------------------------------------------------------------------
+# -- both directions are one entry ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_tuple_and_its_inverse_are_found_in_one_place(family):
@@ -84,7 +84,7 @@ def test_a_land_syn_is_a_simultaneous_open(watch):
     assert watch.only()["state"] == "SYN_SENT2"
 
 
-# -- confirm after accept -------------------------------------------------------------------------------------------------
+# -- confirm after accept ------------------------------------------------------------------------------------------
 
 def test_a_packet_that_rules_drop_leaves_no_trace(watch):
     watch.engine.load(Program(parse_save("*filter\n:FORWARD DROP\n-A FORWARD -p udp --dport 53 -j ACCEPT\nCOMMIT\n")))
@@ -128,7 +128,7 @@ def test_ids_are_never_used_twice(watch):
     assert len(seen) == 50
 
 
-# -- expiry -----------------------------------------------------------------------------------------------------------------
+# -- expiry --------------------------------------------------------------------------------------------------------
 
 def test_an_expired_entry_is_invisible_before_it_is_swept(watch):
     watch.send(question(1))
@@ -176,7 +176,7 @@ def test_an_empty_table_is_swept(watch):
     assert watch.engine.sweep(watch.now_ns) == 0
 
 
-# -- eviction -----------------------------------------------------------------------------------------------------------------
+# -- eviction ------------------------------------------------------------------------------------------------------
 
 def test_a_full_table_gives_up_an_entry_that_is_not_assured():
     watch = Watch(max_entries=4)
@@ -215,7 +215,7 @@ def test_a_table_of_one():
     assert watch.table()["entries"] == 1
 
 
-# -- SipHash ------------------------------------------------------------------------------------------------------------------
+# -- SipHash -------------------------------------------------------------------------------------------------------
 
 KEY = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
 BYTES = [int.from_bytes(bytes(range(8 * i, 8 * i + 8)), "little") for i in range(16)]

@@ -71,7 +71,7 @@ def test_which_first_packets_may_begin_a_connection(tcp, flags, state):
     assert len(tcp.watch.records()) == (state is NEW)
 
 
-# -- picked up ------------------------------------------------------------------------------------------------------
+# -- picked up -----------------------------------------------------------------------------------------------------
 
 def test_a_connection_from_before_our_time_is_picked_up(tcp):
     assert tcp.client.data(10).state is NEW
@@ -95,7 +95,7 @@ def test_strict_tracking_picks_nothing_up():
     assert tcp.open().state == "ESTABLISHED"
 
 
-# -- both at once ---------------------------------------------------------------------------------------------------
+# -- both at once --------------------------------------------------------------------------------------------------
 
 def test_simultaneous_open(tcp):
     assert tcp.client.say(SYN, seq=1000).state is NEW
@@ -118,7 +118,7 @@ def test_simultaneous_close(tcp):
     assert tcp.state == "TIME_WAIT"
 
 
-# -- timeouts that come down ----------------------------------------------------------------------------------------
+# -- timeouts that come down ---------------------------------------------------------------------------------------
 
 def test_data_that_nobody_acknowledges_waits_300_s(tcp):
     tcp.open()

@@ -92,7 +92,7 @@ def test_a_liberal_tracker_refuses_rsts_only():
     assert tcp.client.rst(seq=tcp.client.seq - 1).state is INVALID
 
 
-# -- scaling --------------------------------------------------------------------------------------------------------
+# -- scaling -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("client_options, server_options, reach", [
     (b"", b"", 1000),
@@ -133,7 +133,7 @@ def test_options_that_are_malformed_or_cut_off_are_not_believed(tcp, options):
     assert tcp.client.ack(seq=1001 + 4000).reason is Reason.TCP_SEQ_OVER
 
 
-# -- SACK -----------------------------------------------------------------------------------------------------------
+# -- SACK ----------------------------------------------------------------------------------------------------------
 
 def with_a_hole(tcp: TcpConversation) -> TcpConversation:
     """The client's 1001..1100 are lost beyond us, 1101..1200 arrive."""
@@ -162,7 +162,7 @@ def test_blocks_are_not_read_where_sack_was_not_agreed(tcp):
     assert tcp.server.ack(options=b"\1\1" + sack_blocks((5000, 999_999))).reason is Reason.NONE
 
 
-# -- numbers that wrap -------------------------------------------------------------------------------------------------
+# -- numbers that wrap ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("client_seq, server_seq", [
     (2**32 - 1, 2**32 - 1), (2**32 - 700, 2**31 - 700), (2**31 - 1, 0), (0, 2**32 - 2),
@@ -183,7 +183,7 @@ def test_half_the_numbers_are_future_and_half_are_past(tcp, distance, reason):
     assert tcp.client.ack(seq=1001 + distance).reason is reason
 
 
-# -- leave taken out of the window --------------------------------------------------------------------------------------
+# -- leave taken out of the window ---------------------------------------------------------------------------------
 
 def test_fins_of_both_sides_out_of_the_window_shorten_the_life(tcp):
     """Whatever we believe about the windows: the two ends are done."""
