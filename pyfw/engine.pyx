@@ -147,7 +147,7 @@ cdef class Engine:
         ruling.reason = found.reason
         memcpy(ruling.argument, found.argument, sizeof(found.argument))
         context.conn = found.conn
-        if found.reason == REASON_TABLE_FULL:
+        if found.reason == REASON_TABLE_FULL or found.reason == REASON_INTERNAL:
             pass                                # dropped, whatever the rules say (nf_conntrack_alloc())
         elif packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
             ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule

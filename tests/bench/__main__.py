@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import CalledProcessError
+from subprocess import SubprocessError
 
 from bench.guards import CONTENDERS
 from bench.measures import MEASURES, Bench, warm_up
@@ -18,7 +18,8 @@ from bench.network import PREFIX, network, remove_leftovers
 from bench.programs import DAEMON_CORE, TRAFFIC_CORE, ProgramError, build
 from bench.results import Results, figures_table, targets_table, to_json
 
-MEMORY_FILES = "/dev/shm"       # a tmpfs everywhere, as /run is where pyfw keeps its state
+MEMORY_FILES = Path("/dev/shm")     # a tmpfs everywhere, as /run is where pyfw keeps its state
+BUSY_LOAD = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,15 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bench: needs two processor cores, one for the traffic and one for the daemon", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))       # unwinds: nothing is left behind
+    load = os.getloadavg()[0]
+    if load > BUSY_LOAD:
+        print(f"bench: other programs are running (load {load:.1f}): expect figures that vary", file=sys.stderr)
     results = Results()
     try:
         run(options, results)
-    except (ProgramError, CalledProcessError) as error:
+    except (ProgramError, SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     names = [contender.name for contender in CONTENDERS]
     print(f"\n{figures_table(results, names)}\n\n{targets_table(results)}\n")
-    options.json.write_text(to_json(results, about(options)))
+    options.json.write_text(to_json(results, about(options, load)))
     print(f"written to {options.json}")
     return 1 if results.missed() else 0
 
@@ -67,9 +73,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, results: Results) -> None:
     """Sets every contender up, takes the measurements in turns, takes everything down."""
-    remove_leftovers()
+    remove_leftovers(MEMORY_FILES)
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=MEMORY_FILES)))
+        own_prefix = f"{PREFIX}{os.getpid()}-"
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=own_prefix, dir=MEMORY_FILES)))
         build(directory)
         guards = {}
         for contender in CONTENDERS:
@@ -82,10 +89,10 @@ def run(options: argparse.Namespace, results: Results) -> None:
             MEASURES[name](bench)
 
 
-def about(options: argparse.Namespace) -> dict[str, object]:
+def about(options: argparse.Namespace, load: float) -> dict[str, object]:
     """What the figures depend on, besides the contenders."""
     return {
-        "machine": {"kernel": platform.release(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {"kernel": platform.release(), "processor": processor(), "cores": os.cpu_count(), "load": load},
         "rounds": options.rounds,
         "seconds": options.seconds,
         "contenders": {contender.name: contender.description for contender in CONTENDERS},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import network
 from bench.guards import Guard
-from bench.programs import TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
+from bench.programs import STOP_TIMEOUT_S, TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
 from bench.results import Results
 
 WARM_UP_S = 0.3                 # flows are made, caches filled, the queue reaches its usual length
@@ -96,7 +96,7 @@ def stream(bench: Bench) -> None:
         client = ["iperf3", "--client", network.SERVER_ADDRESS, "--time", max(1, round(bench.seconds)), "--json"]
         with running(TRAFFIC_CORE, server, guard.net.server, until="Server listening") as process:
             report = json.loads(output(TRAFFIC_CORE, client, guard.net.client))
-            process.communicate()       # it ends by itself once it has said its own part
+            process.communicate(timeout=STOP_TIMEOUT_S)     # it ends by itself once it has said its part
         bench.results.add("stream", name, report["end"]["sum_received"]["bits_per_second"] / 1e9)
 
 

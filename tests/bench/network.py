@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -103,9 +104,15 @@ def set_sysctls(namespace: str, values: dict[str, str]) -> None:
         ip("netns", "exec", namespace, "tee", path, stdin=value)
 
 
-def remove_leftovers() -> None:
-    """Removes the namespaces of runs that were killed: those named after a process that is gone."""
+def remove_leftovers(directory: Path) -> None:
+    """Removes what killed runs left: namespaces, and directories in `directory`, named after a process that is gone."""
     for namespace in json.loads(ip("-json", "netns", "list") or "[]"):
-        name = namespace["name"]
-        if name.startswith(PREFIX) and not Path("/proc", name.removeprefix(PREFIX).split("-")[0]).exists():
-            ip("netns", "delete", name)
+        if _is_leftover(namespace["name"]):
+            ip("netns", "delete", namespace["name"])
+    for path in directory.iterdir():
+        if _is_leftover(path.name):
+            shutil.rmtree(path)
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(PREFIX) and not Path("/proc", name.removeprefix(PREFIX).split("-")[0]).exists()
