@@ -3,7 +3,6 @@ from pyfw.packet cimport Packet
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.track cimport Settings, Step
 
-cdef bint tcp_segment_ok(const Packet *packet, uint8_t *reason) noexcept nogil
 cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, Step *step) noexcept nogil
 cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      const Settings *settings, Step *step) noexcept nogil

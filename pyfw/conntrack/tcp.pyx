@@ -3,50 +3,27 @@
 
 May know: its own track in the Conn, the packet, the settings.  Must not know: the table, rules, other protocols.
 
-Everything that changes a TCP track is in this file.  Facts: RFC 9293, 7323 (window scale), 2018 (SACK), 5961 (challenge ACK);
-G. van Rooij, "Real stateful TCP packet filtering in IP Filter" (2000); behaviour and names of Linux nf_conntrack_proto_tcp.
-
-Sequence numbers are uint32_t and are compared modulo 2^32 by before() and after() only.
+Everything that changes a TCP track is in this file; what a segment says is read in tcp_segment.pyx.
+Facts: RFC 9293, 7323 (window scale), 2018 (SACK), 5961 (challenge ACK); G. van Rooij, "Real stateful TCP packet
+filtering in IP Filter" (2000); behaviour and names of Linux nf_conntrack_proto_tcp.
 """
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyfw.conntrack import tcp_states
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.tcp_segment cimport *
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport *
 
-cdef enum PacketClass:          # rows of the transition table
-    CLASS_SYN = 0
-    CLASS_SYNACK = 1
-    CLASS_FIN = 2
-    CLASS_ACK = 3
-    CLASS_RST = 4
-    CLASS_NONE = 5
-    CLASSES = 6
+from pyfw.enums import TcpState
 
-cdef enum PeerFlag:             # TcpPeer.flags
-    PEER_SCALE = 0x01           # its SYN offered window scaling
-    PEER_SACK = 0x02            # its SYN permitted SACK
-    PEER_CLOSED = 0x04          # it sent the first FIN
-    PEER_LIBERAL = 0x08         # picked up in mid-stream: its window is a guess
-    PEER_UNACKED = 0x10         # it sent data that nobody acknowledged
-    PEER_MAXACK = 0x20          # maxack is set
-
-cdef enum LastFlag:             # TcpTrack.last_flags: what a SYN we ignored said, and what it may cause
-    LAST_SCALE = 0x01
-    LAST_SACK = 0x02
+cdef enum LastFlag:             # TcpTrack.last_flags, with the PEER_SCALE and PEER_SACK of a SYN we ignored
     LAST_CHALLENGE = 0x40       # it may draw a challenge ACK (RFC 5961, 4)
     LAST_SIMULTANEOUS = 0x80    # both sides sent a SYN
 
 cdef enum:
-    OPTION_END = 0
-    OPTION_NOP = 1
-    OPTION_SCALE = 3
-    OPTION_SACK_PERMITTED = 4
-    OPTION_SACK = 5
-    SCALE_MAX = 14              # RFC 7323, 2.3
     ACK_WINDOW = 66000          # MAXACKWINCONST: an ACK may be this much too old
     SHORTENED_AFTER_S = 120
 
@@ -61,15 +38,8 @@ cdef enum RstBelief:            # how far an RST is believed
     RST_INEXACT                 # it may: pass it and keep the state
     RST_FORGED
 
-cdef struct Segment:            # the numbers of one packet
-    uint8_t index               # PacketClass
-    uint32_t seq
-    uint32_t end                # seq + payload + SYN + FIN
-    uint32_t ack
-    uint32_t sack               # highest block acknowledged, or ack
-    uint32_t window             # as announced, not scaled
-
 cdef uint8_t[2][CLASSES][TCP_STATES] TRANSITION
+
 
 cdef void load_transitions():
     cdef int d, c, s
@@ -79,111 +49,8 @@ cdef void load_transitions():
             s = TcpState[before_state]
             TRANSITION[d][c][s] = TcpState[result]
 
-from pyfw.enums import TcpState
+
 load_transitions()
-
-
-cdef inline bint before(uint32_t a, uint32_t b) noexcept nogil:
-    return <int32_t> (a - b) < 0
-
-
-cdef inline bint after(uint32_t a, uint32_t b) noexcept nogil:
-    return <int32_t> (b - a) < 0
-
-
-cdef inline uint8_t class_of(uint8_t flags) noexcept nogil:
-    if flags & TH_RST:
-        return CLASS_RST
-    if flags & TH_SYN:
-        return CLASS_SYNACK if flags & TH_ACK else CLASS_SYN
-    if flags & TH_FIN:
-        return CLASS_FIN
-    if flags & TH_ACK:
-        return CLASS_ACK
-    return CLASS_NONE
-
-
-cdef bint flags_valid(uint8_t flags) noexcept nogil:
-    """Whether any stack sends this combination; PSH, ECE and CWR may go with each."""
-    flags &= TH_FIN | TH_SYN | TH_RST | TH_ACK | TH_URG
-    return (flags == TH_SYN or flags == (TH_SYN | TH_URG) or flags == (TH_SYN | TH_ACK)
-            or flags == TH_RST or flags == (TH_RST | TH_ACK)
-            or flags == (TH_FIN | TH_ACK) or flags == (TH_FIN | TH_ACK | TH_URG)
-            or flags == TH_ACK or flags == (TH_ACK | TH_URG))
-
-
-cdef bint tcp_segment_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
-    """Whether this can be a segment of any connection (tcp_error() after the length checks)."""
-    if packet.checksum != CHECKSUM_TRUSTED and not transport_checksum_ok(packet, packet.transport_length):
-        reason[0] = REASON_TCP_CHECKSUM
-        return False
-    if not flags_valid(packet.tcp_flags):
-        reason[0] = REASON_TCP_FLAGS
-        return False
-    return True
-
-
-cdef inline void read_segment(const Packet *packet, Segment *segment) noexcept nogil:
-    segment.index = class_of(packet.tcp_flags)
-    segment.seq = packet.tcp_seq
-    segment.ack = segment.sack = packet.tcp_ack
-    segment.window = packet.tcp_window
-    segment.end = (packet.tcp_seq + packet.payload_length
-                   + (1 if packet.tcp_flags & TH_SYN else 0) + (1 if packet.tcp_flags & TH_FIN else 0))
-
-
-# -- options -------------------------------------------------------------------------------------------------------
-
-cdef uint8_t *next_option(const uint8_t **cursor, const uint8_t *limit) noexcept nogil:
-    """The next option with a length, or NULL at the end or before one that is malformed or runs beyond the header."""
-    cdef const uint8_t *option = cursor[0]
-    while option < limit and option[0] == OPTION_NOP:
-        option += 1
-    if option + 2 > limit or option[0] == OPTION_END or option[1] < 2 or option + option[1] > limit:
-        return NULL
-    cursor[0] = option + option[1]
-    return <uint8_t *> option
-
-
-cdef inline const uint8_t *options_limit(const Packet *packet) noexcept nogil:
-    """The end of the options, or of what was captured of them."""
-    return packet.data + (packet.payload if packet.payload < packet.captured else packet.captured)
-
-
-cdef void read_syn_options(const Packet *packet, uint8_t *scale, uint8_t *flags) noexcept nogil:
-    """Take over what a SYN offers.  A SYN without options changes nothing, as in the kernel."""
-    cdef const uint8_t *cursor = packet.data + packet.transport + 20
-    cdef const uint8_t *limit = options_limit(packet)
-    cdef const uint8_t *option
-    if cursor == limit:
-        return
-    scale[0] = 0
-    flags[0] &= PEER_LIBERAL
-    option = next_option(&cursor, limit)
-    while option != NULL:
-        if option[0] == OPTION_SACK_PERMITTED and option[1] == 2:
-            flags[0] |= PEER_SACK
-        elif option[0] == OPTION_SCALE and option[1] == 3:
-            scale[0] = option[2] if option[2] < SCALE_MAX else SCALE_MAX
-            flags[0] |= PEER_SCALE
-        option = next_option(&cursor, limit)
-
-
-cdef void read_sack(const Packet *packet, uint32_t *sack) noexcept nogil:
-    """Raise sack to the right edge of the highest block that the first SACK option names."""
-    cdef const uint8_t *cursor = packet.data + packet.transport + 20
-    cdef const uint8_t *limit = options_limit(packet)
-    cdef const uint8_t *option = next_option(&cursor, limit)
-    cdef uint32_t edge
-    cdef int i
-    while option != NULL:
-        if option[0] == OPTION_SACK and option[1] >= 10 and (option[1] - 2) % 8 == 0:
-            for i in range(2, option[1], 8):
-                edge = be32(option + i + 4)
-                if after(edge, sack[0]):
-                    sack[0] = edge
-            return
-        option = next_option(&cursor, limit)
 
 
 # -- the first packet ----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pyfw.conntrack.icmp cimport *
 from pyfw.conntrack.sctp cimport *
 from pyfw.conntrack.table cimport *
 from pyfw.conntrack.tcp cimport *
+from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport *
