@@ -105,6 +105,7 @@ class Daemon:
         self.engine = engine_from_config(config, memory=state.memory, boot_id=state.boot_id,
                                          previous=state.previous)
         self._journal.follow(self.engine.program)
+        self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
         self._control = ControlServer(config.control.socket, config.control.group, self)
         self._control.bind()
         stack.callback(self._control.unbind)

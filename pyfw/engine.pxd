@@ -49,6 +49,7 @@ cdef class Engine:
     cdef pthread_mutex_t mutex
     cdef uint32_t waiting       # threads of the packet path that want the lock
     cdef readonly object program
+    cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody
 
     # lock(): for the packet path, which goes first; lock_politely(): for everybody else.  Both without the GIL (law 10).
     cdef void lock(self) noexcept nogil

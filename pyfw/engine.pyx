@@ -9,7 +9,6 @@ Law: what is not `nogil` in this file is for callers in Python and for helpers; 
 judge_packet().
 """
 import os
-import sys
 from typing import NamedTuple
 
 from libc.string cimport memcpy, memset
@@ -197,14 +196,16 @@ cdef class Engine:
     cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept:
         """Show an accepted packet's payload to its connection's helper; what that finds becomes expectations.
 
-        A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted.
+        A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted, and the
+        exception is shown to `on_helper_error`, if anybody set that; it must not raise.
         """
         cdef uint8_t reason
         try:
             reason = self.ask_helper(packet, now_ns, ruling)
         except Exception as error:
-            sys.stderr.write(f"pyfw: helper failed, packet dropped: {error!r}\n")
             reason = REASON_HELPER_ERROR
+            if self.on_helper_error is not None:
+                self.on_helper_error(error)
         if reason == 0:
             return
         self.tally.reason[reason] += 1

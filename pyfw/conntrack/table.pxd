@@ -40,7 +40,6 @@ cdef class Table:
     cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil
     cdef void remove(self, uint32_t slot) noexcept nogil
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
-    cdef void prefetch(self, const Key *key) noexcept nogil
 
     cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)

@@ -21,10 +21,8 @@ from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PRO
 cdef extern from *:
     """
     #define pyfw_store_last(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
-    #define pyfw_prefetch(place) __builtin_prefetch(place)
     """
     void pyfw_store_last(uint32_t *place, uint32_t value) noexcept nogil
-    void pyfw_prefetch(const void *place) noexcept nogil
 
 cdef enum:
     LAYOUT = 1
@@ -198,10 +196,6 @@ cdef class Table:
 
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil:
         return &self.buckets[hash_key(self.header.hash_key, key) & self.mask]
-
-    cdef void prefetch(self, const Key *key) noexcept nogil:
-        """Have the start of a chain brought into the cache before it is searched."""
-        pyfw_prefetch(self.bucket(key))
 
     cdef uint32_t find(self, const Key *key, uint64_t now_ns, uint8_t *direction) noexcept nogil:
         """The slot of the connection that `key` belongs to and the direction it goes, or 0 and ORIGINAL.

@@ -16,6 +16,7 @@ from pyfw.rules.program import Program
 STANDARD_ERROR = 2
 INTERVAL_S = 0.1
 BATCH = 256                     # records taken from a program at once
+MESSAGES_KEPT = 1000            # that wait for a slow reader; the oldest make room
 STOP_S = 1.0                    # how long a stop waits for the last lines to be written
 SUPPRESSED_NOTE_S = 5.0         # one note about suppressed lines in so many seconds, at most
 
@@ -24,7 +25,7 @@ class Journal:
     """Follows the program that serves, and writes what it logs."""
 
     def __init__(self) -> None:
-        self._messages: deque[str] = deque()
+        self._messages: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._programs: deque[Program] = deque()    # the last one serves; those before it are to be drained yet
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pyfw-journal", daemon=True)
