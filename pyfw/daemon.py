@@ -37,8 +37,8 @@ from pyfw.edge.state_file import StateFileError, open_state_file
 from pyfw.engine import Engine
 
 SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait for a Python thread to give way
-SWEEP_INTERVAL_S = 0.02
-BUSY_SWEEP_INTERVAL_S = 0.002   # while there is something to free
+SWEEP_INTERVAL_S = 0.1
+BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
 
