@@ -277,6 +277,7 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
     packet.on_wire = queued.length
     packet.mark = queued.mark
     packet.hook = queued.hook
+    packet.untouched = False
     packet.checksum = CHECKSUM_TRUSTED
     if queued.skb_info & SKB_CSUM_NOTVERIFIED and queued.hook != HOOK_OUTPUT:
         packet.checksum = CHECKSUM_VERIFY

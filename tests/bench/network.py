@@ -44,7 +44,11 @@ SYSCTLS = {
     "gateway": {"net.ipv4.ip_forward": "1"},
     "server": {},
 }
-SYSCTLS_EVERYWHERE = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
+SYSCTLS_EVERYWHERE = {
+    "net.ipv4.tcp_no_metrics_save": "1",        # no round learns from the one before it
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+}
 
 
 @dataclass(frozen=True)
