@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import network
 from bench.guards import Guard
-from bench.programs import STOP_TIMEOUT_S, TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
+from bench.programs import DAEMON_CORE, STOP_TIMEOUT_S, TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
 from bench.results import Results
 
 WARM_UP_S = 0.3                 # flows are made, caches filled, the queue reaches its usual length
@@ -68,17 +68,33 @@ def measure_flood(bench: Bench, flows: int, key: str, only: Sequence[str] = ()) 
     for name, guard in bench.turns(only):
         with running(TRAFFIC_CORE, flood_command(bench, guard, flows)):
             time.sleep(WARM_UP_S)
-            began_s, arrived, used_ns = time.monotonic(), guard.net.arrived(), cpu_ns(guard.pid) if guard.pid else 0
-            time.sleep(bench.seconds)
-            took_s = time.monotonic() - began_s
-            packets = guard.net.arrived() - arrived
-            spent_ns = cpu_ns(guard.pid) - used_ns if guard.pid else 0
+            bench.results.add(f"packets_{key}", name, packets_per_second(bench, name, guard))
+            if guard.pid:
+                bench.results.add(f"cpu_{key}", name, cpu_ns_per_packet(bench, guard))
         time.sleep(SETTLE_S)
-        if packets == 0:
-            raise ProgramError(f"no packet of the flood got through {name}")
-        bench.results.add(f"packets_{key}", name, packets / took_s)
-        if guard.pid:
-            bench.results.add(f"cpu_{key}", name, spent_ns / packets)
+
+
+def packets_per_second(bench: Bench, name: str, guard: Guard) -> float:
+    """What arrives of the flood under way."""
+    began_s, before = time.monotonic(), guard.net.arrived()
+    time.sleep(bench.seconds)
+    took_s, packets = time.monotonic() - began_s, guard.net.arrived() - before
+    if packets == 0:
+        raise ProgramError(f"no packet of the flood got through {name}")
+    return packets / took_s
+
+
+def cpu_ns_per_packet(bench: Bench, guard: Guard) -> float:
+    """The daemon's CPU time for a packet of the flood under way, while it has more than it can do.
+
+    A daemon that is as fast as the sender finds few packets at a time, and spends what it has to spare on asking for
+    them: all would seem to cost the same.  So a spinning process takes half of its core, and the queue never runs empty.
+    """
+    with running(DAEMON_CORE, ["sh", "-c", "while :; do :; done"]):
+        time.sleep(WARM_UP_S)
+        used_ns, before = cpu_ns(guard.pid), guard.net.arrived()
+        time.sleep(bench.seconds)
+        return (cpu_ns(guard.pid) - used_ns) / (guard.net.arrived() - before)
 
 
 def packets_64(bench: Bench) -> None:

@@ -7,9 +7,9 @@
  * RATE   packets per second; 0: as fast as it can
  * COUNT  stop after so many packets; 0: never
  *
- * Flow f comes from address SOURCE + f / 50000, port 10000 + f % 50000.  The first pass takes the flows in
- * order; later ones take steps of a large prime, so that what a tracker made side by side it does not
- * meet side by side.
+ * Flow f comes from address SOURCE + f / 50000, port 10000 + f % 50000.  A run with a COUNT, which fills a
+ * tracker's table, takes the flows in order; an endless one goes in steps of a large prime, so that what was
+ * made side by side is not met side by side.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@ enum {
 	PORTS_PER_SOURCE = 50000,
 	FIRST_PORT = 10000,
 	DISCARD_PORT = 9,
-	LATER_STEP = 7919,
+	ENDLESS_STEP = 7919,
 };
 
 struct frame {
@@ -46,7 +46,6 @@ struct flows {
 	uint32_t count;
 	uint32_t next;
 	uint32_t step;
-	uint32_t left_in_pass;
 };
 
 static uint16_t fold(uint32_t sum)
@@ -94,15 +93,7 @@ static uint32_t next_flow(struct flows *flows)
 {
 	uint32_t flow = flows->next;
 
-	if (--flows->left_in_pass == 0) {
-		flows->left_in_pass = flows->count;
-		flows->step = LATER_STEP % flows->count;
-		flows->next = 0;
-		return flow;
-	}
-	flows->next += flows->step;
-	if (flows->next >= flows->count)
-		flows->next -= flows->count;
+	flows->next = (flow + flows->step) % flows->count;
 	return flow;
 }
 
@@ -178,9 +169,11 @@ int main(int argc, char **argv)
 		fputs("usage: udp_flood NAMESPACE INTERFACE GATEWAY_MAC SOURCE DESTINATION FLOWS RATE COUNT\n", stderr);
 		return 2;
 	}
-	struct flows flows = { .first_source = ntohl(source.s_addr), .count = (uint32_t)atoi(argv[6]), .step = 1 };
-	flows.left_in_pass = flows.count;
-	if (flows.count == 0 || flows.count % LATER_STEP == 0) {
+	uint64_t count = strtoull(argv[8], NULL, 10);
+	struct flows flows = {
+		.first_source = ntohl(source.s_addr), .count = (uint32_t)atoi(argv[6]), .step = count ? 1 : ENDLESS_STEP,
+	};
+	if (flows.count == 0 || flows.count % ENDLESS_STEP == 0) {
 		fputs("udp_flood: FLOWS must be positive and no multiple of 7919\n", stderr);
 		return 2;
 	}
@@ -191,6 +184,5 @@ int main(int argc, char **argv)
 		.sll_ifindex = (int)if_nametoindex(argv[2]),
 	};
 	memcpy(gateway.sll_addr, mac, ETH_ALEN);
-	flood(open_interface(argv[2]), &gateway, &flows, ntohl(destination.s_addr), strtoull(argv[7], NULL, 10),
-	      strtoull(argv[8], NULL, 10));
+	flood(open_interface(argv[2]), &gateway, &flows, ntohl(destination.s_addr), strtoull(argv[7], NULL, 10), count);
 }

@@ -85,6 +85,11 @@ def _split_expectation(line: str) -> tuple[str, int, str]:
     return parts["rest"], int(parts["seconds"]), ""
 
 
+def table_differences(kernel: Sequence[str], engine: Sequence[str]) -> list[Difference]:
+    """Two tables in nf_conntrack's format, the kernel's and pyfw's."""
+    return list(_of_lines("table", kernel, engine, _split_connection))
+
+
 def _of_lines(what: str, kernel: Sequence[str], engine: Sequence[str], split) -> Iterable[Difference]:
     """Lines that only one has, unless they are about to go; lines that differ."""
     ours = {parts[0]: (line, parts) for line in engine for parts in (split(line),)}

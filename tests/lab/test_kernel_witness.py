@@ -1,0 +1,154 @@
+"""The kernel as witness of live sessions: on one gateway, both track the very same packets at the same time.
+
+    client ──── gateway: pyfw in mangle FORWARD, the kernel's conntrack and counters in filter FORWARD ──── server
+
+Compared after each session: the connections, line by line, and how many packets each found in which state.  What the
+gateway's inner interface saw is then put to both once more, packet by packet.
+"""
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import services
+from differential.compare import table_differences
+from differential.examine import examine
+from differential.generate_mix import Scenario
+from differential.packets import checksums_filled
+from differential.witness import Sent, Settings
+from firewall import Firewall
+
+from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
+
+pytestmark = pytest.mark.usefixtures("servers")
+
+STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
+S4, S6, FILE = SERVER.ipv4, SERVER.ipv6, services.FILE_NAME
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4             # linux/if_packet.h
+
+ABORT = """
+import socket, struct
+s = socket.create_connection(("{host}", 80))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+s.send(b"GET / HTTP/1.0\\r\\n")
+s.close()
+"""
+HALF_OPEN = """
+import socket
+s = socket.socket()
+s.settimeout(0.3)
+try: s.connect(("{host}", 9))
+except OSError: pass
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    command: str
+    related: bool = False       # whether some packet of it is RELATED
+
+
+def python(program: str) -> str:
+    return f"python3 -c {shlex.quote(program.format(host=S4))}"
+
+
+SESSIONS = {
+    "HTTP": Session(f"curl -sS -m 5 http://{S4}/{FILE}"),
+    "HTTP, IPv6": Session(f"curl -sS -m 5 http://[{S6}]/{FILE}"),
+    "ping": Session(f"ping -c 2 -i 0.2 -W 2 {S4}"),
+    "ping, IPv6": Session(f"ping -c 2 -i 0.2 -W 2 {S6}"),
+    "UDP": Session(f"dig +tries=1 +time=2 @{S4} {services.DNS_NAME}"),
+    "UDP to a closed port": Session(f"dig +tries=1 +time=1 -p 5353 @{S4} {services.DNS_NAME}", related=True),
+    "FTP PORT": Session(f"curl -sS -m 5 -P - --disable-eprt ftp://{S4}/{FILE}", related=True),
+    "FTP EPRT": Session(f"curl -sS -m 5 -P - ftp://[{S6}]/{FILE}", related=True),
+    "FTP PASV": Session(f"curl -sS -m 5 --disable-epsv ftp://{S4}/{FILE}", related=True),
+    "FTP EPSV": Session(f"curl -sS -m 5 ftp://[{S6}]/{FILE}", related=True),
+    "refused": Session(f"curl -sS -m 5 http://{S4}:81/"),
+    "aborted": Session(python(ABORT)),
+    "half-open": Session(python(HALF_OPEN)),
+}
+
+
+@pytest.fixture
+def kernel(lab: Lab) -> "Kernel":
+    return Kernel(lab)
+
+
+class Kernel:
+    """The gateway's own connection tracking, switched on and counting."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._run("sh", "-c", "echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct")
+        for tool in ("iptables", "ip6tables"):
+            self._run(tool, "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "21", "-j", "CT", "--helper", "ftp")
+            for state in STATES:
+                self._run(tool, "-A", "FORWARD", "-m", "conntrack", "--ctstate", state)
+        # The port 9 of the server answers nothing: the SYN stays alone.
+        lab.run("server", ["iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "DROP"], check=True)
+
+    def _run(self, *argv: str) -> str:
+        return self._lab.run("gateway", argv, check=True).stdout
+
+    def connections(self) -> list[str]:
+        return self._run("cat", "/proc/net/nf_conntrack").splitlines()
+
+    def packets(self) -> dict[str, int]:
+        listing = self._run("iptables", "-v", "-S", "FORWARD") + self._run("ip6tables", "-v", "-S", "FORWARD")
+        counted = re.findall(r"--ctstate (\w+) -c (\d+)", listing)
+        return {state: sum(int(packets) for name, packets in counted if name == state) for state in STATES}
+
+
+def pyfw_packets(firewall: Firewall) -> dict[str, int]:
+    return {state: firewall.rule_packets().get(f"-A FORWARD -m state --state {state} -j ACCEPT", 0) for state in STATES}
+
+
+def guarded(guard: Callable[..., Firewall], helpers: dict) -> Firewall:
+    return guard(FORWARD=[f"-m state --state {state} -j ACCEPT" for state in STATES], helpers=helpers)
+
+
+@pytest.fixture
+def wire(lab: Lab) -> Iterator[Callable[[], list[Sent]]]:
+    """What crosses the gateway's inner interface, as packets to inject from the one side and the other."""
+    with lab.inside("gateway"):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    tap.bind((GATEWAY_INSIDE.interface, ETH_P_ALL))
+    tap.setblocking(False)
+
+    def seen() -> list[Sent]:
+        packets = []
+        while True:
+            try:
+                data, (_, _, kind, *_) = tap.recvfrom(65536)
+            except BlockingIOError:
+                return packets
+            packets.append(Sent(int(kind == PACKET_OUTGOING), checksums_filled(data)))
+
+    yield seen
+    tap.close()
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_the_same_connections_and_states(name, lab: Lab, guard, kernel: Kernel, wire) -> None:
+    firewall = guarded(guard, {"ftp": {"strict": False}})
+    lab.run("client", shlex.split(SESSIONS[name].command))
+    firewall.settle()
+    ours, theirs = pyfw_packets(firewall), kernel.packets()
+    assert ours == theirs
+    assert ours["NEW"] and not ours["UNTRACKED"] and bool(ours["RELATED"]) == SESSIONS[name].related
+    assert table_differences(kernel.connections(), firewall.connections("-o", "nf")) == []
+    packets = wire()
+    assert len(packets) == sum(ours.values())
+    examine(Scenario(Settings(ftp=True), packets)).must_agree()
+
+
+def test_a_firewall_without_the_helper_is_found_out(lab: Lab, guard, kernel: Kernel) -> None:
+    firewall = guarded(guard, {})
+    lab.run("client", shlex.split(SESSIONS["FTP PORT"].command))
+    firewall.settle()
+    assert pyfw_packets(firewall) != kernel.packets()
