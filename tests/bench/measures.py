@@ -87,8 +87,9 @@ def packets_per_second(bench: Bench, name: str, guard: Guard) -> float:
 def cpu_ns_per_packet(bench: Bench, guard: Guard) -> float:
     """The daemon's CPU time for a packet of the flood under way, while it has more than it can do.
 
-    A daemon that is as fast as the sender finds few packets at a time, and spends what it has to spare on asking for
-    them: all would seem to cost the same.  So a spinning process takes half of its core, and the queue never runs empty.
+    A daemon that is as fast as the sender finds few packets at a time and spends what it has to spare on asking for
+    them: all daemons would seem to cost the same.  So a spinning process takes half of its core, and the queue never
+    runs empty.
     """
     with running(DAEMON_CORE, ["sh", "-c", "while :; do :; done"]):
         time.sleep(WARM_UP_S)
