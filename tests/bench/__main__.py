@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                "2 bad usage.")
     parser.add_argument("--rounds", type=int, default=5,
                         help="times that each measurement is taken (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=2, help="length of one measurement (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of one measurement (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME",
                         help=f"measure only these: {', '.join(MEASURES)}")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE",
