@@ -37,7 +37,6 @@ from pyfw.edge.state_file import StateFileError, open_state_file
 from pyfw.engine import Engine
 
 SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait for a Python thread to give way
-DATA_THREAD_NICE = -10          # of this thread alone: packets do not wait for a listing's turn on the processor
 SWEEP_INTERVAL_S = 0.1
 BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
@@ -148,8 +147,6 @@ class Daemon:
             raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
 
     def _judge_packets(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-        with suppress(PermissionError):     # a bounding set without CAP_SYS_NICE
-            os.setpriority(os.PRIO_PROCESS, 0, DATA_THREAD_NICE)
         try:
             self._queue.run()
         except BaseException as error:
