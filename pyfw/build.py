@@ -4,25 +4,25 @@ Opens nothing and reads nothing: the config has it all.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pyfw.config import Config, ConfigError
 from pyfw.engine import Engine
 from pyfw.helpers import bind
 from pyfw.rules.model import RulesError
+from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 
 
-def compile_rules(config: Config, helpers: Sequence[str]) -> Program | None:
+def compile_rules(config: Config, surroundings: Surroundings | None = None) -> Program | None:
     """The config's rules as the packet path runs them; None: it has none.
 
-    `helpers` are the names of the engine's helpers, in their order.  Raises ConfigError.
+    `surroundings` are those of the engine that will run them; without, the config is only checked.  Raises ConfigError.
     """
     if config.rules is None:
         return None
     try:
-        return Program(config.rules, helpers=helpers)
+        return Program(config.rules, surroundings or Surroundings(config.helpers))
     except RulesError as error:
         raise ConfigError.from_rules(error, "rules") from error
 
@@ -30,12 +30,11 @@ def compile_rules(config: Config, helpers: Sequence[str]) -> Program | None:
 def engine_from_config(config: Config, **memory: Any) -> Engine:
     """An engine with its helpers and rules; `memory` is what Engine takes to keep its table in a file."""
     conntrack = config.conntrack
-    program = compile_rules(config, list(config.helpers))
     helpers = [bind(name, helper.ports, **helper.options) for name, helper in config.helpers.items()]
     engine = Engine(max_entries=conntrack.max_entries, accounting=conntrack.accounting, checksum=conntrack.checksum,
                     tcp_loose=conntrack.tcp.loose, tcp_liberal=conntrack.tcp.liberal,
                     tcp_max_retrans=conntrack.tcp.max_retrans,
                     tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
                     timeouts=conntrack.timeouts, expect_max=conntrack.expect_max, helpers=helpers, **memory)
-    engine.load(program)
+    engine.load(compile_rules(config, engine.surroundings))
     return engine

@@ -75,7 +75,7 @@ class Daemon:
         Raises DaemonError if the queue loop fails.
         """
         self._config = load_config(self._config_path, self._overrides)
-        compile_rules(self._config, list(self._config.helpers))
+        compile_rules(self._config)
         if os.geteuid() != 0:
             raise DaemonError("must be root to take packets from the kernel: run it with sudo")
         if self._netns is not None:
@@ -209,7 +209,7 @@ class Daemon:
     def reload(self) -> Reload:
         """Read the config again and let its rules serve.  Raises ConfigError; then nothing has changed."""
         config = load_config(self._config_path, self._overrides)
-        program = compile_rules(config, list(self._config.helpers))
+        program = compile_rules(config, self.engine.surroundings)
         needs_restart = changed_keys(self._config, config)
         self.engine.load(program)
         self._journal.follow(program)

@@ -1,18 +1,11 @@
 """judge(packet, now): the one straight line that every packet takes.  Knows no socket, no clock."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.enums cimport REASONS
+from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
-from pyfw.rules.program cimport Context, Outcome, Program
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
 
 cdef struct Ruling:             # what becomes of one packet
     uint8_t verdict             # VerdictNumber
@@ -46,12 +39,13 @@ cdef class Engine:
     cdef Rulesets serving
     cdef Counters tally
     cdef list helpers
-    cdef pthread_mutex_t mutex
-    cdef uint32_t waiting       # threads of the packet path that want the lock
+    cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
+    cdef readonly Surroundings surroundings     # what its programs refer to by name
+    cdef public int64_t wall_offset_ns          # UTC (ns since 1970) less the clock that judge is handed
     cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody
 
-    # lock(): for the packet path, which goes first; lock_politely(): for everybody else.  Both without the GIL (law 10).
+    # As Lock's.
     cdef void lock(self) noexcept nogil
     cdef void lock_politely(self) noexcept nogil
     cdef void unlock(self) noexcept nogil

@@ -24,16 +24,6 @@ from pyfw.enums import CtState, Direction, Hook, Reason, Reject, Verdict
 from pyfw.helpers import Segment
 from pyfw.reasons import reason_text
 
-cdef extern from *:
-    """
-    #include <sched.h>
-    #define pyfw_add(place, value) __atomic_add_fetch((place), (value), __ATOMIC_SEQ_CST)
-    #define pyfw_load(place) __atomic_load_n((place), __ATOMIC_SEQ_CST)
-    """
-    void pyfw_add(uint32_t *place, int value) noexcept nogil
-    uint32_t pyfw_load(const uint32_t *place) noexcept nogil
-    int sched_yield() noexcept nogil
-
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
     SWEEP_SLICES = 8
@@ -65,15 +55,10 @@ cdef class Engine:
     Raises ValueError for settings that cannot be.
     """
 
-    def __cinit__(self):
-        pthread_mutex_init(&self.mutex, NULL)
-
-    def __dealloc__(self):
-        pthread_mutex_destroy(&self.mutex)
-
     def __init__(self, *, max_entries=262144, memory=None, boot_id=bytes(16), previous=None, accounting=True,
                  checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
                  timeouts=None, expect_max=4096, helpers=()):
+        self.guard = Lock()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
         self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
@@ -82,6 +67,7 @@ cdef class Engine:
                                timeouts=timeouts or {})
         self.tracker.number_helpers(helpers)
         self.helpers = [binding.helper for binding in helpers]
+        self.surroundings = Surroundings([helper.name for helper in self.helpers], table=self.tracker.table)
 
     @staticmethod
     def memory_size(max_entries: int, expect_max: int) -> int:
@@ -96,18 +82,13 @@ cdef class Engine:
     # -- the lock ----------------------------------------------------------------------------------------------
 
     cdef void lock(self) noexcept nogil:
-        pyfw_add(&self.waiting, 1)
-        pthread_mutex_lock(&self.mutex)
-        pyfw_add(&self.waiting, -1)
+        self.guard.lock()
 
     cdef void lock_politely(self) noexcept nogil:
-        """Let the packet path go first: a mutex is not fair, and a listing takes it thousands of times."""
-        while pyfw_load(&self.waiting):
-            sched_yield()
-        pthread_mutex_lock(&self.mutex)
+        self.guard.lock_politely()
 
     cdef void unlock(self) noexcept nogil:
-        pthread_mutex_unlock(&self.mutex)
+        self.guard.unlock()
 
     # -- one packet --------------------------------------------------------------------------------------------
 
@@ -128,11 +109,12 @@ cdef class Engine:
             self.count(packet, ruling)
             return
         memset(&outcome, 0, sizeof(Outcome))
+        memset(&context, 0, sizeof(Context))
         context.packet = packet
-        context.conn = NULL
         context.state = STATE_INVALID           # what rules see before tracking, as in the kernel
         context.direction = DIR_NONE
         context.now_ns = now_ns
+        context.wall_ns = now_ns + self.wall_offset_ns
         if self.serving and not self.consult(TABLE_RAW, &context, &outcome, ruling):
             self.count(packet, ruling)
             return
@@ -172,7 +154,7 @@ cdef class Engine:
             self.first.run(table, context, outcome)
         else:
             self.second.run(table, context, outcome)
-        ruling.mark = context.packet.mark = outcome.mark
+        ruling.mark = context.packet.mark
         if table == TABLE_FILTER or outcome.verdict == VERDICT_DROP:
             ruling.rule = outcome.rule
         if outcome.verdict == VERDICT_ACCEPT:
@@ -321,8 +303,12 @@ cdef class Engine:
                          REASON_MEMBERS[ruling.reason], rule, ruling.mark, REJECTS[ruling.reject], text)
 
     def load(self, program) -> None:
-        """Let a ruleset serve from the next packet on; None: track and accept everything."""
+        """Let a ruleset serve from the next packet on; None: track and accept everything.
+
+        A program that was made from the serving one (`previous`) counts on from where that has come to.
+        """
         cdef Rulesets next
+        cdef Program new = program, old = self.program
         if program is None:
             next = SERVES_NONE
         elif self.serving == SERVES_FIRST:
@@ -333,8 +319,12 @@ cdef class Engine:
             self.first = program
         with nogil:
             self.lock_politely()
+            if new is not None and old is not None and new.previous is old:
+                new.carry_counters(old)
             self.serving = next
             self.unlock()
+        if new is not None:
+            new.previous = None
         self.program = program
         if next != SERVES_FIRST:
             self.first = None

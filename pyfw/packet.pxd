@@ -51,6 +51,10 @@ cdef struct Packet:
     uint8_t hook                # HookNumber
     uint8_t checksum            # ChecksumTrust
     uint8_t untouched           # fresh from a wire: no IP stack has verified its header or counted down its TTL
+    const uint8_t *hardware     # the sender's 6-byte Ethernet address; NULL: not known
+    uint32_t uid                # of the socket that sent it, if has_owner
+    uint32_t gid
+    uint8_t has_owner
     const char *indev           # interface names: IFNAMSIZ bytes, padded with zeros; never NULL
     const char *outdev
     # -- filled in by parse() -----------------------------------------------------------------

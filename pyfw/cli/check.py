@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pyfw.build import compile_rules
     try:
         config = load_config(arguments.config, arguments.overrides)
-        compile_rules(config, list(config.helpers))
+        compile_rules(config)
     except ConfigError as error:
         return fail(str(error), 2)
     print(f"{arguments.config}: {_summary(config)}")

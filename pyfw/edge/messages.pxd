@@ -23,6 +23,10 @@ cdef struct QueuedPacket:
     uint32_t mark
     uint32_t indev              # interface indices; 0: none
     uint32_t outdev
+    const uint8_t *hardware     # the sender's Ethernet address, 6 bytes; NULL: not told
+    uint32_t uid                # of the sending socket, if has_owner
+    uint32_t gid
+    uint8_t has_owner
     const uint8_t *payload      # from the IP header on; points into the message
     uint32_t captured           # bytes at payload
     uint32_t length             # bytes of the packet before the kernel cut the copy

@@ -13,6 +13,7 @@ cdef struct HeldPacket:         # judged, with something left to do once the bat
     Packet packet
     Ruling ruling
     uint32_t id
+    uint32_t mark               # as it came
     uint32_t indev
 
 cdef struct Held:

@@ -278,6 +278,10 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
     packet.mark = queued.mark
     packet.hook = queued.hook
     packet.untouched = False
+    packet.hardware = queued.hardware
+    packet.uid = queued.uid
+    packet.gid = queued.gid
+    packet.has_owner = queued.has_owner
     packet.checksum = CHECKSUM_TRUSTED
     if queued.skb_info & SKB_CSUM_NOTVERIFIED and queued.hook != HOOK_OUTPUT:
         packet.checksum = CHECKSUM_VERIFY
@@ -289,15 +293,15 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
         return
     if ruling.reject and ruling.verdict == VERDICT_DROP:
         hold(&rings.to_reject, &packet, &ruling, queued)
-    give_verdict(loop, rings, &packet, &ruling, queued.id)
+    give_verdict(loop, rings, &ruling, queued.id, queued.mark)
 
 
-cdef inline void give_verdict(QueueLoop loop, Rings *rings, const Packet *packet, const Ruling *ruling,
-                              uint32_t packet_id) noexcept nogil:
+cdef inline void give_verdict(QueueLoop loop, Rings *rings, const Ruling *ruling, uint32_t packet_id,
+                              uint32_t mark) noexcept nogil:
     """The mark goes along only when it changed: setting it makes the kernel route a local packet anew."""
     cdef bint accepted = ruling.verdict == VERDICT_ACCEPT
     add_verdict(loop, rings, packet_id, VERDICT_ACCEPT if accepted else VERDICT_DROP,
-                &ruling.mark if accepted and ruling.mark != packet.mark else NULL)
+                &ruling.mark if accepted and ruling.mark != mark else NULL)
 
 
 cdef inline void add_verdict(QueueLoop loop, Rings *rings, uint32_t packet_id, uint32_t verdict,
@@ -311,6 +315,7 @@ cdef void hold(Held *held, const Packet *packet, const Ruling *ruling, const Que
     place.packet = packet[0]
     place.ruling = ruling[0]
     place.id = queued.id
+    place.mark = queued.mark
     place.indev = queued.indev
     held.count += 1
 
@@ -327,7 +332,7 @@ cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcep
         held = &rings.to_inspect.packets[i]
         loop.engine.inspect_packet(&held.packet, now_ns, &held.ruling)
         loop.counted.helper_inspections += 1
-        give_verdict(loop, rings, &held.packet, &held.ruling, held.id)
+        give_verdict(loop, rings, &held.ruling, held.id, held.mark)
 
 
 cdef void send_verdicts(QueueLoop loop, Rings *rings) noexcept nogil:

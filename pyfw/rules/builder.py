@@ -6,11 +6,11 @@ Knows the order of things in a rule and the laws of chains and tables; the optio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
-from pyfw.rules.matches import (IP, MATCHES, TARGETS, MatchKind, Option, TargetKind, implied_families, match_for_protocol,
-                                match_kind, option_named)
+from pyfw.rules.kinds import MatchKind, Option, TargetKind, option_named
+from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target
 from pyfw.rules.values import Network, suggestion
 
@@ -169,12 +169,12 @@ class RuleBuilder:
             settings = given.settings(own)
             if settings or given.kind is not IP:
                 matches.append(Match(given.kind.name, settings))
-        rule = Rule(tuple(matches), self._plain_target())
+        rule = Rule(tuple(matches), self._plain_target(), location=self.location)
         family = self._one_family(implied_families(rule) | address_families(chosen))
         if rule.target is None:
-            return Rule(rule.matches, None, family)
+            return replace(rule, family=family)
         self._checked(lambda: self._target.kind.check(rule.target, rule))
-        return Rule(rule.matches, self._target.kind.settle(rule.target, family), family)
+        return replace(rule, target=self._target.kind.settle(rule.target, family), family=family)
 
     def _plain_target(self) -> Target | None:
         if self._target is None:

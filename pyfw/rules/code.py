@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pyfw.enums import CtState, Reject
+from pyfw.rules.parts import PacketAction, PacketTest
 from pyfw.rules.values import Network, PortRange, TcpFlags
 
 ALL_STATES = sum(1 << state for state in CtState)
@@ -25,6 +26,8 @@ class Action(Enum):
     LOG = auto()
     NOTRACK = auto()
     HELPER = auto()
+    TRACE = auto()
+    OBJECT = auto()         # what `performs` does
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class StateTest:
     states: int
 
 
-Test = TransportTest | IcmpTest | StateTest
+Test = TransportTest | IcmpTest | StateTest | PacketTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ class RuleCode:
     chain: str = ""                 # JUMP, GOTO
     helper: str = ""                # HELPER
     log: LogSettings | None = None  # LOG
+    performs: PacketAction | None = None    # OBJECT
+
+    def perform(self, action: PacketAction) -> None:
+        """Have `action` done; the packet goes on with the next rule."""
+        self.action, self.performs = Action.OBJECT, action
 
     def require_state(self, states: int) -> None:
         """A state test costs nothing among the header's tests, and may stand there unless another test comes before it:

@@ -5,7 +5,7 @@ rule and counts its packets.  Knows no packet.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyfw.rules.code import Action, RuleCode
@@ -54,7 +54,7 @@ class Numbering:
         return f"{table}:{chain.name}:{kind}:{index + 1}"
 
 
-def link(ruleset: Ruleset, numbering: Numbering, family: int) -> Linked:
+def link(ruleset: Ruleset, numbering: Numbering, family: int, code_of: Callable[[Rule, int], RuleCode]) -> Linked:
     """What a packet of `family` walks through: rules bound to the other one are left out."""
     spans: dict[tuple[str, str], ChainSpan] = {}
     position = 0
@@ -66,10 +66,10 @@ def link(ruleset: Ruleset, numbering: Numbering, family: int) -> Linked:
     for table, chain in ruleset.chains():
         number = numbering.first[table.name, chain.name]
         for index, rule in rules_of(chain, family):
-            code = compile_rule(rule, family)
+            code = code_of(rule, family)
             target = spans[table.name, code.chain].first if code.chain else 0
             linked.append(LinkedRule(code, number + index, target))
-        linked.append(LinkedRule(chain_end(chain), number + len(chain.rules)))
+        linked.append(LinkedRule(chain_end(chain, family), number + len(chain.rules)))
     return Linked(tuple(linked), spans)
 
 
@@ -77,10 +77,10 @@ def rules_of(chain: Chain, family: int) -> Iterator[tuple[int, Rule]]:
     return ((index, rule) for index, rule in enumerate(chain.rules) if rule.family in (None, family))
 
 
-def chain_end(chain: Chain) -> RuleCode:
+def chain_end(chain: Chain, family: int) -> RuleCode:
     """The rule that matches everything which reached the end of the chain."""
     actions = {"ACCEPT": Action.ACCEPT, "DROP": Action.DROP, None: Action.RETURN}
-    return RuleCode(action=actions[chain.policy])
+    return RuleCode(action=actions[chain.policy_of(family)])
 
 
 def compile_rule(rule: Rule, family: int) -> RuleCode:

@@ -78,6 +78,7 @@ class Rule:
     matches: tuple[Match, ...] = ()
     target: Target | None = None
     family: int | None = None
+    location: Location | None = field(default=None, compare=False, repr=False)
 
     def match(self, name: str) -> Match | None:
         return next((match for match in self.matches if match.name == name), None)
@@ -85,11 +86,24 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Rules in order.  A built-in chain ends in its policy, ACCEPT or DROP; one's own chain has none and returns."""
+    """Rules in order.  A built-in chain ends in its policy, ACCEPT or DROP; one's own chain has none and returns.
+
+    `policy6` is IPv6's policy where it is another than IPv4's, else None.
+    """
 
     name: str
     policy: str | None = None
     rules: tuple[Rule, ...] = ()
+    policy6: str | None = None
+
+    def policy_of(self, family: int) -> str | None:
+        return self.policy6 or self.policy if family == 6 else self.policy
+
+    def with_policy(self, policy: str, family: int | None) -> Chain:
+        """The chain with another policy for IPv4 (4), IPv6 (6) or both."""
+        policy4 = policy if family != 6 else self.policy
+        policy6 = policy if family != 4 else self.policy_of(6)
+        return replace(self, policy=policy4, policy6=policy6 if policy6 != policy4 else None)
 
 
 @dataclass(frozen=True, slots=True)

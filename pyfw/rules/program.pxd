@@ -1,8 +1,8 @@
 """A ruleset as the packet path runs it: flat arrays, no Python."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.packet cimport Packet
-from pyfw.conntrack.conn cimport Conn
 from pyfw.rules.logring cimport LogRing
+from pyfw.rules.parts cimport *
 
 cdef enum TableNumber:
     TABLE_RAW = 0
@@ -10,22 +10,6 @@ cdef enum TableNumber:
 
 cdef enum:
     NO_RULE = 0xFFFFFFFF
-
-cdef struct Context:            # what a rule may look at, besides the packet
-    Packet *packet
-    const Conn *conn            # NULL: none
-    uint8_t state               # CtStateNumber
-    uint8_t direction           # DirectionNumber
-    uint64_t now_ns
-
-cdef struct Outcome:            # what a walk through a base chain came to
-    uint8_t verdict             # VerdictNumber
-    uint8_t reject              # RejectNumber; not 0 only where verdict is DROP
-    uint8_t notrack             # raw table: NOTRACK or CT --notrack was met
-    uint8_t helper              # CT --helper: 1 + position among the engine's helpers; 0: none said
-    uint8_t by_policy           # no rule decided: the base chain's policy did
-    uint32_t rule               # the rule that decided, as Program.rule_name() takes it; NO_RULE: chain without rules
-    uint32_t mark               # the packet's mark after the walk
 
 cdef enum:
     TABLES = 2
@@ -46,6 +30,7 @@ cdef enum TestKind:
     KIND_TRANSPORT = 1
     KIND_ICMP = 2
     KIND_STATES = 3
+    KIND_OBJECT = 4             # a PacketTest
 
 cdef enum TransportBit:         # bits of TransportArgs.inverted
     INVERT_SPORT = 1
@@ -62,6 +47,8 @@ cdef enum ActionNumber:
     ACTION_LOG = 6
     ACTION_NOTRACK = 7
     ACTION_HELPER = 8
+    ACTION_OBJECT = 9           # a PacketAction
+    ACTION_TRACE = 10
 
 cdef struct TransportArgs:
     uint16_t sport_low
@@ -84,6 +71,7 @@ cdef union TestArgs:
     TransportArgs transport
     IcmpArgs icmp
     uint8_t states
+    uint16_t object[2]          # position among the program's tests of class PacketTest: low half, high half
 
 cdef struct FlatTest:           # one match beyond the IP header
     uint8_t kind                # TestKind
@@ -104,7 +92,7 @@ cdef struct FlatRule:           # 64 bytes: one cache line
     uint16_t outdev
     uint32_t addresses          # IPv6: position among the address pairs
     FlatTest first              # the first test; KIND_NONE: there is none
-    uint16_t helper             # ACTION_HELPER: 1 + position
+    uint16_t helper             # ACTION_HELPER: 1 + position; ACTION_OBJECT: position among the program's actions
     uint32_t more               # position of the second test
     uint32_t more_end           # position behind the last
     uint32_t target             # ACTION_JUMP, ACTION_GOTO: position of the chain's first rule
@@ -134,6 +122,10 @@ cdef struct FlatProgram:        # of one family
     FlatTest *tests             # those that did not fit into their rule
     AddressPair *addresses      # IPv6
     Interface *interfaces
+    void **objects              # PacketTests; the program keeps them
+    void **actions              # PacketActions
+    Counter *counts             # by number
+    Counter *zeroed             # what counts was at the last zero()
     BaseChain base[TABLES][HOOKS]
 
 cdef struct View:               # a packet as the rules of one chain see it
@@ -145,12 +137,15 @@ cdef struct View:               # a packet as the rules of one chain see it
 
 cdef class Program:
     cdef FlatProgram flat[FAMILIES]
-    cdef Counter *counts        # by number
-    cdef Counter *zeroed        # what counts was at the last zero()
     cdef LogRing ring
     cdef readonly object ruleset
-    cdef readonly tuple helpers
-    cdef object numbering
+    cdef readonly Surroundings surroundings
+    cdef readonly object numbering
     cdef dict log_settings      # number -> LogSettings
+    cdef dict codes             # (family, id of the rule) -> (rule, RuleCode); keeps tests and actions alive
+    cdef Program previous       # until this one serves: the one that it is an edited copy of
+    cdef uint32_t *origins      # number in `previous`, by number
+    cdef uint32_t numbers       # how many there are
 
+    cdef void carry_counters(self, Program previous) noexcept nogil
     cdef void run(self, int table, Context *context, Outcome *outcome) noexcept nogil

@@ -9,6 +9,7 @@ no deeper than MAX_DEPTH; the end of a base chain is its policy; a rule counts a
 A Program serves one engine: its counters and its log have one writer.
 """
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from libc.stdlib cimport calloc, free
@@ -17,14 +18,15 @@ from libc.string cimport memcpy, memset, strncpy
 from pyfw.enums cimport *
 from pyfw.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
 from pyfw.rules.logring cimport LogEntry, log_done, log_init, log_next, log_packet
+from pyfw.rules.parts cimport *
 
 from pyfw.enums import Hook, Reject, Verdict
 from pyfw.rules.check import check_ruleset
-from pyfw.rules.code import Action, IcmpTest, StateTest, TransportTest
+from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.iptables import print_rule
-from pyfw.rules.linker import Numbering, link
+from pyfw.rules.linker import Numbering, compile_rule, link
 from pyfw.rules.log import LogRecord
-from pyfw.rules.model import RulesError, Ruleset
+from pyfw.rules.model import Rule, RulesError, Ruleset
 from pyfw.rules.values import suggestion
 
 cdef extern from "<stdlib.h>" nogil:
@@ -34,15 +36,10 @@ cdef enum:
     CACHE_LINE = 64
     LARGEST_INDEX = 0xFFFF
 
-cdef enum Fit:                  # what a test says of a packet
-    FITS_NOT = 0
-    FITS = 1
-    FITS_DROP = 2               # the packet cannot be what the test asks about: it is dropped, as the kernel's matches do
-
 cdef dict ACTIONS = {
     Action.CONTINUE: ACTION_CONTINUE, Action.ACCEPT: ACTION_ACCEPT, Action.DROP: ACTION_DROP,
     Action.RETURN: ACTION_RETURN, Action.JUMP: ACTION_JUMP, Action.GOTO: ACTION_GOTO, Action.LOG: ACTION_LOG,
-    Action.NOTRACK: ACTION_NOTRACK, Action.HELPER: ACTION_HELPER,
+    Action.NOTRACK: ACTION_NOTRACK, Action.HELPER: ACTION_HELPER, Action.OBJECT: ACTION_OBJECT, Action.TRACE: ACTION_TRACE,
 }
 cdef dict HEADER_TESTS = {
     "source": TEST_SRC, "destination": TEST_DST, "protocol": TEST_PROTOCOL, "indev": TEST_INDEV, "outdev": TEST_OUTDEV,
@@ -67,27 +64,31 @@ class Walk(NamedTuple):
 cdef class Program:
     """A ruleset, ready to judge packets.
 
-    `helpers` are the names that CT --helper may say, in the engine's order.  LOG prints `log_rate` packets a second on
-    the average and `log_burst` at once; the others are only counted.  log_rate 0: no limit but the ring's size.
+    surroundings: what rules may refer to by name; an engine's, if the program is for one.  LOG prints `log_rate` packets
+    a second on the average and `log_burst` at once; the others are only counted.  log_rate 0: no limit but the ring's size.
+    previous: the program that this one is an edited copy of; rules that are the same objects there keep what their tests
+    remember, and their counters.  Raises RulesError.
     """
 
     def __cinit__(self):
         memset(self.flat, 0, sizeof(self.flat))
-        self.counts = NULL
-        self.zeroed = NULL
+        self.origins = NULL
 
-    def __init__(self, ruleset: Ruleset, *, helpers: Sequence[str] = (), log_rate: int = DEFAULT_LOG_RATE,
-                 log_burst: int = DEFAULT_LOG_BURST) -> None:
+    def __init__(self, ruleset: Ruleset, surroundings: Surroundings | None = None, *, previous: Program | None = None,
+                 log_rate: int = DEFAULT_LOG_RATE, log_burst: int = DEFAULT_LOG_BURST) -> None:
         self.ruleset = check_ruleset(ruleset)
-        self.helpers = tuple(helpers)
+        self.surroundings = surroundings or Surroundings()
         self.numbering = Numbering(ruleset)
         self.log_settings = {}
-        check_helpers(ruleset, self.helpers)
+        self.codes = {}
         log_init(&self.ring, log_rate, log_burst)
-        self.counts = <Counter *> allocate(len(self.numbering), sizeof(Counter))
-        self.zeroed = <Counter *> allocate(len(self.numbering), sizeof(Counter))
         for family in range(FAMILIES):
-            fill_program(self, family, link(ruleset, self.numbering, (4, 6)[family]))
+            known = previous.codes if previous is not None else {}
+            fill_program(self, family, link(ruleset, self.numbering, (4, 6)[family],
+                                            partial(code_of, self, known)))
+        self.previous = previous
+        if previous is not None:
+            find_origins(self, previous)
 
     def __dealloc__(self):
         for family in range(FAMILIES):
@@ -95,8 +96,11 @@ cdef class Program:
             free(self.flat[family].tests)
             free(self.flat[family].addresses)
             free(self.flat[family].interfaces)
-        free(self.counts)
-        free(self.zeroed)
+            free(self.flat[family].objects)
+            free(self.flat[family].actions)
+            free(self.flat[family].counts)
+            free(self.flat[family].zeroed)
+        free(self.origins)
 
     # -- the walk -------------------------------------------------------------------------------------------------------
 
@@ -107,11 +111,10 @@ cdef class Program:
         cdef const BaseChain *base = &flat.base[table][packet.hook % HOOKS]
         cdef const FlatRule *rule
         cdef uint32_t stack[MAX_DEPTH]
-        cdef uint32_t depth = 0, at = base.first
+        cdef uint32_t depth = 0, at = base.first, failed
         cdef View view
         cdef Fit fit
         memset(outcome, 0, sizeof(Outcome))
-        outcome.mark = packet.mark
         if not base.present:
             outcome.verdict = VERDICT_ACCEPT
             outcome.rule = NO_RULE
@@ -120,15 +123,18 @@ cdef class Program:
         while True:
             rule = &flat.rules[at]
             at += 1
-            fit = rule_fits(rule, flat, &view, context)
+            fit = rule_fits(rule, flat, &view, context, &failed)
+            if context.trace != NULL:
+                note_step(context.trace, table, rule, fit, failed)
             if fit == FITS_NOT:
                 continue
             outcome.rule = rule.number
             if fit == FITS_DROP:
                 return                      # verdict 0: drop; no rule counts it, as in the kernel
             outcome.by_policy = at - 1 == base.end
-            self.counts[rule.number].packets += 1
-            self.counts[rule.number].bytes += packet.length
+            if not context.dry:
+                flat.counts[rule.number].packets += 1
+                flat.counts[rule.number].bytes += packet.length
             if rule.action == ACTION_ACCEPT:
                 outcome.verdict = VERDICT_ACCEPT
                 return
@@ -148,7 +154,15 @@ cdef class Program:
                 else:
                     at = base.end
             elif rule.action == ACTION_LOG:
-                log_packet(&self.ring, packet, <const char *> view.outdev, rule.number, context.now_ns)
+                if not context.dry:
+                    log_packet(&self.ring, packet, <const char *> view.outdev, rule.number, context.now_ns)
+            elif rule.action == ACTION_OBJECT:
+                (<PacketAction> flat.actions[rule.helper]).act(context, outcome)
+            elif rule.action == ACTION_TRACE:
+                if context.trace == NULL:
+                    context.trace = context.spare_trace
+            elif rule.action == ACTION_CONTINUE:
+                pass
             elif not outcome.notrack and not outcome.helper:     # the first of NOTRACK and CT decides
                 outcome.notrack = rule.action == ACTION_NOTRACK
                 outcome.helper = <uint8_t> rule.helper
@@ -168,19 +182,43 @@ cdef class Program:
             return f"-A {chain.name} {print_rule(chain.rules[position])}".rstrip()
         return f"-P {chain.name} {chain.policy}" if chain.policy else f"-N {chain.name}"
 
-    def counters(self) -> dict[tuple[str, str], tuple[tuple[int, int] | None, list[tuple[int, int]]]]:
-        """(table, chain) -> ((packets, bytes) of the policy, None for one's own chain; (packets, bytes) of each rule)."""
+    def counters(self, family: int | None = None) -> dict[tuple[str, str], tuple[tuple[int, int] | None, list[tuple[int, int]]]]:
+        """(table, chain) -> ((packets, bytes) of the policy, None for one's own chain; (packets, bytes) of each rule).
+
+        Those of IPv4 (4), of IPv6 (6), or of both.
+        """
         found = {}
         for table, chain in self.ruleset.chains():
             first = self.numbering.first[table.name, chain.name]
-            counted = [counted_since_zero(self, first + index) for index in range(len(chain.rules) + 1)]
+            counted = [counted_since_zero(self, first + index, family) for index in range(len(chain.rules) + 1)]
             end = counted.pop()
             found[table.name, chain.name] = (end if chain.policy else None, counted)
         return found
 
+    def set_counter(self, table: str, chain: str, index: int, family: int, packets: int = 0, bytes: int = 0) -> None:
+        """Count rule `index` of a chain (from 0; behind the last: the policy) on from so many packets and bytes.
+
+        The packet path's own numbers are left alone: it may be writing them.
+        """
+        cdef size_t number = self.numbering.first[table, chain] + index
+        cdef FlatProgram *flat = &self.flat[family == 6]
+        flat.zeroed[number].packets = flat.counts[number].packets - <uint64_t> packets
+        flat.zeroed[number].bytes = flat.counts[number].bytes - <uint64_t> bytes
+
     def zero(self) -> None:
-        """Count from nothing again.  The packet path's own numbers are left alone: it may be writing them."""
-        memcpy(self.zeroed, self.counts, len(self.numbering) * sizeof(Counter))
+        """Count from nothing again."""
+        for family in range(FAMILIES):
+            memcpy(self.flat[family].zeroed, self.flat[family].counts, len(self.numbering) * sizeof(Counter))
+
+    cdef void carry_counters(self, Program previous) noexcept nogil:
+        """Count on from where the rules that `previous` had already have come to.  With the engine's lock held."""
+        cdef uint32_t number, origin
+        for family in range(FAMILIES):
+            for number in range(self.numbers):
+                origin = self.origins[number]
+                if origin != <uint32_t> NO_RULE:
+                    self.flat[family].counts[number] = previous.flat[family].counts[origin]
+                    self.flat[family].zeroed[number] = previous.flat[family].zeroed[origin]
 
     def logs(self, most: int = 128) -> list[LogRecord]:
         """What LOG met since the last call, at most `most` packets, oldest first."""
@@ -203,7 +241,7 @@ cdef class Program:
         return self.ring.suppressed
 
     def walk(self, table: str, data: bytes, hook: Hook, indev: str = "", outdev: str = "", state: int = STATE_NEW, *,
-             mark: int = 0, now_ns: int = 0, on_wire: int = 0) -> Walk | None:
+             mark: int = 0, now_ns: int = 0, wall_ns: int = 0, on_wire: int = 0) -> Walk | None:
         """Send one packet's bytes through one table, as the engine would; None for bytes that are no IP packet."""
         cdef Packet packet
         cdef Context context
@@ -223,10 +261,15 @@ cdef class Program:
         packet.outdev = devices[1]
         if parse(&packet):
             return None
-        context = Context(&packet, NULL, state, DIR_NONE, now_ns)
+        memset(&context, 0, sizeof(Context))
+        context.packet = &packet
+        context.state = state
+        context.direction = DIR_NONE
+        context.now_ns = now_ns
+        context.wall_ns = wall_ns
         self.run(dict(TABLE_NUMBERS)[table], &context, &outcome)
         return Walk(Verdict(outcome.verdict), self.rule_name(outcome.rule), Reject(outcome.reject), bool(outcome.notrack),
-                    outcome.mark, self.helpers[outcome.helper - 1] if outcome.helper else None)
+                    packet.mark, self.surroundings.helpers[outcome.helper - 1] if outcome.helper else None)
 
 
 # -- tests of a packet ------------------------------------------------------------------------------------------------------
@@ -243,8 +286,18 @@ cdef inline void look(View *view, int table, const Packet *packet) noexcept nogi
         memcpy(view.outdev, packet.outdev, IFNAMSIZ)
 
 
-cdef inline Fit rule_fits(const FlatRule *rule, const FlatProgram *flat, const View *view, const Context *context) noexcept nogil:
-    """The header's tests first, as one comparison; the others in the order in which the rule was written."""
+cdef inline void note_step(Trace *trace, int table, const FlatRule *rule, Fit fit, uint32_t failed) noexcept nogil:
+    if trace.met < trace.room:
+        trace.steps[trace.met] = Step(rule.number, 0 if fit == FITS else failed, fit, <uint8_t> table)
+    trace.met += 1
+
+
+cdef inline Fit rule_fits(const FlatRule *rule, const FlatProgram *flat, const View *view, Context *context,
+                          uint32_t *failed) noexcept nogil:
+    """The header's tests first, as one comparison; the others in the order in which the rule was written.
+
+    failed: which test failed, as Step has it; nothing if none did.
+    """
     cdef const Packet *packet = view.packet
     cdef uint32_t differs, at
     cdef Fit fit
@@ -259,17 +312,22 @@ cdef inline Fit rule_fits(const FlatRule *rule, const FlatProgram *flat, const V
     if rule.tests & TEST_OUTDEV:
         differs |= interface_differs(&flat.interfaces[rule.outdev], view.outdev) * TEST_OUTDEV
     differs = (differs ^ rule.inverted) & rule.tests
+    failed[0] = differs
     if view.broken and rule.tests & TEST_PROTOCOL:
         return FITS_NOT if differs & ~<uint32_t> TEST_PROTOCOL else FITS_DROP
-    if differs or not rule.states >> (context.state & 7) & 1:
+    if differs:
+        return FITS_NOT
+    if not rule.states >> (context.state & 7) & 1:
+        failed[0] = FAILED_STATE
         return FITS_NOT
     if rule.first.kind == KIND_NONE:
         return FITS
-    fit = test_fits(&rule.first, context)
+    fit = test_fits(&rule.first, flat, context)
     at = rule.more
     while fit == FITS and at < rule.more_end:
-        fit = test_fits(&flat.tests[at], context)
+        fit = test_fits(&flat.tests[at], flat, context)
         at += 1
+    failed[0] = (1 + at - rule.more) << FAILED_TEST_SHIFT
     return fit
 
 
@@ -286,13 +344,15 @@ cdef inline uint32_t addresses_differ(const AddressPair *pair, const Packet *pac
             | outside(packet.dst.halves, pair.dst, pair.dst_mask) * TEST_DST)
 
 
-cdef Fit test_fits(const FlatTest *test, const Context *context) noexcept nogil:
+cdef Fit test_fits(const FlatTest *test, const FlatProgram *flat, Context *context) noexcept nogil:
     if test.kind == KIND_TRANSPORT:
         return transport_fits(&test.args.transport, context.packet)
     elif test.kind == KIND_ICMP:
         return icmp_fits(&test.args.icmp, context.packet)
     elif test.kind == KIND_STATES:
         return FITS if test.args.states >> (context.state & 7) & 1 else FITS_NOT
+    elif test.kind == KIND_OBJECT:
+        return (<PacketTest> flat.objects[test.args.object[0] | <uint32_t> test.args.object[1] << 16]).fits(context)
     return FITS_NOT
 
 
@@ -344,6 +404,65 @@ def index_of(things) -> dict:
     return positions
 
 
+def code_of(program: Program, known: dict, rule: Rule, family: int) -> RuleCode:
+    """The rule compiled and bound; a rule that is the same object in `known` keeps its tests, and what they remember."""
+    same, code = known.get((family, id(rule)), (None, None))
+    if same is not rule:
+        code = compile_rule(rule, family)
+        bind(code, rule, program.surroundings)
+    program.codes[family, id(rule)] = rule, code
+    return code
+
+
+def bind(code: RuleCode, rule: Rule, surroundings: Surroundings) -> None:
+    location = rule.location
+    try:
+        for test in code.tests:
+            if isinstance(test, PacketTest):
+                test.bind(surroundings)
+        if rule.target is not None:
+            location = rule.target.location
+        if code.helper and code.helper not in surroundings.helpers:
+            raise ValueError(no_helper(code.helper, surroundings.helpers))
+        if code.performs is not None:
+            code.performs.bind(surroundings)
+    except ValueError as error:
+        raise RulesError(str(error), location) from None
+
+
+def no_helper(name: str, helpers: Sequence[str]) -> str:
+    there = f"there are {', '.join(helpers)}" if helpers else "none is configured under `helpers:`"
+    return f"no helper {name!r}{suggestion(name, helpers)}; {there}"
+
+
+cdef find_origins(Program program, Program previous):
+    """Which number each rule and policy had in `previous`: the same objects, chains of the same name."""
+    places = {id(chain.rules[index]): number for number, (_, chain, index) in enumerate(previous.numbering.places)
+              if index < len(chain.rules)}
+    ends = {(table, chain.name): number for number, (table, chain, index) in enumerate(previous.numbering.places)
+            if index == len(chain.rules)}
+    program.numbers = len(program.numbering)
+    program.origins = <uint32_t *> allocate(program.numbers, sizeof(uint32_t))
+    for number, (table, chain, index) in enumerate(program.numbering.places):
+        known = places.get(id(chain.rules[index])) if index < len(chain.rules) else ends.get((table, chain.name))
+        program.origins[<size_t> number] = NO_RULE if known is None else known
+
+
+cdef dict fill_objects(FlatProgram *flat, list codes):
+    """The tests and actions that are objects: id -> position among those of its kind."""
+    tests = [test for code in codes for test in code.tests if isinstance(test, PacketTest)]
+    actions = [code.performs for code in codes if code.performs is not None]
+    if len(actions) > LARGEST_INDEX:
+        raise RulesError(f"more than {LARGEST_INDEX} rules with a target that is neither a verdict nor a jump")
+    flat.objects = <void **> allocate(len(tests), sizeof(void *))
+    flat.actions = <void **> allocate(len(actions), sizeof(void *))
+    for position, test in enumerate(tests):
+        flat.objects[<size_t> position] = <void *> test
+    for position, action in enumerate(actions):
+        flat.actions[<size_t> position] = <void *> action
+    return {id(part): position for parts in (tests, actions) for position, part in enumerate(parts)}
+
+
 cdef fill_program(Program program, int family, linked):
     cdef FlatProgram *flat = &program.flat[family]
     cdef size_t tests = 0
@@ -352,12 +471,15 @@ cdef fill_program(Program program, int family, linked):
     pairs = index_of((code.source, code.destination) for code in codes) if family else {}
     flat.rules = <FlatRule *> allocate(len(codes), sizeof(FlatRule))
     flat.tests = <FlatTest *> allocate(sum(len(code.tests) for code in codes), sizeof(FlatTest))
+    flat.counts = <Counter *> allocate(len(program.numbering), sizeof(Counter))
+    flat.zeroed = <Counter *> allocate(len(program.numbering), sizeof(Counter))
+    objects = fill_objects(flat, codes)
     fill_interfaces(flat, patterns)
     fill_addresses(flat, pairs)
     for position, rule in enumerate(linked.rules):
-        fill_rule(&flat.rules[<size_t> position], rule, program)
+        fill_rule(&flat.rules[<size_t> position], rule, program, objects)
         fill_header(&flat.rules[<size_t> position], rule.code, patterns, pairs)
-        tests = fill_tests(flat, &flat.rules[<size_t> position], rule.code.tests, tests)
+        tests = fill_tests(flat, &flat.rules[<size_t> position], rule.code.tests, tests, objects)
     for name, table in TABLE_NUMBERS:
         for hook in Hook:
             chain = ("OUTPUT" if hook is Hook.OUTPUT else "PREROUTING") if table == TABLE_RAW else hook.name
@@ -388,7 +510,7 @@ cdef fill_addresses(FlatProgram *flat, dict pairs):
         set_network(pair.dst, pair.dst_mask, destination, 16)
 
 
-cdef fill_rule(FlatRule *rule, linked, Program program):
+cdef fill_rule(FlatRule *rule, linked, Program program, dict objects):
     """What the rule does."""
     code = linked.code
     rule.number = linked.number
@@ -396,7 +518,9 @@ cdef fill_rule(FlatRule *rule, linked, Program program):
     rule.action = ACTIONS[code.action]
     rule.reject = code.reject
     if code.helper:
-        rule.helper = 1 + program.helpers.index(code.helper)
+        rule.helper = 1 + program.surroundings.helpers.index(code.helper)
+    if code.performs is not None:
+        rule.helper = objects[id(code.performs)]
     if code.log is not None:
         program.log_settings[linked.number] = code.log
 
@@ -416,14 +540,14 @@ cdef fill_header(FlatRule *rule, code, dict patterns, dict pairs):
         set_network(&rule.dst, &rule.dst_mask, code.destination, 4)
 
 
-cdef size_t fill_tests(FlatProgram *flat, FlatRule *rule, list tests, size_t used) except? 0:
+cdef size_t fill_tests(FlatProgram *flat, FlatRule *rule, list tests, size_t used, dict objects) except? 0:
     """The other tests, the first of which stands in the rule; returns how many entries of flat.tests are in use."""
     rule.more = used
     for index, test in enumerate(tests):
         if index == 0:
-            fill_test(&rule.first, test)
+            fill_test(&rule.first, test, objects)
         else:
-            fill_test(&flat.tests[used], test)
+            fill_test(&flat.tests[used], test, objects)
             used += 1
     rule.more_end = used
     return used
@@ -438,12 +562,19 @@ cdef set_network(void *address, void *mask, network, int size):
         memcpy(mask, <char *> packed + size, size)
 
 
-cdef tuple counted_since_zero(Program program, size_t number):
-    return (program.counts[number].packets - program.zeroed[number].packets,
-            program.counts[number].bytes - program.zeroed[number].bytes)
+cdef tuple counted_since_zero(Program program, size_t number, family):
+    cdef uint64_t packets = 0, bytes = 0
+    cdef const FlatProgram *flat
+    for each in (4, 6):
+        if family in (None, each):
+            flat = &program.flat[each == 6]
+            packets += flat.counts[number].packets - flat.zeroed[number].packets
+            bytes += flat.counts[number].bytes - flat.zeroed[number].bytes
+    return packets, bytes
 
 
-cdef fill_test(FlatTest *flat, test):
+cdef fill_test(FlatTest *flat, test, dict objects):
+    cdef uint32_t position
     if isinstance(test, TransportTest):
         fill_transport(flat, test)
     elif isinstance(test, IcmpTest):
@@ -452,6 +583,10 @@ cdef fill_test(FlatTest *flat, test):
     elif isinstance(test, StateTest):
         flat.kind = KIND_STATES
         flat.args.states = test.states
+    elif isinstance(test, PacketTest):
+        flat.kind = KIND_OBJECT
+        position = objects[id(test)]
+        flat.args.object[0], flat.args.object[1] = <uint16_t> position, <uint16_t> (position >> 16)
     else:
         raise TypeError(f"no test of the packet path: {test!r}")
 
@@ -473,14 +608,3 @@ cdef fill_transport(FlatTest *flat, test):
 
 cdef str device_name(const char *name):
     return (<bytes> name[:IFNAMSIZ]).split(b"\0", 1)[0].decode(errors="replace")
-
-
-def check_helpers(ruleset: Ruleset, helpers: Sequence[str]) -> None:
-    """Whether every CT --helper names one of `helpers`."""
-    for _, chain in ruleset.chains():
-        for rule in chain.rules:
-            setting = rule.target.get("--helper") if rule.target else None
-            if setting and setting.value not in helpers:
-                there = f"there are {', '.join(helpers)}" if helpers else "none is configured under `helpers:`"
-                raise RulesError(f"no helper {setting.value!r}{suggestion(setting.value, helpers)}; {there}",
-                                 rule.target.location)

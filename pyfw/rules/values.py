@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyfw.rules import names
 
@@ -40,11 +40,15 @@ def parse_number(text: str, largest: int, what: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Addresses whose bits under `mask` are those of `address`; both are integers of 32 or 128 bits."""
+    """Addresses whose bits under `mask` are those of `address`; both are integers of 32 or 128 bits.
+
+    `written`: the text it was read from, where that had bits outside the mask.
+    """
 
     family: int
     address: int
     mask: int
+    written: str = field(default="", compare=False, repr=False)
 
     @property
     def bits(self) -> int:
@@ -75,7 +79,7 @@ def parse_network(text: str) -> Network:
         raise ValueError(f"an address is missing in {text!r}" if text else "an address is missing")
     address, family = parse_address(host)
     mask = parse_mask(mask_text, family) if slash else (1 << (32 if family == 4 else 128)) - 1
-    return Network(family, address & mask, mask)
+    return Network(family, address & mask, mask, text if address & ~mask else "")
 
 
 def parse_address(text: str) -> tuple[int, int]:

@@ -1,0 +1,85 @@
+"""What an entry of the vocabulary is: the options of a match or a target, how they are read, printed and compiled.
+
+Knows no match and no target: those stand in `vocabulary/`, and in one table in matches.py.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyfw.rules.code import Action, RuleCode
+from pyfw.rules.model import Match, Rule, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a match or target.
+
+    `parse` takes as many words as `words` says and returns the value, or raises ValueError.  A value for which
+    `trivial` is true says nothing: it is left out, as iptables does, and negating it is an error.
+    """
+
+    name: str
+    parse: Callable[..., object]
+    aliases: tuple[str, ...] = ()
+    words: int = 1
+    negatable: bool = True
+    print: Callable[..., str] = str
+    trivial: Callable[..., bool] = lambda value: False
+    several: bool = False           # parse returns a tuple of values, each of which makes its own rule
+    free_text: bool = False         # a value may begin with `-`
+    stored_as: str = ""             # another option's name, of which this one is a short form
+
+    @property
+    def stored(self) -> str:
+        return self.stored_as or self.name
+
+
+def flag(name: str) -> Option:
+    return Option(name, lambda: True, words=0, negatable=False, print=lambda value: "")
+
+
+@dataclass(frozen=True, slots=True)
+class MatchKind:
+    """A match module.  `show` gives the words of `iptables -L -n` for it.
+
+    `protocol`: what -p must say for it; `family`: the only one it exists in.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    compile: Callable[[Match, RuleCode], None]
+    show: Callable[[Match], str] = lambda match: ""
+    aliases: tuple[str, ...] = ()
+    protocol: int | None = None
+    family: int | None = None
+    needs_option: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKind:
+    """A target.  `show` gives the words of `iptables -L -n` behind the target's name and the matches.
+
+    `check` raises ValueError for a rule it does not fit; `settle` makes it canonical in
+    the rule's family.
+    """
+
+    name: str
+    compile: Callable[[Target, RuleCode], None]
+    options: tuple[Option, ...] = ()
+    show: Callable[[Target], str] = lambda target: ""
+    tables: tuple[str, ...] = ("raw", "filter")
+    needs_option: bool = False
+    check: Callable[[Target, Rule], None] = lambda target, rule: None
+    settle: Callable[[Target, int | None], Target] = lambda target, family: target
+
+
+def option_named(options: tuple[Option, ...], name: str) -> Option | None:
+    return next((option for option in options if name == option.name or name in option.aliases), None)
+
+
+def act(action: Action) -> Callable[[Target, RuleCode], None]:
+    """The compile function of a target that is one action."""
+    def compile_action(target: Target, code: RuleCode) -> None:
+        code.action = action
+    return compile_action

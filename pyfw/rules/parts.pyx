@@ -1,0 +1,30 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The classes that tests and actions derive from.  Knows no packet and no rule."""
+
+
+cdef class Surroundings:
+
+    def __init__(self, helpers=(), sets=None, table=None, addresses=None, recent=None):
+        self.helpers = tuple(helpers)
+        self.sets = sets
+        self.table = table
+        self.addresses = addresses
+        self.recent = recent
+
+
+cdef class PacketTest:
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        return FITS_NOT
+
+    def bind(self, surroundings: Surroundings) -> None:
+        """Look up what the test refers to by name.  Called before it meets a packet; raises ValueError."""
+
+
+cdef class PacketAction:
+
+    cdef void act(self, Context *context, Outcome *outcome) noexcept nogil:
+        pass
+
+    def bind(self, surroundings: Surroundings) -> None:
+        """Look up what the action refers to by name.  Called before it meets a packet; raises ValueError."""

@@ -1,0 +1,1 @@
+"""The entries of the vocabulary, grouped by what they look at or do."""
