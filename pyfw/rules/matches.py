@@ -8,13 +8,14 @@ from __future__ import annotations
 from pyfw.rules.kinds import MatchKind, TargetKind
 from pyfw.rules.model import Match, Rule
 from pyfw.rules.values import Network
-from pyfw.rules.vocabulary import connection, header, packet, tracking, verdicts
+from pyfw.rules.vocabulary import connection, header, marks, packet, rate, sets, tracking, verdicts
 from pyfw.rules.vocabulary.header import IP
 from pyfw.rules.vocabulary.verdicts import reject_family, reject_kind
 
 MATCHES: dict[str, MatchKind] = {
-    kind.name: kind for group in (header, connection, packet) for kind in group.MATCHES}
-TARGETS: dict[str, TargetKind] = {kind.name: kind for group in (verdicts, tracking) for kind in group.TARGETS}
+    kind.name: kind for group in (header, connection, packet, rate, sets) for kind in group.MATCHES}
+TARGETS: dict[str, TargetKind] = {
+    kind.name: kind for group in (verdicts, tracking, marks, sets) for kind in group.TARGETS}
 
 
 def match_kind(name: str) -> MatchKind | None:
