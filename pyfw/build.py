@@ -9,9 +9,20 @@ from typing import Any
 from pyfw.config import Config, ConfigError
 from pyfw.engine import Engine
 from pyfw.helpers import bind
+from pyfw.lock import Lock
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
+from pyfw.rules.set_store import SetStore, load_sets
+from pyfw.rules.set_text import SetError
 from pyfw.rules.program import Program
+
+
+def config_sets(config: Config, now_ns: int = 0, lock: Lock | None = None) -> SetStore:
+    """The sets that the config's files make.  Raises ConfigError."""
+    try:
+        return load_sets(config.sets, now_ns, lock)
+    except SetError as error:
+        raise ConfigError("sets", str(error)) from error
 
 
 def compile_rules(config: Config, surroundings: Surroundings | None = None) -> Program | None:
@@ -22,13 +33,13 @@ def compile_rules(config: Config, surroundings: Surroundings | None = None) -> P
     if config.rules is None:
         return None
     try:
-        return Program(config.rules, surroundings or Surroundings(config.helpers))
+        return Program(config.rules, surroundings or Surroundings(config.helpers, config_sets(config)))
     except RulesError as error:
         raise ConfigError.from_rules(error, "rules") from error
 
 
-def engine_from_config(config: Config, **memory: Any) -> Engine:
-    """An engine with its helpers and rules; `memory` is what Engine takes to keep its table in a file."""
+def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine:
+    """An engine with its helpers, sets and rules; `memory` is what Engine takes to keep its table in a file."""
     conntrack = config.conntrack
     helpers = [bind(name, helper.ports, **helper.options) for name, helper in config.helpers.items()]
     engine = Engine(max_entries=conntrack.max_entries, accounting=conntrack.accounting, checksum=conntrack.checksum,
@@ -36,5 +47,6 @@ def engine_from_config(config: Config, **memory: Any) -> Engine:
                     tcp_max_retrans=conntrack.tcp.max_retrans,
                     tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
                     timeouts=conntrack.timeouts, expect_max=conntrack.expect_max, helpers=helpers, **memory)
+    engine.surroundings.sets.replace(config_sets(config, now_ns, engine.guard))
     engine.load(compile_rules(config, engine.surroundings))
     return engine

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
 
 DEFAULT_CONFIG = Path("/etc/pyfw/pyfw.yaml")
@@ -24,6 +25,7 @@ SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TIMEOUT_S = 2**31 - 1           # what a kernel sysctl in seconds can hold
 MAX_SOCKET_PATH = 107               # sun_path of unix(7), without its final zero
 MAX_INTERFACE_NAME = 15             # IFNAMSIZ without its final zero
+MAX_SET_FILES = 1000
 MAX_HELPERS = 8                     # HELPERS_MAX and HELPER_PORTS_MAX of engine.pxd
 MAX_HELPER_PORTS = 16
 
@@ -291,6 +293,25 @@ def _rules(node: yaml.Node, name: str, scope: _Scope) -> Ruleset:
         raise ConfigError.from_rules(error, _location(node.start_mark)) from error
 
 
+SetSource = tuple[Place, bytes]
+"""Where a text in the syntax of `ipset save` begins, and the text."""
+
+
+def _sets(node: yaml.Node, name: str, scope: _Scope) -> tuple[SetSource, ...]:
+    """A list of files' names, or one text."""
+    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+        return ((Place(node.start_mark.name, node.start_mark.line + 2), node.value.encode()),)
+    names = () if _is_null(node) else _list_of(_text, at_least=0, at_most=MAX_SET_FILES)(node, name, scope)
+    sources = []
+    for file_name in names:
+        path = scope.directory / file_name
+        try:
+            sources.append((Place(str(path)), path.read_bytes()))
+        except OSError as error:
+            raise _error(node, f"{path}: {error.strerror}") from error
+    return tuple(sources)
+
+
 def _variables(node: yaml.Node, name: str, scope: _Scope) -> dict[str, str]:
     """Variables may use those that stand above them."""
     variables: dict[str, str] = {}
@@ -386,6 +407,7 @@ class Config:
     state: StateConfig = _option(_section(StateConfig), StateConfig)
     control: ControlConfig = _option(_section(ControlConfig), ControlConfig)
     variables: Mapping[str, str] = _option(_variables, dict)
+    sets: tuple[SetSource, ...] = _option(_sets, ())
     rules: Ruleset | None = _option(_rules, None)           # None: connections are tracked, everything is accepted
 
     @property
@@ -479,8 +501,8 @@ def _grafted(node: yaml.Node, parts: list[str], value: yaml.Node, mark: yaml.Mar
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted names of the options in which two configs differ, `rules` and `variables` left out."""
-    return [name for name in _changed_names(old, new, "") if name.partition(".")[0] not in ("rules", "variables")]
+    """Dotted names of the options in which two configs differ, rules, sets and variables left out."""
+    return [name for name in _changed_names(old, new, "") if name.partition(".")[0] not in ("rules", "sets", "variables")]
 
 
 def _changed_names(old: Any, new: Any, name: str) -> list[str]:

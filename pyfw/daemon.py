@@ -2,7 +2,8 @@
 
     data thread      QueueLoop.run(): packets in, verdicts out, without the GIL
     journal thread   LOG's lines and messages to standard error; it alone waits when nobody reads them
-    main thread      asyncio: control socket, sweeping, reload, signals
+    main thread      asyncio: control socket, sweeping, sets, signals
+    worker thread    reads and compiles rules, at the lowest priority
 
 The diversion comes last and goes first, so that packets are diverted only while somebody judges them; what is queued
 is judged before the queue is closed.  If the data thread fails, the diversion stays: the kernel then does what
@@ -16,15 +17,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyroute2 import netns as namespaces
 
 from pyfw import __version__
-from pyfw.build import compile_rules, engine_from_config
+from pyfw.build import compile_rules, config_sets, engine_from_config
 from pyfw.config import Config, ConfigError, changed_keys, load_config
 from pyfw.edge.commands import Reload
 from pyfw.edge.control import ControlServer
@@ -35,10 +37,16 @@ from pyfw.edge.nfqueue import QueueError, QueueLoop, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.state_file import StateFileError, open_state_file
 from pyfw.engine import Engine
+from pyfw.rules.parts import Surroundings
+from pyfw.rules.program import Program
+from pyfw.rules.set_store import SetStore
+
+T = TypeVar("T")
 
 SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait for a Python thread to give way
 SWEEP_INTERVAL_S = 0.1
 BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
+WORKER_NICE = 19
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
 
@@ -64,6 +72,8 @@ class Daemon:
         self._queue_stats: QueueStats
         self._control: ControlServer
         self._diversion: Diversion | None = None
+        self._main_loop: asyncio.AbstractEventLoop
+        self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal()
         self._failure: BaseException | None = None
         self._started_ns = time.monotonic_ns()
@@ -102,7 +112,7 @@ class Daemon:
         config.control.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         state = open_state_file(config.state.dir,
                                 Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max))
-        self.engine = engine_from_config(config, memory=state.memory, boot_id=state.boot_id,
+        self.engine = engine_from_config(config, self.now_ns(), memory=state.memory, boot_id=state.boot_id,
                                          previous=state.previous)
         self._journal.follow(self.engine.program)
         self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
@@ -124,7 +134,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
+        self._main_loop = loop
         loop.add_reader(self._links.fileno(), self._links.read)
         data_thread = threading.Thread(target=self._judge_packets, args=(loop, stop), name="pyfw-data", daemon=True)
         data_thread.start()
@@ -139,6 +150,7 @@ class Daemon:
                 await self._withdraw()
         finally:
             sweeper.cancel()
+            self._worker.shutdown(wait=False, cancel_futures=True)
             await self._control.close()
             self._queue.stop()
             data_thread.join()
@@ -156,6 +168,8 @@ class Daemon:
     async def _sweep(self) -> None:
         while True:
             freed = self.engine.sweep(self.now_ns())
+            self.engine.surroundings.sets.sweep(self.now_ns())
+            self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
             await asyncio.sleep(BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S)
 
     def _install_diversion(self) -> None:
@@ -206,14 +220,31 @@ class Daemon:
         """The clock that the queue loop reads, too."""
         return time.monotonic_ns()
 
+    def in_background(self, work: Callable[[], T]) -> Future[T]:
+        """Have something done that takes long: one after another, by a thread that gives way to the packets."""
+        return self._worker.submit(work)
+
     def reload(self) -> Reload:
-        """Read the config again and let its rules serve.  Raises ConfigError; then nothing has changed."""
+        """Read the config again and let its sets and rules serve.  Raises ConfigError; then nothing has changed.
+
+        In the background: the sets are the main thread's, so that it must put the new ones in place.
+        """
         config = load_config(self._config_path, self._overrides)
-        program = compile_rules(config, self.engine.surroundings)
-        needs_restart = changed_keys(self._config, config)
+        surroundings = self.engine.surroundings
+        if config.sets:
+            fresh = config_sets(config, self.now_ns(), self.engine.guard)
+            compile_rules(config, Surroundings(surroundings.helpers, fresh))
+            asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._main_loop).result()
+        self.serve_rules(compile_rules(config, surroundings))
+        return Reload(config.rule_count, changed_keys(self._config, config))
+
+    async def _replace_sets(self, fresh: SetStore) -> None:
+        self.engine.surroundings.sets.replace(fresh)
+
+    def serve_rules(self, program: Program | None) -> None:
+        """Let another program judge, from one packet to the next."""
         self.engine.load(program)
         self._journal.follow(program)
-        return Reload(config.rule_count, needs_restart)
 
     def queue_counters(self) -> QueueCounters | None:
         """The kernel's counters of the queue; None: it is gone."""
@@ -236,6 +267,11 @@ class Daemon:
             "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed},
             "control": self._control.counters(),
         }
+
+
+def give_way() -> None:
+    """The calling thread takes the processor when nobody else wants it: rules are compiled while packets are judged."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICE)
 
 
 def enter_namespace(name: str) -> None:

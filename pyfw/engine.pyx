@@ -23,6 +23,7 @@ from pyfw.rules.program cimport *
 from pyfw.enums import CtState, Direction, Hook, Reason, Reject, Verdict
 from pyfw.helpers import Segment
 from pyfw.reasons import reason_text
+from pyfw.rules.set_store import SetStore
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
@@ -67,7 +68,7 @@ cdef class Engine:
                                timeouts=timeouts or {})
         self.tracker.number_helpers(helpers)
         self.helpers = [binding.helper for binding in helpers]
-        self.surroundings = Surroundings([helper.name for helper in self.helpers], table=self.tracker.table)
+        self.surroundings = Surroundings([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table)
 
     @staticmethod
     def memory_size(max_entries: int, expect_max: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyfw.cli.client import NoDaemon, Refused, ask
+from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON, Argument
 
@@ -22,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     path = arguments.pop("socket")
     request = {name: value for name, value in arguments.items() if value not in (None, False)}
+    requests = restore_requests(request, sys.stdin.buffer) if is_restore(request) else [request]
     try:
-        return _run(path, request)
+        return next((status for request in requests if (status := _run(path, request))), 0)
     except NoDaemon as error:
         return _fail(str(error), NO_DAEMON)
     except Refused as error:
@@ -68,15 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pyfwctl {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS.values():
-        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help.capitalize() + ".")
-        subparser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the control socket")
-        for argument in command.arguments:
+        takes_words = any(argument.kind is list for argument in command.arguments)      # whose options are words, too
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help.capitalize() + ".",
+                                          prefix_chars="\0" if takes_words else "-", add_help=not takes_words)
+        if not takes_words:
+            subparser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the control socket")
+        for argument in filter(lambda argument: argument.typed, command.arguments):
             _add_argument(subparser, argument)
     return parser
 
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
-    if not argument.flags:
+    if argument.kind is list:
+        parser.add_argument(argument.name, nargs=argparse.REMAINDER, metavar=argument.name.upper(), help=argument.help)
+    elif not argument.flags:
         parser.add_argument(argument.name, nargs="?", metavar=argument.name.upper(), help=argument.help)
     elif argument.kind is bool:
         parser.add_argument(*argument.flags, dest=argument.name, action="store_true", help=argument.help)

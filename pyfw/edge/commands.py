@@ -13,16 +13,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.config import ConfigError
 from pyfw.edge.queue_stats import QueueCounters
+
+if TYPE_CHECKING:
+    from pyfw.rules.program import Program
+
+T = TypeVar("T")
 
 DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refusal counts as nothing matched
 FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
 PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
+WORK_INTERVAL_S = 0.002
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
@@ -47,7 +54,9 @@ class Services(Protocol):
     engine: Any
 
     def now_ns(self) -> int: ...
+    def in_background(self, work: Callable[[], T]) -> Future[T]: ...
     def reload(self) -> Reload: ...
+    def serve_rules(self, program: Program | None) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
     def queue_counters(self) -> QueueCounters | None: ...
     def has_judged(self, packet_id: int) -> bool: ...
@@ -74,12 +83,13 @@ class Argument:
     name: str
     help: str
     flags: tuple[str, ...] = ()         # none: it is positional and may be left out
-    kind: type = str                    # str, int or bool
+    kind: type = str                    # str, int, bool, or list: all words that follow
     choices: tuple[str, ...] = ()
+    typed: bool = True                  # False: nothing a user types; pyfwctl fills it in
 
     def check(self, value: Any) -> None:
-        if type(value) is not self.kind:
-            kind = {str: "a text", int: "a number", bool: "true or false"}[self.kind]
+        if type(value) is not self.kind or self.kind is list and not all(type(word) is str for word in value):
+            kind = {str: "a text", int: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
             raise CommandError(f"argument '{self.name}' must be {kind}", USAGE, "bad_argument")
         if self.choices and value not in self.choices:
             raise CommandError(f"argument '{self.name}' must be one of {', '.join(self.choices)}, not '{value}'",
@@ -231,11 +241,19 @@ def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
     try:
-        outcome = services.reload()
+        outcome = yield from in_background(services, services.reload)
     except ConfigError as error:
         raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
     yield {"note": outcome.text()}
     return {"rules": outcome.rules, "needs_restart": outcome.needs_restart}
+
+
+def in_background(services: Services, work: Callable[[], T]) -> Generator[Pause, None, T]:
+    """What `work` comes to; meanwhile others are answered."""
+    future = services.in_background(work)
+    while not future.done():
+        yield Pause(WORK_INTERVAL_S)
+    return future.result()
 
 
 def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -261,6 +279,11 @@ def _queue_counters(services: Services) -> QueueCounters:
     if counters is None:
         raise CommandError("the kernel does not know the daemon's queue any more", reason="queue_gone")
     return counters
+
+
+def address_sets(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.edge.set_commands import run_set_command
+    return (yield from run_set_command(services, arguments))
 
 
 def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -297,5 +320,10 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True),
     Command("ping", "wait until every packet queued so far has its verdict", ping),
+    Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",
+            address_sets, needs_root=True, arguments=(
+                Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
+                Argument("text", "what `restore` reads", typed=False),
+                Argument("line", "number of the text's first line", kind=int, typed=False))),
     Command("version", "the daemon's version", version),
 )}

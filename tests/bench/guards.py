@@ -1,6 +1,7 @@
 """What may stand in the gateway: the contenders."""
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -29,11 +30,19 @@ class Guard:
 
     net: Network
     pid: int | None = None      # of its daemon, if it has one
-    directory: Path | None = None       # where pyfw keeps its state and its socket
+    directory: Path | None = None       # where pyfw has its config, keeps its state and its socket
 
     def pyfwctl(self, *arguments: str) -> list[str]:
         """The command line that asks this pyfw."""
         return [pyfw_program("pyfwctl"), "--socket", str(self._directory / "control.sock"), *arguments]
+
+    def load_rules(self, rules: str) -> None:
+        """Replace the gateway's policy by iptables-save text: pyfw's, or else the kernel's."""
+        if self.directory is None:
+            subprocess.run(["ip", "netns", "exec", self.net.gateway, "iptables-restore"], input=rules, text=True, check=True)
+        else:
+            (self.directory / RULES.name).write_text(rules)
+            subprocess.run(self.pyfwctl("reload"), check=True, capture_output=True)
 
     def state_bytes(self) -> int:
         """Bytes that the state directory's files take up, holes not counted."""
@@ -89,14 +98,16 @@ def accept_all(net: Network, directory: Path, *, options: tuple[str, ...]) -> It
 
 @contextmanager
 def pyfw(net: Network, directory: Path) -> Iterator[Guard]:
-    state = directory / "pyfw"
-    state.mkdir()
+    own = directory / "pyfw"
+    own.mkdir()
+    for source in (RULES, RULES.with_suffix(".yaml")):
+        shutil.copy(source, own)
     command = [
-        pyfw_program("pyfw"), "run", "-c", SOURCES / "gateway.yaml", "--netns", net.gateway,
-        "--socket", state / "control.sock", "--set", f"state.dir={state}",
+        pyfw_program("pyfw"), "run", "-c", own / "gateway.yaml", "--netns", net.gateway,
+        "--socket", own / "control.sock", "--set", f"state.dir={own}",
     ]
     with running(DAEMON_CORE, command) as process:
-        guard = Guard(net, process.pid, state)
+        guard = Guard(net, process.pid, own)
         _wait_until_ready(process, guard)
         yield guard
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import network
-from bench.guards import Guard
+from bench.guards import RULES, Guard
 from bench.programs import DAEMON_CORE, STOP_TIMEOUT_S, TRAFFIC_CORE, ProgramError, cpu_ns, on_core, output, running
 from bench.results import Results
 
@@ -138,6 +139,51 @@ def round_trip(bench: Bench) -> None:
         bench.results.add("round_trip_p99", name, report["p99_ns"] / 1e3)
 
 
+def rules(bench: Bench) -> None:
+    """What 1,000 rules cost that a packet meets and does not match: the daemon's CPU time; for the kernel, all of it."""
+    policy = RULES.read_text()
+    texts = {"rules_none": policy, "rules_1000": with_rules(policy, 1000)}
+    for name, guard in bench.turns(("kernel", "pyfw")):
+        taken_ns = {}
+        for key, text in texts.items():
+            guard.load_rules(text)
+            with running(TRAFFIC_CORE, flood_command(bench, guard, FEW)):
+                time.sleep(WARM_UP_S)
+                taken_ns[key] = (cpu_ns_per_packet(bench, guard) if guard.pid
+                                 else 1e9 / packets_per_second(bench, name, guard))
+            bench.results.add(key, name, taken_ns[key])
+            time.sleep(SETTLE_S)
+        bench.results.add("thousand_rules", name, taken_ns["rules_1000"] - taken_ns["rules_none"])
+        guard.load_rules(policy)
+
+
+def with_rules(policy: str, count: int) -> str:
+    """The policy behind `count` rules of the kinds that people have long lists of, which the traffic does not match."""
+    listed = [f"-A FORWARD -s 198.18.{number >> 8}.{number & 255}/32 -j DROP" if number % 2 else
+              f"-A FORWARD -i lan -p tcp -m tcp --dport {number + 1} -j DROP" for number in range(count)]
+    before, first, after = policy.partition("-A FORWARD")
+    return "\n".join([before.rstrip("\n"), *listed, first + after])
+
+
+def reload(bench: Bench) -> None:
+    """The longest a packet waits while 10,000 rules are loaded again and again, above the longest that it waits anyway.
+
+    round_trip fails if a packet is lost.
+    """
+    policy = RULES.read_text()
+    for name, guard in bench.turns(("pyfw",)):
+        guard.load_rules(with_rules(policy, 10_000))
+        calm_us = between_ends(bench, "round_trip", guard)["longest_ns"] / 1e3
+        again = f"while {shlex.join(guard.pyfwctl('reload'))} 2>/dev/null; do :; done"
+        with running(TRAFFIC_CORE, ["sh", "-c", again]):
+            time.sleep(WARM_UP_S)
+            reloading_us = between_ends(bench, "round_trip", guard)["longest_ns"] / 1e3
+        bench.results.add("longest_calm", name, calm_us)
+        bench.results.add("longest_reload", name, reloading_us)
+        bench.results.add("reload_delay", name, reloading_us - calm_us)
+        guard.load_rules(policy)
+
+
 def million(bench: Bench) -> None:
     """A million connections: what they take, what they slow down, how long listing them takes."""
     listings = {
@@ -202,5 +248,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "stream": stream,
     "connections": connections,
     "round-trip": round_trip,
+    "rules": rules,
+    "reload": reload,
     "million": million,
 }

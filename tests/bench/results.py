@@ -36,6 +36,12 @@ METRICS = {
         Metric("packets_million", "UDP, 1,000,000 flows", "packets/s"),
         Metric("cpu_million", "UDP, 1,000,000 flows", "CPU ns/packet"),
         Metric("list_million", "list 1,000,000 connections", "s", 2),
+        Metric("rules_none", "UDP, 64 flows, the policy", "ns/packet"),
+        Metric("rules_1000", "UDP, 64 flows, behind 1,000 rules", "ns/packet"),
+        Metric("thousand_rules", "1,000 rules that do not match", "ns/packet"),
+        Metric("longest_calm", "longest round trip", "us", 1),
+        Metric("longest_reload", "longest round trip during reloads", "us", 1),
+        Metric("reload_delay", "reloading 10,000 rules delays by", "us", 1),
         Metric("bytes_per_connection", "a connection takes", "bytes", 1),
     )
 }
@@ -72,6 +78,10 @@ TARGETS = (
            Figure("stream", "pyfw"), Figure("stream", "c-gso"), 0.90, at_most=False),
     Target("new connections, of the kernel's conntrack",
            Figure("connections", "pyfw"), Figure("connections", "kernel"), 0.60, at_most=False),
+    Target("1,000 rules that do not match, of iptables'",
+           Figure("thousand_rules", "pyfw"), Figure("thousand_rules", "kernel"), 1.50, at_most=True),
+    Target("reloading 10,000 rules delays a packet, us",
+           Figure("reload_delay", "pyfw"), None, 2000, at_most=True),
     Target("bytes a connection",
            Figure("bytes_per_connection", "pyfw"), None, 200, at_most=True),
     Target("CPU per packet at 1,000,000, of that at 64",

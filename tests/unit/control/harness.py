@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,6 +52,14 @@ class StillDaemon:
 
     def now_ns(self) -> int:
         return LATER_NS
+
+    def in_background(self, work):
+        future = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def reload(self) -> Reload:
         if self.bad_config:

@@ -1,0 +1,38 @@
+"""Named address sets, as the control side keeps them."""
+from libc.stdint cimport uint32_t, uint64_t
+from pyfw.lock cimport Lock
+from pyfw.rules.set_packets cimport Member, SetData, SetSlot
+from pyfw.rules.set_table cimport Element, Insertion
+
+cdef class NamedSet
+
+cdef class Contents:
+    """What a set holds.  `options` says what kind of set it is (set_text.SetOptions)."""
+    cdef SetData data
+    cdef Lock lock
+    cdef readonly object options
+    cdef readonly list members              # of a list: NamedSets, in order
+    cdef dict comments                      # key of an element, or member -> its comment; some may be out of date
+    cdef uint32_t swept                     # elements looked at since the sweep began
+    cdef object __weakref__
+    cdef int fill(self, Element *pattern, elements, uint64_t now_ns) except -1
+    cdef Insertion commit(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist, object comment) except *
+    cdef Insertion insert_all(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist,
+                              uint32_t *done) noexcept nogil
+    cdef bint grow(self) noexcept nogil
+    cdef int forget_stale_comments(self) except -1
+    cdef bint is_commented(self, tuple comment_key) except *
+    cdef tuple row(self, const Element *element, uint64_t now_ns)
+    cdef void sweep_slices(self, uint32_t slices, uint64_t now_ns) noexcept nogil
+    cdef void sweep_all(self, uint64_t now_ns) noexcept nogil
+    cdef int comment_member(self, NamedSet member, object comment) except -1
+    cdef int rebuild(self, list order, const Member *new, list members) except -1
+
+cdef class NamedSet:
+    """A name and what it stands for.  Whoever refers to it is noted in `users` as long as it lives."""
+    cdef SetSlot slot
+    cdef readonly str name
+    cdef readonly Contents contents
+    cdef readonly object users              # WeakSet
+    cdef bint fed_by_packets                # a rule adds to it
+    cdef object __weakref__

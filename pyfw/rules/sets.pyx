@@ -1,0 +1,460 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Named address sets: what the control side does to them.  What packets do stands in set_packets.pyx.
+
+Law: all this is for one control thread, which takes the lock without the GIL, for SLICE elements at a time.  Knows no syntax and
+no wording: those stand in set_text.py and set_store.py.
+"""
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from weakref import WeakSet
+
+from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6
+from pyfw.rules.set_packets cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
+                                     SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
+from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
+                                   attach_chunk, element_at, find, free_table, insert, is_expired, new_chunk, new_table, remove,
+                                   remove_expired)
+
+cdef enum:
+    SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
+    SWEEP_SLICE = 256           # elements of which most need no more than a glance
+    SWEEP_SLICES = 128          # in one call of sweep()
+    SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
+    NEW_MEMBER = 0xFFFFFFFF     # in an order of members: not one of the old ones
+
+ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
+MISSING, FOUND, EXCLUDED = 0, 1, -1
+KINDS = {"hash:ip": KIND_IP, "hash:net": KIND_NET, "hash:ip,port": KIND_IP_PORT, "hash:net,port": KIND_NET_PORT, "list:set": KIND_LIST}
+
+
+# -- contents --------------------------------------------------------------------------------------------------------------
+
+
+cdef object address_number(const SetData *data, const Key *key):
+    return key.high >> 32 if data.family == FAMILY_IPV4 else (<object> key.high << 64) | key.low
+
+
+cdef void set_address(const SetData *data, Key *key, object number) except *:
+    if data.family == FAMILY_IPV4:
+        key.high = <uint64_t> <uint32_t> number << 32
+    else:
+        key.high = <uint64_t> (number >> 64)
+        key.low = <uint64_t> (number & 0xFFFFFFFFFFFFFFFF)
+
+
+cdef inline uint64_t deadline_ns(const SetData *data, object timeout_s, uint64_t now_ns) except *:
+    """When something added now with this timeout expires; None: the set's own."""
+    cdef uint64_t seconds = data.timeout_s if timeout_s is None else timeout_s
+    return now_ns + seconds * NANOSECONDS if data.has_timeout and seconds else PRESENT_PERMANENTLY
+
+
+cdef object remaining_s(const SetData *data, uint64_t expires_ns, uint64_t now_ns):
+    """None: the set knows no time.  What is left of a second counts as one."""
+    if not data.has_timeout:
+        return None
+    return 0 if expires_ns == PRESENT_PERMANENTLY else max(<uint64_t> 1, (expires_ns - now_ns) // NANOSECONDS)
+
+
+cdef tuple comment_key(const Key *key):
+    return key.high, key.low, key.port, key.protocol, key.prefix
+
+
+cdef class Contents:
+
+    def __cinit__(self, options, Lock lock, bytes secret):
+        cdef uint64_t words[2]
+        self.options = options
+        self.lock = lock
+        self.members = []
+        self.comments = {}
+        self.data.kind = KINDS[options.type]
+        self.data.family = 0 if options.family is None else FAMILY_IPV4 if options.family == 4 else FAMILY_IPV6
+        self.data.dimension = 1 + has_ports(&self.data)
+        self.data.counters = options.counters
+        self.data.has_timeout = options.timeout_s is not None
+        self.data.timeout_s = options.timeout_s or 0
+        self.data.most = options.maxelem
+        self.data.netmask = options.netmask or host_prefix(self.data.family)
+        if self.data.kind == KIND_LIST:
+            return
+        memcpy(words, <const char *> secret, 16)
+        self.data.table = new_table(words)
+        if self.data.table == NULL:
+            raise MemoryError(f"no memory for a set of type {options.type}")
+
+    def __dealloc__(self):
+        free_table(self.data.table)
+        free(self.data.members)
+
+    def __len__(self):
+        return len(self.members) if self.data.kind == KIND_LIST else self.data.table.count
+
+    @property
+    def refused(self) -> int:
+        """Additions by packets for which there was no room."""
+        return self.data.refused
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        cdef size_t size = sizeof(SetData) + self.data.member_count * sizeof(Member)
+        if self.data.table != NULL:
+            size += sizeof(SetTable) + self.data.table.chunk_count * (sizeof(Chunk) + sizeof(Chunk *))
+        return size
+
+    # -- elements of a hash ------------------------------------------------------------------------------------------------
+
+    def add(self, elements, uint64_t now_ns, bint exist) -> int:
+        """Add the elements that a set_text.Elements stands for; returns ADDED, EXISTS, FULL or NO_MEMORY.
+
+        Like the kernel, it ends at the first that cannot be added, and leaves those before.
+        """
+        cdef Element pending[SLICE]
+        cdef Element pattern
+        cdef uint32_t count = 0
+        cdef Insertion outcome
+        self.fill(&pattern, elements, now_ns)
+        for address in range(elements.first, elements.last + 1, elements.step):
+            set_address(&self.data, &pattern.key, address)
+            for port in range(elements.first_port, elements.last_port + 1):
+                pattern.key.port = port
+                pending[count] = pattern
+                count += 1
+                if count == SLICE:
+                    outcome = self.commit(pending, count, now_ns, exist, elements.comment)
+                    if outcome != INSERTED:
+                        return outcome
+                    count = 0
+        return self.commit(pending, count, now_ns, exist, elements.comment)
+
+    cdef int fill(self, Element *pattern, elements, uint64_t now_ns) except -1:
+        memset(pattern, 0, sizeof(Element))
+        pattern.key.prefix = elements.prefix
+        pattern.key.protocol = elements.protocol
+        pattern.key.nomatch = elements.nomatch
+        pattern.key.commented = elements.comment is not None
+        pattern.packets = UNTOLD if elements.packets is None else elements.packets
+        pattern.bytes = UNTOLD if elements.bytes is None else elements.bytes
+        pattern.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
+        return 0
+
+    cdef Insertion commit(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist, object comment) except *:
+        """Insert elements, all with the same comment, or None."""
+        cdef Insertion outcome
+        cdef uint32_t done, i
+        with nogil:
+            outcome = self.insert_all(elements, count, now_ns, exist, &done)
+        if comment is not None:
+            for i in range(done):
+                self.comments[comment_key(&elements[i].key)] = comment
+            self.forget_stale_comments()
+        return outcome
+
+    cdef int forget_stale_comments(self) except -1:
+        """An element that expires, or that a packet removes, leaves its comment; they go when they are many."""
+        if <size_t> len(self.comments) > 2 * <size_t> self.data.table.commented + CHUNK:
+            self.comments = {key: comment for key, comment in self.comments.items() if self.is_commented(key)}
+        return 0
+
+    cdef bint is_commented(self, tuple comment_key) except *:
+        cdef Key key
+        cdef Element *element
+        cdef bint commented
+        key.high, key.low, key.port, key.protocol, key.prefix = comment_key
+        with nogil:
+            self.lock.lock_politely()
+            element = find(self.data.table, &key)
+            commented = element != NULL and element.key.commented
+            self.lock.unlock()
+        return commented
+
+    cdef Insertion insert_all(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist,
+                              uint32_t *done) noexcept nogil:
+        """Insert elements under one lock, or more when the table has to grow; `done` of them if one could not be."""
+        cdef Insertion outcome = INSERTED
+        cdef bint swept = False
+        done[0] = 0
+        while done[0] < count:
+            self.lock.lock_politely()
+            while done[0] < count:
+                outcome = insert(self.data.table, &elements[done[0]], now_ns, exist, self.data.most)
+                if outcome != INSERTED:
+                    break
+                done[0] += 1
+            self.lock.unlock()
+            if outcome == NO_ROOM and self.grow():
+                continue
+            if outcome == IS_FULL and self.data.has_timeout and not swept:
+                swept = True
+                self.sweep_all(now_ns)
+                continue
+            break
+        return outcome
+
+    cdef bint grow(self) noexcept nogil:
+        """Room for CHUNK more elements; False: there is no memory for them."""
+        cdef Chunk *chunk = new_chunk()
+        cdef Chunk **directory = <Chunk **> malloc((self.data.table.chunk_count + 1) * sizeof(Chunk *))
+        if chunk == NULL or directory == NULL:
+            free(chunk)
+            free(directory)
+            return False
+        self.lock.lock_politely()
+        directory = attach_chunk(self.data.table, chunk, directory)
+        self.lock.unlock()
+        free(directory)
+        return True
+
+    def delete(self, elements, uint64_t now_ns, bint missing_ok) -> bool:
+        """Delete the elements that a set_text.Elements stands for, up to the first that is not there; whether all were."""
+        cdef Element pattern
+        cdef bint removed
+        self.fill(&pattern, elements, now_ns)
+        for address in range(elements.first, elements.last + 1, elements.step):
+            set_address(&self.data, &pattern.key, address)
+            for port in range(elements.first_port, elements.last_port + 1):
+                pattern.key.port = port
+                self.comments.pop(comment_key(&pattern.key), None)
+                with nogil:
+                    self.lock.lock_politely()
+                    removed = remove(self.data.table, &pattern.key, now_ns)
+                    self.lock.unlock()
+                if not removed and not missing_ok:
+                    return False
+        return True
+
+    def test(self, elements, uint64_t now_ns) -> int:
+        """FOUND, MISSING, or EXCLUDED by an element that says nomatch.  A host is looked for in the networks of a set of such."""
+        cdef Element pattern
+        cdef SetQuery query
+        cdef int found
+        memset(&query, 0, sizeof(query))
+        query.now_ns = now_ns
+        self.fill(&pattern, elements, now_ns)
+        set_address(&self.data, &pattern.key, elements.first)
+        pattern.key.port = elements.first_port
+        with nogil:
+            self.lock.lock_politely()
+            if has_networks(&self.data) and pattern.key.prefix == host_prefix(self.data.family):
+                found = look_up_networks(&self.data, &pattern.key, &query)
+            else:
+                found = look_up(&self.data, &pattern.key, &query)
+            self.lock.unlock()
+        return found
+
+    def rows(self, uint32_t cursor, uint64_t now_ns) -> tuple:
+        """Some of the elements as tuples (address, prefix, protocol, port, nomatch, remaining seconds or None, packets, bytes,
+        comment), and the cursor for the next ones; 0: there are none.  Begin with 0."""
+        cdef Element copied[SLICE]
+        cdef Element *element
+        cdef uint32_t count = 0, last, number
+        with nogil:
+            self.lock.lock_politely()
+            last = min(cursor + SLICE, self.data.table.used)
+            for number in range(cursor, last):
+                element = element_at(self.data.table, number)
+                if element.key.prefix and not is_expired(element, now_ns):
+                    copied[count] = element[0]
+                    count += 1
+            if last >= self.data.table.used:
+                last = 0
+            self.lock.unlock()
+        return [self.row(&copied[number], now_ns) for number in range(count)], last
+
+    def walk(self, uint64_t now_ns):
+        """Yields all elements, as rows() gives them."""
+        rows, cursor = self.rows(0, now_ns)
+        yield rows
+        while cursor:
+            rows, cursor = self.rows(cursor, now_ns)
+            yield rows
+
+    cdef tuple row(self, const Element *element, uint64_t now_ns):
+        cdef const Key *key = &element.key
+        comment = self.comments.get(comment_key(key)) if key.commented else None
+        return (address_number(&self.data, key), key.prefix, key.protocol, key.port, bool(key.nomatch),
+                remaining_s(&self.data, element.expires_ns, now_ns), element.packets, element.bytes, comment)
+
+    def flush(self) -> None:
+        cdef SetTable *old = self.data.table
+        cdef SetTable *new
+        self.comments.clear()
+        if self.data.kind == KIND_LIST:
+            self.rebuild([], NULL, [])
+            return
+        new = new_table(old.secret)
+        if new == NULL:
+            raise MemoryError("no memory for an empty set")
+        with nogil:
+            self.lock.lock_politely()
+            self.data.table = new
+            self.lock.unlock()
+            free_table(old)
+
+    # -- upkeep ------------------------------------------------------------------------------------------------------------
+
+    def sweep(self, uint64_t now_ns) -> None:
+        """Free what has expired among the next SWEEP_SLICES * SWEEP_SLICE elements, from call to call all of them."""
+        if self.data.kind == KIND_LIST:
+            self.drop_expired_members(now_ns)
+        elif self.data.has_timeout:
+            with nogil:
+                self.sweep_slices(SWEEP_SLICES, now_ns)
+
+    cdef void sweep_slices(self, uint32_t slices, uint64_t now_ns) noexcept nogil:
+        cdef uint32_t i
+        for i in range(slices):
+            if self.swept >= self.data.table.used:
+                self.swept = 0
+                return
+            self.lock.lock_politely()
+            remove_expired(self.data.table, self.swept, self.swept + SWEEP_SLICE, now_ns)
+            self.lock.unlock()
+            self.swept += SWEEP_SLICE
+
+    cdef void sweep_all(self, uint64_t now_ns) noexcept nogil:
+        self.swept = 0
+        self.sweep_slices(self.data.table.used // SWEEP_SLICE + 1, now_ns)
+
+    def make_room(self) -> None:
+        """For SPARE elements that packets may add, or as many as the set may still take."""
+        cdef uint32_t wanted = min(self.data.most, self.data.table.count + <uint32_t> SPARE)
+        while self.data.table.chunk_count * CHUNK < wanted and self.grow():
+            pass
+
+    # -- members of a list -------------------------------------------------------------------------------------------------
+
+    def insert_member(self, NamedSet member, uint32_t place, elements, uint64_t now_ns) -> None:
+        """Put a set among the members, before number `place`."""
+        cdef Member new
+        new.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
+        new.packets = elements.packets or 0
+        new.bytes = elements.bytes or 0
+        self.comment_member(member, elements.comment)
+        self.rebuild([*range(place), None, *range(place, self.data.member_count)], &new,
+                     [*self.members[:place], member, *self.members[place:]])
+
+    def update_member(self, uint32_t place, elements, uint64_t now_ns) -> None:
+        """What adding a member anew with -exist does to it."""
+        cdef Member changed = self.data.members[place]
+        changed.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
+        if elements.packets is not None:
+            changed.packets = elements.packets
+        if elements.bytes is not None:
+            changed.bytes = elements.bytes
+        self.comment_member(self.members[place], elements.comment)
+        self.rebuild([*range(place), None, *range(place + 1, self.data.member_count)], &changed, self.members)
+
+    def remove_member(self, uint32_t place) -> None:
+        self.comments.pop(self.members[place], None)
+        kept = [number for number in range(self.data.member_count) if number != place]
+        self.rebuild(kept, NULL, [self.members[number] for number in kept])
+
+    def member_rows(self, uint64_t now_ns) -> list:
+        """The members as tuples (name, remaining seconds or None, packets, bytes, comment)."""
+        cdef Member member
+        cdef uint32_t number
+        rows = []
+        self.drop_expired_members(now_ns)
+        for number in range(self.data.member_count):
+            with nogil:
+                self.lock.lock_politely()
+                member = self.data.members[number]
+                self.lock.unlock()
+            named = self.members[number]
+            rows.append((named.name, remaining_s(&self.data, member.expires_ns, now_ns), member.packets, member.bytes,
+                         self.comments.get(named)))
+        return rows
+
+    def drop_expired_members(self, uint64_t now_ns) -> None:
+        kept = [number for number in range(self.data.member_count) if not member_expired(&self.data.members[number], now_ns)]
+        if len(kept) < len(self.members):
+            self.rebuild(kept, NULL, [self.members[number] for number in kept])
+
+    def point_members(self, dict renewed) -> None:
+        """Have members of a list replaced by others: a store takes the names of another over."""
+        if not renewed.keys().isdisjoint(self.members):
+            self.comments = {renewed.get(named, named): comment for named, comment in self.comments.items()}
+            self.rebuild([*range(self.data.member_count)], NULL, [renewed.get(named, named) for named in self.members])
+
+    cdef int comment_member(self, NamedSet member, object comment) except -1:
+        self.comments.pop(member, None)
+        if comment is not None:
+            self.comments[member] = comment
+        return 0
+
+    cdef int rebuild(self, list order, const Member *new, list members) except -1:
+        """Have the members in a new order, as they are numbered now; None stands for `new`."""
+        cdef Member *old = self.data.members
+        cdef Member *array = <Member *> malloc(max(1, len(order)) * sizeof(Member))
+        cdef uint32_t *numbers = <uint32_t *> malloc(max(1, len(order)) * sizeof(uint32_t))
+        cdef uint32_t count = <uint32_t> len(order)
+        cdef SetSlot *slot
+        cdef uint32_t i
+        if array == NULL or numbers == NULL:
+            free(array)
+            free(numbers)
+            raise MemoryError("no memory for the members of a list")
+        for i, number in enumerate(order):
+            numbers[i] = NEW_MEMBER if number is None else number
+            array[i].slot = &(<NamedSet> members[i]).slot
+        with nogil:
+            self.lock.lock_politely()
+            for i in range(count):
+                slot = array[i].slot
+                array[i] = new[0] if numbers[i] == NEW_MEMBER else old[numbers[i]]
+                array[i].slot = slot
+            self.data.members = array
+            self.data.member_count = count
+            self.lock.unlock()
+            free(old)
+            free(numbers)
+        for named in self.members:
+            (<NamedSet> named).users.discard(self)
+        for named in members:
+            (<NamedSet> named).users.add(self)
+        self.members = members
+        return 0
+
+
+# -- names -----------------------------------------------------------------------------------------------------------------
+
+
+cdef class NamedSet:
+
+    def __cinit__(self, str name, Contents contents):
+        self.name = name
+        self.users = WeakSet()
+        self.contents = contents
+        self.slot.data = &contents.data
+
+    @property
+    def references(self) -> int:
+        """Rules and lists that refer to it."""
+        return len(self.users)
+
+    def rename(self, str name) -> None:
+        """For the store: names are its keys."""
+        self.name = name
+
+    def swap(self, NamedSet other) -> None:
+        """Exchange what two names stand for: whoever refers to one of them, finds the other's contents."""
+        cdef Contents mine = self.contents
+        cdef Contents theirs = other.contents
+        with nogil:
+            mine.lock.lock_politely()
+            self.slot.data = &theirs.data
+            other.slot.data = &mine.data
+            mine.lock.unlock()
+        self.contents, other.contents = theirs, mine
+
+    def expect_packets(self) -> None:
+        """A rule will add to it: keep room, from now on."""
+        self.fed_by_packets = True
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Called from time to time: the packet path cannot get memory."""
+        if self.fed_by_packets:
+            for named in self.contents.members if self.contents.data.kind == KIND_LIST else [self]:
+                (<NamedSet> named).contents.make_room()
