@@ -62,6 +62,7 @@ class _Scope:
 
     directory: Path
     variables: Mapping[str, str]
+    skipped: list[str] | None = None    # takes a warning for each rule that is left out; None: such a rule is an error
 
 
 Reader = Callable[[yaml.Node, str, _Scope], Any]    # node, dotted name for messages, scope -> value
@@ -288,7 +289,7 @@ def _check_installed_helper(name: str, name_node: yaml.Node, ports: Sequence[int
 def _rules(node: yaml.Node, name: str, scope: _Scope) -> Ruleset:
     from pyfw.rules.yaml_rules import load_rules
     try:
-        return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name)
+        return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, scope.skipped)
     except RulesError as error:
         raise ConfigError.from_rules(error, _location(node.start_mark)) from error
 
@@ -418,23 +419,37 @@ class Config:
 # -- files and --set -----------------------------------------------------------------------------------------
 
 
-def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Sequence[str] = (),
+                skipped: list[str] | None = None) -> Config:
     """Read a config file.
 
     `overrides` are `KEY=VALUE` with a dotted key and a YAML value, as `--set` takes them; they win over the file.
+    `skipped` takes a warning for each rule that pyfw does not do, which is left out; None: that is a mistake, too.
     Raises ConfigError for the first mistake.
     """
     path = Path(path)
+    return parse_config(_file_text(path), str(path), path.parent, overrides, skipped)
+
+
+def rule_files(path: Path | str) -> dict[str | None, Path]:
+    """The files that a config's rules are read from, by table; None: one that holds all tables."""
+    from pyfw.rules.yaml_rules import rule_files
+    path = Path(path)
+    root = _compose(_file_text(path), str(path))
+    rules = [value for key, _, value in _entries(root, "the config") if key == "rules"]
+    return rule_files(rules[0], path.parent) if rules else {}
+
+
+def _file_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(str(path), f"cannot read the config file: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), f"not a text in UTF-8 (byte {error.start}); is this a config file?") from error
-    return parse_config(text, str(path), path.parent, overrides)
 
-
-def parse_config(text: str, source: str, directory: Path, overrides: Sequence[str] = ()) -> Config:
+def parse_config(text: str, source: str, directory: Path, overrides: Sequence[str] = (),
+                 skipped: list[str] | None = None) -> Config:
     """As load_config, from a text; `source` names it in errors, `directory` is where its `file:`s are looked for."""
     root = _compose(text, source)
     if root is None:
@@ -445,7 +460,7 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for key, _, value_node in _entries(root, "the config"):
         if key == "variables":
             variables = _variables(value_node, "variables", _Scope(directory, {}))
-    return _section(Config)(root, "the config", _Scope(directory, variables))
+    return _section(Config)(root, "the config", _Scope(directory, variables, skipped))
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:

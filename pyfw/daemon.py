@@ -27,12 +27,13 @@ from pyroute2 import netns as namespaces
 
 from pyfw import __version__
 from pyfw.build import compile_rules, config_sets, engine_from_config
-from pyfw.config import Config, ConfigError, changed_keys, load_config
+from pyfw.config import Config, ConfigError, changed_keys, load_config, rule_files
 from pyfw.edge.commands import Reload
 from pyfw.edge.control import ControlServer
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
 from pyfw.edge.journal import Journal
 from pyfw.edge.links import Links
+from pyfw.edge.local_addresses import AddressAlarm, read_routes
 from pyfw.edge.nfqueue import QueueError, QueueLoop, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.state_file import StateFileError, open_state_file
@@ -68,6 +69,7 @@ class Daemon:
         self._divert = divert
         self._config: Config            # this and the next four: made by run()
         self._links: Links
+        self._addresses: AddressAlarm
         self._queue: QueueLoop
         self._queue_stats: QueueStats
         self._control: ControlServer
@@ -121,6 +123,9 @@ class Daemon:
         stack.callback(self._control.unbind)
         self._links = Links(on_change=lambda names: self._queue.set_links(names))
         stack.callback(self._links.close)
+        self._addresses = AddressAlarm()
+        stack.callback(self._addresses.close)
+        self._learn_addresses()
         self._queue = QueueLoop(self.engine, number=config.queue.number, mark=OWN_MARK, length=config.queue.length,
                                 fail_open=config.queue.on_overload == "accept", links=self._links.names)
         stack.callback(self._queue.close)
@@ -137,6 +142,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
         self._main_loop = loop
         loop.add_reader(self._links.fileno(), self._links.read)
+        loop.add_reader(self._addresses.fileno(), self._addresses_changed)
         data_thread = threading.Thread(target=self._judge_packets, args=(loop, stop), name="pyfw-data", daemon=True)
         data_thread.start()
         self._journal.start()
@@ -171,6 +177,13 @@ class Daemon:
             self.engine.surroundings.sets.sweep(self.now_ns())
             self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
             await asyncio.sleep(BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S)
+
+    def _addresses_changed(self) -> None:
+        self._addresses.clear()
+        self.in_background(self._learn_addresses)
+
+    def _learn_addresses(self) -> None:
+        self.engine.surroundings.addresses.replace(read_routes())
 
     def _install_diversion(self) -> None:
         if not self._divert:
@@ -240,6 +253,10 @@ class Daemon:
 
     async def _replace_sets(self, fresh: SetStore) -> None:
         self.engine.surroundings.sets.replace(fresh)
+
+    def rule_files(self) -> dict[str | None, Path]:
+        """The files that the rules are read from, by table; None: one of all tables."""
+        return rule_files(self._config_path)
 
     def serve_rules(self, program: Program | None) -> None:
         """Let another program judge, from one packet to the next."""

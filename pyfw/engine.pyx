@@ -23,6 +23,7 @@ from pyfw.rules.program cimport *
 from pyfw.enums import CtState, Direction, Hook, Reason, Reject, Verdict
 from pyfw.helpers import Segment
 from pyfw.reasons import reason_text
+from pyfw.rules.addresses import LocalAddresses
 from pyfw.rules.set_store import SetStore
 
 cdef enum:
@@ -68,7 +69,8 @@ cdef class Engine:
                                timeouts=timeouts or {})
         self.tracker.number_helpers(helpers)
         self.helpers = [binding.helper for binding in helpers]
-        self.surroundings = Surroundings([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table)
+        self.surroundings = Surroundings([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table,
+                                         LocalAddresses(self.guard))
 
     @staticmethod
     def memory_size(max_entries: int, expect_max: int) -> int:

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"the control socket (default: ${SOCKET_VARIABLE}, else {ControlConfig().socket})")
     parser.add_argument("--version", action="version", version=f"pyfwctl {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS.values():
+    for command in filter(lambda command: command.spoken, COMMANDS.values()):
         takes_words = any(argument.kind is list for argument in command.arguments)      # whose options are words, too
         subparser = subparsers.add_parser(command.name, help=command.help, description=command.help.capitalize() + ".",
                                           prefix_chars="\0" if takes_words else "-", add_help=not takes_words)

@@ -79,4 +79,5 @@ cdef struct Conn:
     uint64_t created_ns         # the clock at its first packet
     uint8_t helper_memory[HELPER_MEMORY]
     uint8_t helper              # 1 + position among the engine's helpers; 0: none
-    uint8_t zero[3]
+    uint8_t master_helper       # the helper that expected it, as `helper`; 0: none did
+    uint8_t zero[2]

@@ -83,6 +83,7 @@ cdef class Tracker:
                 self.table.conns[slot].helper = renumbered[self.table.conns[slot].helper]
             else:
                 self.table.conns[slot].helper = 0
+            self.table.conns[slot].master_helper = renumbered[self.table.conns[slot].master_helper % (HELPERS_MAX + 1)]
         for slot in range(1, self.expectations.used + 1):
             self.expectations.slots[slot].helper = renumbered[self.expectations.slots[slot].helper % (HELPERS_MAX + 1)]
         memset(self.table.header.helper_names, 0, sizeof(self.table.header.helper_names))
@@ -217,6 +218,7 @@ cdef class Tracker:
             expect = &self.expectations.slots[expected]
             self.fresh.status = CONN_EXPECTED
             self.fresh.master_id = expect.master_id
+            self.fresh.master_helper = expect.helper
             self.fresh.mark = self.table.conns[expect.master].mark
             self.expectations.counters.used += 1
             self.expectations.remove(expected)

@@ -15,6 +15,7 @@ import difflib
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.config import ConfigError
@@ -56,6 +57,7 @@ class Services(Protocol):
     def now_ns(self) -> int: ...
     def in_background(self, work: Callable[[], T]) -> Future[T]: ...
     def reload(self) -> Reload: ...
+    def rule_files(self) -> dict[str | None, Path]: ...
     def serve_rules(self, program: Program | None) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
     def queue_counters(self) -> QueueCounters | None: ...
@@ -102,6 +104,7 @@ class Command:
     help: str
     handler: Callable[[Services, Mapping[str, Any]], Answers]
     needs_root: bool = False            # else members of the control group may, too
+    spoken: bool = True                 # False: pyfwctl has no such word, another program sends it
     arguments: tuple[Argument, ...] = ()
 
     def checked_arguments(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,6 +289,26 @@ def address_sets(services: Services, arguments: Mapping[str, Any]) -> Answers:
     return (yield from run_set_command(services, arguments))
 
 
+def iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.edge.rule_commands import run_iptables
+    return (yield from run_iptables(services, arguments))
+
+
+def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.edge.rule_commands import iptables_save
+    return (yield from iptables_save(services, arguments))
+
+
+def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.edge.rule_commands import iptables_restore
+    return (yield from iptables_restore(services, arguments))
+
+
+def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.edge.rule_commands import save
+    return (yield from save(services, arguments))
+
+
 def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
     from pyfw import __version__
     yield {"text": f"pyfw {__version__}\n"}
@@ -319,6 +342,18 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("flush", "forget all connections", flush, needs_root=True),
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True),
+    Command("save", "write the rules as they are now to the file that the config reads them from", save, needs_root=True,
+            arguments=(Argument("file", "another file"),)),
+    Command("iptables", "what pyfw-iptables does", iptables, needs_root=True, spoken=False, arguments=(
+        Argument("words", "the command line of iptables", kind=list), Argument("family", "4 or 6", kind=int))),
+    Command("iptables-save", "what pyfw-iptables-save does", iptables_save, spoken=False, arguments=(
+        Argument("family", "4 or 6", kind=int), Argument("counters", "with counters", kind=bool),
+        Argument("table", "only this table", choices=("filter", "raw")))),
+    Command("iptables-restore", "what pyfw-iptables-restore does", iptables_restore, needs_root=True, spoken=False, arguments=(
+        Argument("text", "what iptables-save printed"), Argument("family", "4 or 6", kind=int),
+        Argument("noflush", "keep what is there", kind=bool), Argument("test", "change nothing", kind=bool),
+        Argument("counters", "restore counters", kind=bool), Argument("skip_unsupported", "leave out what pyfw does not do", kind=bool),
+        Argument("table", "only this table", choices=("filter", "raw")))),
     Command("ping", "wait until every packet queued so far has its verdict", ping),
     Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",
             address_sets, needs_root=True, arguments=(

@@ -30,9 +30,14 @@ cdef enum:
     NFQA_MARK = 3
     NFQA_IFINDEX_INDEV = 5
     NFQA_IFINDEX_OUTDEV = 6
+    NFQA_HWADDR = 9
     NFQA_PAYLOAD = 10
     NFQA_CAP_LEN = 13
     NFQA_SKB_INFO = 14
+    NFQA_UID = 16
+    NFQA_GID = 17
+    HARDWARE_BYTES = 10             # of struct nfqnl_msg_packet_hw: length, padding, an Ethernet address
+    ETHERNET_BYTES = 6
 
 
 cdef inline uint16_t load16(const uint8_t *at) noexcept nogil:
@@ -121,6 +126,14 @@ cdef int read_attributes(const uint8_t *data, uint32_t length, QueuedPacket *pac
             packet.indev = ntohl(load32(value))
         elif kind == NFQA_IFINDEX_OUTDEV:
             packet.outdev = ntohl(load32(value))
+        elif kind == NFQA_HWADDR:
+            if value_size >= HARDWARE_BYTES and value[0] == 0 and value[1] == ETHERNET_BYTES:
+                packet.hardware = value + 4
+        elif kind == NFQA_UID:
+            packet.uid = ntohl(load32(value))
+            packet.has_owner = 1
+        elif kind == NFQA_GID:
+            packet.gid = ntohl(load32(value))
         elif kind == NFQA_SKB_INFO:
             packet.skb_info = <uint8_t>ntohl(load32(value))
         elif kind == NFQA_CAP_LEN:

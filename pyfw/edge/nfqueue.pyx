@@ -73,6 +73,7 @@ cdef enum:
     NFQNL_COPY_PACKET = 2
     NFQA_CFG_F_FAIL_OPEN = 1 << 0
     NFQA_CFG_F_GSO = 1 << 2
+    NFQA_CFG_F_UID_GID = 1 << 3
     # A message is the packet (65,531 bytes at most) and its attributes, some 200 bytes.  The rest staggers the
     # buffers, so that the first cache lines of all of them do not compete for the same cache sets.
     MESSAGE_ROOM = 0xFFFF + 1 + 1024 + 320
@@ -138,6 +139,7 @@ cdef class QueueLoop:
         except OSError:
             raise QueueError(why_not_bound(self.number)) from None
         set_queue_flag(self, NFQA_CFG_F_GSO, "GSO (Linux 3.10)")
+        set_queue_flag(self, NFQA_CFG_F_UID_GID, "UID_GID (Linux 3.14)")
         if fail_open:
             set_queue_flag(self, NFQA_CFG_F_FAIL_OPEN, "FAIL_OPEN (Linux 3.6)")
         self.descriptor = self.queue.get_fd()

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
+from pyfw.rules import names
 from pyfw.rules.kinds import MatchKind, Option, TargetKind, option_named
 from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind
-from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target
+from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 
 WITHOUT_OUTDEV = {"PREROUTING", "INPUT"}
 WITHOUT_INDEV = {"OUTPUT", "POSTROUTING"}
 MEANT = {"ALLOW": "ACCEPT", "PERMIT": "ACCEPT", "PASS": "ACCEPT", "DENY": "DROP", "BLOCK": "DROP", "IGNORE": "DROP"}
 """Words of other firewalls' languages."""
-TRANSLATION = {"SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP", "TPROXY"}
 
 
 @dataclass(slots=True)
@@ -35,7 +35,9 @@ class _Given:
         """In canonical order, without those that say nothing."""
         found = []
         for option in self.kind.options:
-            if option.name in self.choices and not option.trivial(value := chosen[option.name]):
+            if option.name not in self.choices or option.trivial(value := chosen[option.name]):
+                continue
+            if option.name in self.inverted or not option.says_nothing_plain:
                 found.append(Setting(option.name, value, option.name in self.inverted))
         return tuple(found)
 
@@ -63,7 +65,8 @@ class RuleBuilder:
         kind = match_kind(name)
         if kind is None:
             known = [known for known in MATCHES if match_kind(known)]
-            raise RulesError(f"there is no match {name!r}{suggestion(name, known)}; there are {', '.join(known)}", location)
+            raise Unsupported(f"there is no match {name!r} in pyfw{suggestion(name, known)}; there are {', '.join(known)}; "
+                              f"a rule that needs it belongs in the kernel's tables", location)
         self._matches.append(_Given(kind, location))
 
     def set_target(self, name: str, goto: bool, location: Location | None) -> None:
@@ -72,8 +75,8 @@ class RuleBuilder:
             raise RulesError(f"a rule has one target, and this one has {self._target_name} already", location)
         if goto and (name in TARGETS or name in BUILTIN_CHAINS[self.table]):
             raise RulesError(f"-g goes to a chain of one's own, which {name} is not; write -j {name}", location)
-        if name in TRANSLATION:
-            raise RulesError(f"target {name}: addresses are translated by the kernel; keep this rule in its nat table", location)
+        if name in names.KERNEL_TARGETS:
+            raise Unsupported(f"target {name}: {names.KERNEL_TARGETS[name]}", location)
         if self.table not in (tables := TARGETS[name].tables if name in TARGETS else (self.table,)):
             raise RulesError(f"target {name} belongs in table {tables[0]}, not in {self.table}", location)
         self._target_name, self._goto = name, goto
@@ -168,12 +171,13 @@ class RuleBuilder:
             own = chosen if given.kind is IP else {option: value[0] for option, value in given.choices.items()}
             settings = given.settings(own)
             if settings or given.kind is not IP:
-                matches.append(Match(given.kind.name, settings))
+                matches.append(match := Match(given.kind.name, settings))
+                self._checked(lambda: given.kind.check(match), given.location)
         rule = Rule(tuple(matches), self._plain_target(), location=self.location)
         family = self._one_family(implied_families(rule) | address_families(chosen))
         if rule.target is None:
             return replace(rule, family=family)
-        self._checked(lambda: self._target.kind.check(rule.target, rule))
+        self._checked(lambda: self._target.kind.check(rule.target, rule), self._target.location)
         return replace(rule, target=self._target.kind.settle(rule.target, family), family=family)
 
     def _plain_target(self) -> Target | None:
@@ -202,12 +206,18 @@ class RuleBuilder:
             raise RulesError(f"-m {kind.name} needs its option {kind.options[0].name}", given.location)
         if kind.protocol and kind.protocol != self._protocol():
             raise RulesError(f"match {kind.name} needs -p {kind.name if kind.name != 'icmp6' else 'ipv6-icmp'}", given.location)
+        if kind.protocols and self._protocol() not in kind.protocols:
+            known = ", ".join(names.PROTOCOL_NAMES[number] for number in kind.protocols)
+            raise RulesError(f"match {kind.name} needs -p with one of {known}", given.location)
+        if kind.chains and self.chain in BUILTIN_CHAINS[self.table] and self.chain not in kind.chains:
+            raise RulesError(f"match {kind.name} cannot be used in {self.chain}, only in {', '.join(kind.chains)}", given.location)
 
-    def _checked(self, check: Callable[[], None]) -> None:
+    @staticmethod
+    def _checked(check: Callable[[], None], location: Location | None) -> None:
         try:
             check()
         except ValueError as error:
-            raise RulesError(str(error), self._target.location) from None
+            raise RulesError(str(error), location) from None
 
 
 def address_families(chosen: dict[str, object]) -> set[int]:

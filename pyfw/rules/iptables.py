@@ -13,7 +13,7 @@ from pyfw.rules.check import check_ruleset
 from pyfw.rules.lexer import Place, Word, split_lines
 from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families
 from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Setting, Table, Target,
-                              empty_table)
+                              Unsupported, empty_table)
 from pyfw.rules.values import quote, suggestion
 
 PROGRAMS = re.compile(r"(?:.*/)?(ip6?tables)(?:-legacy|-nft)?")
@@ -33,20 +33,29 @@ _DASHES = "‐‑‒–—―−"
 # -- reading ------------------------------------------------------------------------------------------------------------
 
 def parse_save(text: str, *, source: str = "rules", family: int | None = None, table: str | None = None,
-               variables: Mapping[str, str] | None = None, place: Place | None = None) -> Ruleset:
+               variables: Mapping[str, str] | None = None, place: Place | None = None,
+               skipped: list[str] | None = None) -> Ruleset:
     """The ruleset that iptables-save text, or a script's iptables lines, builds up from nothing.
 
     `family` binds every rule to 4 or 6; `table` is the only one the text may speak of, and the one that it speaks of
     where it does not say.  Lines that begin with ip6tables, or -6, are IPv6's; lines that begin with iptables
     are for both families, unless the text uses ip6tables too.  Counters in the text are not read.
     `variables` replaces $NAME; None leaves a `$` as it is.
+    `skipped`: a list that takes a warning for each line that is Unsupported, which is left out; None: that is an error.
     """
-    reader = _Reader(family, table)
+    return parse_counted(text, source=source, family=family, table=table, variables=variables, place=place, skipped=skipped)[0]
+
+
+def parse_counted(text: str, *, source: str = "rules", family: int | None = None, table: str | None = None,
+                  variables: Mapping[str, str] | None = None, place: Place | None = None,
+                  skipped: list[str] | None = None) -> tuple[Ruleset, Counters]:
+    """As parse_save, with the counters that stand in the text."""
+    reader = _Reader(family, table, skipped)
     lines = list(split_lines(text, place or Place(source), variables))
     reader.families_apart = any(_program(words) == "ip6tables" for words in lines)
     for words in lines:
         reader.read(words)
-    return check_ruleset(reader.ruleset())
+    return check_ruleset(reader.ruleset()), reader.counters()
 
 
 def parse_rule(text: str, *, table: str = "filter", chain: str = "", family: int | None = None, source: str = "rule",
@@ -69,14 +78,23 @@ class _Draft:
 
     name: str
     policy: str | None
-    rules: list[Rule] = field(default_factory=list)
+    policy6: str | None = None          # IPv6's, if it is to be another
+    counted: tuple[int, int] = (0, 0)
+    rules: list[tuple[Rule, tuple[int, int]]] = field(default_factory=list)     # with their counters
+
+    def set_policy(self, policy: str, family: int | None) -> None:
+        known = Chain(self.name, self.policy, (), self.policy6).with_policy(policy, family)
+        self.policy, self.policy6 = known.policy, known.policy6
 
 
 class _Reader:
     """Carries out one line after another, as iptables would, on chains of its own."""
 
-    def __init__(self, family: int | None, only_table: str | None) -> None:
+    def __init__(self, family: int | None, only_table: str | None, skipped: list[str] | None) -> None:
         self.family = family
+        self.skipped = skipped
+        self.skips_table = False            # in a section of a table that stays with the kernel
+        self.made: set[tuple[str, str, int | None]] = set()     # (table, chain, family) that -N was said of
         self.only_table = only_table
         self.section: str | None = None
         self.families_apart = False
@@ -89,12 +107,29 @@ class _Reader:
         ruleset = Ruleset()
         for name, drafts in self.tables.items():
             own = sorted(draft.name for draft in drafts.values() if draft.policy is None)
-            chains = tuple(Chain(drafts[chain].name, drafts[chain].policy, tuple(drafts[chain].rules))
-                           for chain in (*BUILTIN_CHAINS[name], *own))
+            chains = tuple(Chain(draft.name, draft.policy, tuple(rule for rule, _ in draft.rules), draft.policy6)
+                           for draft in (drafts[chain] for chain in (*BUILTIN_CHAINS[name], *own)))
             ruleset = ruleset.with_table(Table(name, chains))
         return ruleset
 
+    def counters(self) -> Counters:
+        return {(table, draft.name): (draft.counted if draft.policy else None, [counted for _, counted in draft.rules])
+                for table, drafts in self.tables.items() for draft in drafts.values()}
+
     def read(self, words: list[Word]) -> None:
+        """Carry out a line, or with `skipped` note that it is left out."""
+        if self.skips_table and not words[0].text.startswith("*"):
+            return
+        self.skips_table = False
+        try:
+            self.carry_out(words)
+        except Unsupported as error:
+            if self.skipped is None:
+                raise
+            self.skips_table = words[0].text.startswith("*")
+            self.skipped.append(f"{error}; {'this table is' if self.skips_table else 'this line is'} left out")
+
+    def carry_out(self, words: list[Word]) -> None:
         first = words[0]
         if _program(words):
             self.command(words)
@@ -116,8 +151,8 @@ class _Reader:
 
     def checked_table(self, name: str, location: Location) -> str:
         if name in KERNEL_TABLES:
-            raise RulesError(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; "
-                             f"load this table with iptables-restore -T {name}", location)
+            raise Unsupported(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; "
+                              f"load this table with iptables-restore -T {name}", location)
         if name not in BUILTIN_CHAINS:
             raise RulesError(f"there is no table {name!r}{suggestion(name, BUILTIN_CHAINS)}; there are "
                              f"{' and '.join(BUILTIN_CHAINS)}", location)
@@ -138,23 +173,29 @@ class _Reader:
         policy = words[1].text if len(words) > 1 else ""
         table = self.section or self.only_table or "filter"
         if name in BUILTIN_CHAINS[table]:
-            self.set_policy(table, words[0], name, words[1] if len(words) > 1 else None)
+            self.set_policy(table, words[0], name, words[1] if len(words) > 1 else None, self.family)
+            self.tables[table][name].counted = bracketed(words[2].text) if len(words) > 2 else (0, 0)
         elif policy != "-":
             raise RulesError(f"chain {name} is not built-in in table {table} and has no policy; write `:{name} - [0:0]`", location)
         else:
-            self.new_chain(table, name, location)
+            self.new_chain(table, name, location, self.family)
 
-    def set_policy(self, table: str, at: Word, name: str, policy: Word | None) -> None:
+    def set_policy(self, table: str, at: Word, name: str, policy: Word | None, family: int | None) -> None:
         if policy is None or policy.text not in POLICIES:
             given = f", not {policy.text}" if policy else ""
             raise RulesError(f"the policy of {name} is ACCEPT or DROP{given}", (policy or at).location)
         chain = self.known_chain(table, name, at.location)
         if chain.policy is None:
             raise RulesError(f"chain {name} is not built-in and has no policy", at.location)
-        chain.policy = policy.text
+        chain.set_policy(policy.text, family)
 
-    def new_chain(self, table: str, name: str, location: Location) -> None:
+    def new_chain(self, table: str, name: str, location: Location, family: int | None) -> None:
+        """A chain is common to both families: the other family's command may make it, too."""
         check_chain_name(name, table, location)
+        known_to = {other for made, chain, other in self.made if (made, chain) == (table, name)}
+        self.made.add((table, name, family))
+        if family and known_to and known_to.isdisjoint({family, None}):
+            return
         if name in self.table(table):
             raise RulesError(f"duplicate chain {name}: table {table} has it already", location)
         self.table(table)[name] = _Draft(name, None)
@@ -180,9 +221,10 @@ class _Reader:
             case "-A" | "-I":
                 self.add_rules(table, command, family)
             case "-P":
-                self.set_policy(table, command.chain, command.chain.text, command.taken[1] if len(command.taken) > 1 else None)
+                policy = command.taken[1] if len(command.taken) > 1 else None
+                self.set_policy(table, command.chain, command.chain.text, policy, command.family or family)
             case "-N":
-                self.new_chain(table, command.chain.text, command.chain.location)
+                self.new_chain(table, command.chain.text, command.chain.location, family)
             case "-F":
                 for chain in self.chosen_chains(table, command):
                     chain.rules.clear()
@@ -200,7 +242,7 @@ class _Reader:
         at = len(chain.rules)
         if command.name == "-I":
             rules, at = rules[::-1], command.insert_position(len(chain.rules))
-        chain.rules[at:at] = rules
+        chain.rules[at:at] = [(rule, command.counted) for rule in rules]
 
     def chosen_chains(self, table: str, command: _Command) -> list[_Draft]:
         if command.chain is None:
@@ -224,6 +266,7 @@ class _Command:
         self.table: str | None = None
         self.table_location = location
         self.family: int | None = None
+        self.counted = (0, 0)
         self.taken: list[Word] = []         # what follows the command: a chain, then a policy or a number
         self.rest: list[Word] = []
         self.words = words
@@ -248,12 +291,12 @@ class _Command:
         elif option in ("-4", "--ipv4", "-6", "--ipv6"):
             self.family = 4 if option in ("-4", "--ipv4") else 6
         elif option in ("-c", "--set-counters"):
-            self.value(word), self.value(word)
+            self.counted = tuple(count(self.value(word)) for _ in range(2))
         elif option in ("-w", "--wait", "-W", "--wait-interval"):
             if self.words and self.words[0].text.isdigit():
                 self.words.pop(0)
         elif not self.rest and self.name is None and re.fullmatch(r"\[\d+:\d+\]", option):
-            pass                            # counters, as iptables-save -c prints them
+            self.counted = bracketed(option)    # as iptables-save -c prints them
         elif option not in ("-v", "--verbose", "-n", "--numeric", "--line-numbers"):
             self.rest.append(word)
 
@@ -287,6 +330,18 @@ class _Command:
         builder = RuleBuilder(table, chain, self.family or family, self.location)
         read_rule(self.rest, builder)
         return builder.rules()
+
+
+def bracketed(text: str) -> tuple[int, int]:
+    """Counters as iptables-save prints them, `[packets:bytes]`."""
+    numbers = re.fullmatch(r"\[(\d{1,20}):(\d{1,20})\]", text)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
+def count(word: Word) -> int:
+    if not re.fullmatch(r"\d{1,20}", word.text):
+        raise RulesError(f"-c takes packets and bytes, not {word.text!r}", word.location)
+    return int(word.text)
 
 
 def read_rule(words: Sequence[Word], builder: RuleBuilder) -> None:
@@ -423,7 +478,8 @@ def _print_target(target: Target, family: int | None) -> str:
 
 def _print_setting(options: Sequence, setting: Setting) -> str:
     option = next(option for option in options if option.name == setting.option)
-    return " ".join(part for part in ("!" if setting.inverted else "", option.name, option.print(setting.value)) if part)
+    name = option.printed_as(setting.value) if option.printed_as else option.name
+    return " ".join(part for part in ("!" if setting.inverted else "", name, option.print(setting.value)) if part)
 
 
 def quote_chain(name: str) -> str:
@@ -441,7 +497,9 @@ def print_rules(ruleset: Ruleset, table: str, chain: str | None = None, *, famil
     for known in chains:
         policy = counters[table, known.name][0] if counters and known.policy else None
         counted = f" -c {policy[0]} {policy[1]}" if policy else ""
-        lines.append(f"-P {known.name} {known.policy}{counted}" if known.policy else f"-N {known.name}")
+        lines.append(f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"-N {known.name}")
+        if known.policy6 and not family:
+            lines.append(f"-6 -P {known.name} {known.policy6}")
     for known in chains:
         lines += _print_chain(known, family, counters[table, known.name][1] if counters else None)
     return lines
@@ -469,7 +527,9 @@ def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Coun
         for chain in table.chains:
             policy = counters[table.name, chain.name][0] if counters else None
             packets, size = policy or (0, 0)
-            lines.append(f":{chain.name} {chain.policy or '-'} [{packets}:{size}]")
+            lines.append(f":{chain.name} {chain.policy_of(family or 4) or '-'} [{packets}:{size}]")
+        if not family:
+            lines += [f"-6 -P {chain.name} {chain.policy6}" for chain in table.chains if chain.policy6]
         for chain in table.chains:
             rules = _print_chain(chain, family, None)
             if counters:

@@ -29,6 +29,8 @@ class Option:
     several: bool = False           # parse returns a tuple of values, each of which makes its own rule
     free_text: bool = False         # a value may begin with `-`
     stored_as: str = ""             # another option's name, of which this one is a short form
+    says_nothing_plain: bool = False    # left out unless it is negated
+    printed_as: Callable[..., str] | None = None    # the option's name for a value, where that is not always its own
 
     @property
     def stored(self) -> str:
@@ -41,24 +43,28 @@ def flag(name: str) -> Option:
 
 @dataclass(frozen=True, slots=True)
 class MatchKind:
-    """A match module.  `show` gives the words of `iptables -L -n` for it.
+    """A match module.  `show` gives the words of `iptables -L` for it, of `iptables -L -n` if told to be numeric.
 
-    `protocol`: what -p must say for it; `family`: the only one it exists in.
+    `protocol`: what -p must say for it, `protocols`: one of which -p must say; `family`: the only one it exists in;
+    `chains`: the built-in chains where alone it can be used.  `check` raises ValueError for settings that do not go together.
     """
 
     name: str
     options: tuple[Option, ...]
     compile: Callable[[Match, RuleCode], None]
-    show: Callable[[Match], str] = lambda match: ""
+    show: Callable[[Match, bool], str] = lambda match, numeric: ""
     aliases: tuple[str, ...] = ()
     protocol: int | None = None
     family: int | None = None
     needs_option: bool = True
+    protocols: tuple[int, ...] = ()
+    chains: tuple[str, ...] = ()
+    check: Callable[[Match], None] = lambda match: None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetKind:
-    """A target.  `show` gives the words of `iptables -L -n` behind the target's name and the matches.
+    """A target.  `show` gives the words of `iptables -L` behind the matches.
 
     `check` raises ValueError for a rule it does not fit; `settle` makes it canonical in
     the rule's family.
@@ -67,7 +73,8 @@ class TargetKind:
     name: str
     compile: Callable[[Target, RuleCode], None]
     options: tuple[Option, ...] = ()
-    show: Callable[[Target], str] = lambda target: ""
+    show: Callable[[Target, bool], str] = lambda target, numeric: ""
+    listed_as: str = ""                 # the name that `iptables -L` has for it, where that is another
     tables: tuple[str, ...] = ("raw", "filter")
     needs_option: bool = False
     check: Callable[[Target, Rule], None] = lambda target, rule: None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pyfw.rules.kinds import MatchKind, TargetKind
 from pyfw.rules.model import Match, Rule
-from pyfw.rules.values import Network
 from pyfw.rules.vocabulary import connection, header, marks, packet, rate, sets, tracking, verdicts
 from pyfw.rules.vocabulary.header import IP
 from pyfw.rules.vocabulary.verdicts import reject_family, reject_kind
@@ -31,8 +30,7 @@ def match_for_protocol(number: int) -> MatchKind | None:
 def implied_families(rule: Rule) -> set[int]:
     """The families that the parts of a rule exist in, where they do not exist in both."""
     found: set[int | None] = {match_family(match) for match in rule.matches}
-    found |= {setting.value.family for match in rule.matches for setting in match.settings
-              if isinstance(setting.value, Network)}
+    found |= {getattr(setting.value, "family", None) for match in rule.matches for setting in match.settings}
     if rule.target and rule.target.name == "REJECT":
         found.add(reject_family(reject_kind(rule.target)))
     return found - {None}

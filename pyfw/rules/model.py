@@ -38,6 +38,10 @@ class RulesError(ValueError):
         self.location = str(location) if location else None
 
 
+class Unsupported(RulesError):
+    """Rules that iptables has and pyfw has not: one line saying what, and where it belongs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One option with its value: `! --dport 22` is Setting("--dport", PortRange(22, 22), inverted=True)."""

@@ -72,6 +72,16 @@ LOG_LEVELS: dict[str, int] = {
     "panic": 0, "err": 3, "warn": 4,
 }
 
+KERNEL_TARGETS: dict[str, str] = {
+    **dict.fromkeys(("SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP", "TPROXY"),
+                    "addresses are translated by the kernel; keep this rule in its nat table"),
+    **dict.fromkeys(("TOS", "DSCP", "TTL", "HL", "ECN", "TCPMSS", "TCPOPTSTRIP", "CHECKSUM", "CLASSIFY", "HMARK"),
+                    "packets are changed by the kernel; keep this rule in its mangle table"),
+    **dict.fromkeys(("NFQUEUE", "NFLOG", "QUEUE", "ULOG", "TEE", "AUDIT", "SYNPROXY", "SECMARK", "CONNSECMARK", "IDLETIMER",
+                     "RATEEST", "LED", "CLUSTERIP"), "pyfw does not do this; keep this rule in the kernel's tables"),
+}
+"""Targets of iptables that pyfw has not, and where they belong."""
+
 ANY_PORT_UNREACHABLE = "port-unreach"
 """The kind of REJECT that exists in both families under one name."""
 REJECTS_V4: dict[str, Reject] = {

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pyfw.rules import names
@@ -160,6 +161,19 @@ def parse_ports(text: str) -> PortRange:
     if span.low > span.high:
         raise ValueError(f"port range {text} runs backwards; write {high}:{low}")
     return span
+
+
+def show_ports(ports: PortRange, protocol: str, numeric: bool) -> str:
+    """As iptables -L has it: with services' names, unless it is to be numeric."""
+    shown = [str(port) if numeric else service_name(port, protocol) for port in dict.fromkeys((ports.low, ports.high))]
+    return ":".join(shown)
+
+
+def service_name(port: int, protocol: str) -> str:
+    for known in (protocol,) if protocol else ("tcp", "udp"):
+        with suppress(OSError):
+            return socket.getservbyport(port, known)
+    return str(port)
 
 
 def parse_port(text: str) -> int:

@@ -32,7 +32,7 @@ from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
 from pyfw.rules.lexer import Place, substitute
 from pyfw.rules.matches import MATCHES, TARGETS
-from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported, empty_table
 from pyfw.rules.values import suggestion
 
 FAMILIES = {"4": 4, "6": 6, "ipv4": 4, "ipv6": 6}
@@ -43,12 +43,25 @@ _TARGET_KEYS = {"jump", "goto"}
 _KINDS = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
 
 
-def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str) -> Ruleset:
+def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str,
+               skipped: list[str] | None = None) -> Ruleset:
     """The ruleset under `rules:`.  `variables` are for $NAME; files are looked for in `base_dir`; `source` names the
-    YAML file in errors.  `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only."""
+    YAML file in errors; `skipped` takes a warning for each rule that pyfw does not do, None: those are errors.  `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only."""
     if node.start_mark.buffer is None:
         raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")
-    return check_ruleset(_Loader(variables, base_dir, source).ruleset(node))
+    return check_ruleset(_Loader(variables, base_dir, source, skipped).ruleset(node))
+
+
+def rule_files(node: yaml.Node, base_dir: Path) -> dict[str | None, Path]:
+    """The files that `rules:` reads, by table; None: one that holds all tables."""
+    def file_of(value: yaml.Node) -> Path | None:
+        named = [entry.value for key, entry in value.value if key.value == "file"] if isinstance(value, yaml.MappingNode) else []
+        return base_dir / named[0] if named else None
+
+    if file_of(node):
+        return {None: file_of(node)}
+    tables = node.value if isinstance(node, yaml.MappingNode) else []
+    return {key.value: path for key, value in tables if (path := file_of(value))}
 
 
 def rule_keys() -> list[str]:
@@ -61,7 +74,8 @@ def rule_keys() -> list[str]:
 class _Loader:
     """Reads nodes; every method takes the node it speaks of."""
 
-    def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str) -> None:
+    def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str, skipped: list[str] | None) -> None:
+        self.skipped = skipped
         self.variables = variables
         self.base_dir = base_dir
         self.source = source
@@ -97,10 +111,11 @@ class _Loader:
         """iptables text, written here or in a file; of `table` only, if that is given."""
         if isinstance(node, yaml.MappingNode):
             path = self.file(node)
-            return parse_save(self.file_text(path, node), source=str(path), table=table, variables=self.variables)
+            return parse_save(self.file_text(path, node), source=str(path), table=table, variables=self.variables,
+                              skipped=self.skipped)
         if not isinstance(node, yaml.ScalarNode):
             raise RulesError(f"rules are iptables text, a mapping, or {{file: NAME}}, not {_KINDS[type(node)]}", self.at(node))
-        return parse_save(node.value, table=table, variables=self.variables, place=self.place(node))
+        return parse_save(node.value, table=table, variables=self.variables, place=self.place(node), skipped=self.skipped)
 
     def file(self, node: yaml.MappingNode) -> Path:
         if len(node.value) != 1 or not isinstance(node.value[0][1], yaml.ScalarNode):
@@ -147,7 +162,16 @@ class _Loader:
             return ()
         if not isinstance(node, yaml.SequenceNode):
             raise RulesError(f"the rules of {chain} are a list, one `- ` for each", self.at(node))
-        return tuple(rule for item in node.value for rule in self.rule(table, chain, item))
+        return tuple(rule for item in node.value for rule in self.rule_or_skip(table, chain, item))
+
+    def rule_or_skip(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
+        try:
+            return self.rule(table, chain, node)
+        except Unsupported as error:
+            if self.skipped is None:
+                raise
+            self.skipped.append(f"{error}; this rule is left out")
+            return ()
 
     def rule(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
         if isinstance(node, yaml.MappingNode):

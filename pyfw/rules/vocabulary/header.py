@@ -52,8 +52,23 @@ def compile_transport(match: Match, code: RuleCode) -> None:
     code.tests.append(TransportTest(**fields))
 
 
+def show_transport(match: Match, numeric: bool) -> str:
+    words = [match.name]
+    for setting in match.settings:
+        sign = "!" if setting.inverted else ""
+        if setting.option == "--tcp-flags":
+            flags = (f"0x{setting.value.mask:02X}/0x{setting.value.value:02X}" if numeric
+                     else "/".join(map(values.print_flag_set, (setting.value.mask, setting.value.value))))
+            words.append(f"flags:{sign}{flags}")
+        else:
+            several = "s" if setting.value.low != setting.value.high else ""
+            words.append(f"{setting.option[2]}pt{several}:{sign}{values.show_ports(setting.value, match.name, numeric)}")
+    return " ".join(words)
+
+
 def ports_match(name: str) -> MatchKind:
-    return MatchKind(name, (SPORT, DPORT), compile_transport, protocol=names.PROTOCOLS[name], needs_option=False)
+    return MatchKind(name, (SPORT, DPORT), compile_transport, show=show_transport, protocol=names.PROTOCOLS[name],
+                     needs_option=False)
 
 
 def compile_icmp(match: Match, code: RuleCode) -> None:
@@ -64,9 +79,19 @@ def compile_icmp(match: Match, code: RuleCode) -> None:
     code.tests.append(IcmpTest(value.type, low, high, any_type, setting.inverted))
 
 
+def show_icmp(match: Match, numeric: bool) -> str:
+    setting, word = match.settings[0], "icmp" if match.name == "icmp" else "ipv6-icmp"
+    known = names.ICMP_TYPES if match.name == "icmp" else names.ICMPV6_TYPES
+    named = [name for name, meant in known.items() if IcmpType(*meant) == setting.value]
+    if named and not numeric:
+        return f"{word} {'!' if setting.inverted else ''}{named[0]}"
+    code = "" if setting.value.code is None else f" code {setting.value.code}"
+    return f"{word} !type {setting.value.type}{code}" if setting.inverted else f"{word}type {setting.value.type}{code}"
+
+
 MATCHES = (
     IP,
-    MatchKind("tcp", compile=compile_transport, protocol=6, needs_option=False, options=(
+    MatchKind("tcp", compile=compile_transport, show=show_transport, protocol=6, needs_option=False, options=(
         SPORT, DPORT,
         Option("--tcp-flags", values.parse_tcp_flags, words=2),
         Option("--syn", lambda: values.SYN_ONLY, words=0, stored_as="--tcp-flags"),
@@ -74,10 +99,10 @@ MATCHES = (
     ports_match("udp"),
     ports_match("udplite"),
     ports_match("sctp"),
-    MatchKind("icmp", compile=compile_icmp, protocol=1, family=4, options=(
+    MatchKind("icmp", compile=compile_icmp, show=show_icmp, protocol=1, family=4, options=(
         Option("--icmp-type", partial(values.parse_icmp_type, known=names.ICMP_TYPES), print=values.print_icmp_type),
     )),
-    MatchKind("icmp6", compile=compile_icmp, protocol=58, family=6, aliases=("icmpv6", "ipv6-icmp"), options=(
+    MatchKind("icmp6", compile=compile_icmp, show=show_icmp, protocol=58, family=6, aliases=("icmpv6", "ipv6-icmp"), options=(
         Option("--icmpv6-type", partial(values.parse_icmp_type, known=names.ICMPV6_TYPES)),
     )),
 )

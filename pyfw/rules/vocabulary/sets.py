@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option, TargetKind, flag
-from pyfw.rules.model import Match, Rule, RulesError, Setting, Target
+from pyfw.rules.model import Match, Rule, Setting, Target
 from pyfw.rules.set_text import LONGEST_NAME, LONGEST_TIMEOUT_S
 from pyfw.rules.tests.address_sets import SetAction, SetTest
 
@@ -55,7 +55,7 @@ def comparison_of(match: Match, counter: str) -> tuple[str, int]:
     """What the match wants a counter to be, as SetTest takes it."""
     given = [(comparison, setting) for comparison in COMPARISONS if (setting := match.get(f"--{counter}-{comparison}"))]
     if len(given) > 1:
-        raise RulesError(f"only one of the --{counter}-[eq|lt|gt] is allowed")
+        raise ValueError(f"only one of the --{counter}-[eq|lt|gt] is allowed")
     if not given:
         return "", 0
     comparison, setting = given[0]
@@ -67,10 +67,15 @@ def is_negated(match: Match, option: str) -> bool:
     return setting is not None and setting.inverted
 
 
+def check_set(match: Match) -> None:
+    if match.get("--match-set") is None:
+        raise ValueError("-m set: You must specify `--match-set' with proper arguments")
+    for counter in COUNTERS:
+        comparison_of(match, counter)
+
+
 def compile_set(match: Match, code: RuleCode) -> None:
     lookup = match.get("--match-set")
-    if lookup is None:
-        raise RulesError("-m set: You must specify `--match-set' with proper arguments")
     code.tests.append(SetTest(
         lookup.value.name, lookup.value.sides, lookup.inverted, return_nomatch=match.get("--return-nomatch") is not None,
         update=not is_negated(match, "--update-counters"), update_members=not is_negated(match, "--update-subcounters"),
@@ -82,7 +87,7 @@ def show_setting(setting: Setting) -> str:
     return f"{'! ' if setting.inverted else ''}{setting.option.removeprefix('--')}{value}"
 
 
-def show_settings(part: Match | Target) -> str:
+def show_settings(part: Match | Target, numeric: bool) -> str:
     return " ".join(show_setting(setting) for setting in part.settings)
 
 
@@ -108,11 +113,11 @@ def refuse_map(name: str, sides: str) -> SetLookup:
 
 def update_option(name: str) -> Option:
     """It is said to be negated: without `!` it changes nothing."""
-    return Option(name, lambda: True, words=0, print=lambda value: "")
+    return Option(name, lambda: True, words=0, print=lambda value: "", says_nothing_plain=True)
 
 
 MATCHES = (
-    MatchKind("set", compile=compile_set, show=show_settings, options=(
+    MatchKind("set", compile=compile_set, check=check_set, show=show_settings, options=(
         Option("--match-set", parse_lookup, words=2, print=print_lookup),
         flag("--return-nomatch"), update_option("--update-counters"), update_option("--update-subcounters"), *counter_options(),
     )),

@@ -20,10 +20,15 @@ def compile_ct(target: Target, code: RuleCode) -> None:
     code.helper = helper.value if helper else ""
 
 
+def show_ct(target: Target, numeric: bool) -> str:
+    helper = target.get("--helper")
+    return f"CT helper {helper.value}" if helper else "CT notrack"
+
+
 TARGETS = (
     TargetKind("TRACE", act(Action.TRACE), tables=("raw",)),
-    TargetKind("NOTRACK", act(Action.NOTRACK), tables=("raw",)),
-    TargetKind("CT", compile_ct, tables=("raw",), check=check_ct, options=(
+    TargetKind("NOTRACK", act(Action.NOTRACK), tables=("raw",), listed_as="CT", show=lambda target, numeric: "NOTRACK"),
+    TargetKind("CT", compile_ct, show=show_ct, tables=("raw",), check=check_ct, options=(
         flag("--notrack"),
         Option("--helper", partial(values.parse_text, longest=15, what="the helper's name"), negatable=False,
                print=values.quote),

@@ -52,14 +52,34 @@ def compile_log(target: Target, code: RuleCode) -> None:
         ip_options="--log-ip-options" in given)
 
 
+def show_reject(target: Target, numeric: bool) -> str:
+    return f"reject-with {reject_kind(target)}"
+
+
+LEVEL_NAMES = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
+LOG_FLAGS = {"--log-tcp-sequence": 1, "--log-tcp-options": 2, "--log-ip-options": 4, "--log-uid": 8, "--log-macdecode": 32}
+"""NF_LOG_*"""
+
+
+def show_log(target: Target, numeric: bool) -> str:
+    given = {setting.option: setting.value for setting in target.settings}
+    flags = sum(bit for option, bit in LOG_FLAGS.items() if option in given)
+    level = given.get("--log-level", DEFAULT_LOG_LEVEL)
+    prefix = f' prefix "{given["--log-prefix"]}"' if "--log-prefix" in given else ""
+    if numeric:
+        return f"LOG flags {flags} level {level}{prefix}"
+    words = [option[2:].replace("log-", "") for option in LOG_FLAGS if option in given]
+    return " ".join(["LOG", f"level {LEVEL_NAMES[level]}", *words]) + prefix
+
+
 TARGETS = (
     TargetKind("ACCEPT", act(Action.ACCEPT)),
     TargetKind("DROP", act(Action.DROP)),
     TargetKind("RETURN", act(Action.RETURN)),
-    TargetKind("REJECT", compile_reject, tables=("filter",), check=check_reject, settle=settle_reject, options=(
+    TargetKind("REJECT", compile_reject, show=show_reject, tables=("filter",), check=check_reject, settle=settle_reject, options=(
         Option("--reject-with", values.parse_reject, negatable=False),
     )),
-    TargetKind("LOG", compile_log, options=(
+    TargetKind("LOG", compile_log, show=show_log, options=(
         Option("--log-prefix", partial(values.parse_text, longest=LONGEST_LOG_PREFIX, what="the log prefix"),
                negatable=False, print=values.quote, free_text=True),
         Option("--log-level", values.parse_log_level, negatable=False, trivial=DEFAULT_LOG_LEVEL.__eq__),

@@ -27,6 +27,7 @@ port = 8080
 logpath = LOG
 backend = polling
 usedns = no
+ignoreself = false
 maxretry = 3
 findtime = 600
 bantime = 600
@@ -51,6 +52,8 @@ class Jail:
                           .replace("iptables = ip6tables <lockingopt>", f"iptables = {BIN}/pyfw-ip6tables <lockingopt>"))
         (self.directory / "filter.d" / "page.conf").write_text("[Definition]\nfailregex = ^ login from <HOST> failed$\n")
         (self.directory / "jail.local").write_text(JAIL.replace("LOG", str(self.log)))
+        (self.directory / "fail2ban.local").write_text(
+            f"[Definition]\nlogtarget = {self.directory}/fail2ban.log\ndbfile = None\nallowipv6 = true\n")
         self.log.touch()
 
     def command(self, *words: str) -> list[str]:

@@ -1,0 +1,159 @@
+"""Control commands that list and change the rules of the running daemon, as iptables(8), iptables-save and iptables-restore do.
+
+A change is compiled in the background and serves from one packet to the next, or, if anything is wrong with it, not at all.
+It lasts until the next reload, unless `save` writes it to the file that the config reads.
+"""
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyfw.config import ConfigError
+from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background
+from pyfw.rules.edit import CommandFailed, Edited, Request, edit, known_chain, read_request
+from pyfw.rules.iptables import Counters, print_ruleset, print_rules
+from pyfw.rules.model import RulesError, Ruleset, empty_table
+from pyfw.rules.program import Program
+from pyfw.rules.restore import Restored, restore
+from pyfw.rules.view import list_chains
+
+LISTS = ("-L", "-S", "-Z")
+
+
+def run_iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`words`: the command line of iptables; `family`: 4 or 6."""
+    try:
+        request = read_request(arguments.get("words", []), arguments.get("family", 4))
+        lines = _listing(services, request) if request.command in ("-L", "-S") else []
+        if request.command not in LISTS or request.command == "-Z" or "zero" in request.flags:
+            yield from in_background(services, lambda: _change(services, request))
+    except CommandFailed as error:
+        raise CommandError(str(error), error.status, reason="iptables") from error
+    yield {"text": "".join(f"{line}\n" for line in lines)}
+    return {}
+
+
+def _ruleset(services: Services) -> Ruleset:
+    program = services.engine.program
+    return program.ruleset if program else Ruleset()
+
+
+def _counters(services: Services, family: int | None) -> Counters | None:
+    return services.engine.program.counters(family) if services.engine.program else None
+
+
+def _listing(services: Services, request: Request) -> list[str]:
+    ruleset = _ruleset(services)
+    table = ruleset.table(request.table) or empty_table(request.table)
+    verbose = "verbose" in request.flags
+    counters = _counters(services, request.family) if verbose and ruleset.table(request.table) else None
+    if request.chain:
+        known_chain(table, request.chain)
+    if request.command == "-S":
+        lines = print_rules(ruleset, request.table, request.chain, family=request.family, counters=counters)
+        rules = [line for line in lines if line.startswith("-A")]
+        return lines if request.number is None else rules[request.number - 1:request.number]
+    return list(list_chains(table, request.family, request.chain, request.number, verbose=verbose,
+                            numeric="numeric" in request.flags, exact="exact" in request.flags,
+                            line_numbers="line-numbers" in request.flags, counters=counters))
+
+
+def _change(services: Services, request: Request) -> None:
+    """In the background: edits follow one another, each on what the one before it left."""
+    edited = edit(_ruleset(services), request)
+    if edited.ruleset != _ruleset(services) or edited.counted:
+        _serve(services, edited.ruleset)
+    program = services.engine.program
+    for place in edited.counted:
+        if request.counters != (0, 0):
+            program.set_counter(*place, request.family, *request.counters)
+    if program is not None:
+        for place in edited.zeroed:
+            if program.ruleset.table(place[0]):
+                program.set_counter(*place, request.family)
+
+
+def _serve(services: Services, ruleset: Ruleset) -> None:
+    services.serve_rules(_compiled(services, ruleset))
+
+
+def _compiled(services: Services, ruleset: Ruleset) -> Program:
+    try:
+        return Program(ruleset, services.engine.surroundings, previous=services.engine.program)
+    except RulesError as error:
+        raise CommandFailed(str(error), USAGE) from None
+
+
+def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`counters`: with what was counted; `table`: only this one."""
+    ruleset, name = _ruleset(services), arguments.get("table")
+    family = arguments.get("family")
+    counters = _counters(services, family) if arguments.get("counters") else None
+    if name is not None:
+        ruleset = Ruleset((ruleset.table(name) or empty_table(name),))
+        counters = counters if counters and (name, ruleset.tables[0].chains[0].name) in counters else None
+    yield {"text": print_ruleset(ruleset, family=family, counters=counters)}
+    return {}
+
+
+def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`text`: what iptables-save printed.  All of it, or nothing."""
+    def load() -> Restored:
+        restored = restore(_ruleset(services), arguments.get("text", ""), arguments.get("family", 4),
+                           keep=bool(arguments.get("noflush")), only_table=arguments.get("table"),
+                           skip_unsupported=bool(arguments.get("skip_unsupported")))
+        program = _compiled(services, restored.ruleset)
+        if not arguments.get("test"):
+            services.serve_rules(program)
+            for place, counted in restored.counters.items() if arguments.get("counters") else ():
+                program.set_counter(*place, arguments.get("family", 4), *counted)
+        return restored
+
+    try:
+        restored = yield from in_background(services, load)
+    except (RulesError, CommandFailed) as error:
+        raise CommandError(str(error), getattr(error, "status", 1), reason="iptables") from error
+    for warning in restored.skipped:
+        yield {"note": f"warning: {warning}"}
+    return {}
+
+
+def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """Write the rules to `file`, or to the files that the config reads them from."""
+    ruleset = _ruleset(services)
+    try:
+        files = {None: Path(arguments["file"])} if "file" in arguments else services.rule_files()
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    tables = [table.name for table in ruleset.tables]
+    missing = [name for name in tables if name not in files and None not in files]
+    if missing:
+        raise CommandError(f"the rules of table {missing[0]} stand in the config itself, which is not rewritten; `pyfwctl save FILE` "
+                           f"writes them to a file that the config can read: `rules: {{file: FILE}}`")
+    for name, path in files.items():
+        kept = ruleset if name is None else Ruleset((ruleset.table(name) or empty_table(name),))
+        try:
+            write_atomically(path, print_ruleset(kept))
+        except OSError as error:
+            raise CommandError(f"{path}: {error.strerror}") from error
+        yield {"note": f"rules saved to {path}"}
+    return {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole text or the old file; its mode stays."""
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,105 @@
+"""iptables-restore(8) on a ruleset: what a text leaves of one family's view of it."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pyfw.rules.check import check_ruleset
+from pyfw.rules.edit import CommandFailed, edit, left_for_other, read_request
+from pyfw.rules.iptables import Counters, parse_counted
+from pyfw.rules.lexer import Place, split_lines
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, Ruleset, Table, empty_table
+
+SOURCE = "line"
+
+Place3 = tuple[str, str, int]       # table, chain, index; behind the last rule: the policy
+
+
+@dataclass(frozen=True)
+class Restored:
+    ruleset: Ruleset
+    counters: dict[Place3, tuple[int, int]]     # that stand in the text
+    skipped: tuple[str, ...] = ()               # a warning for each line that was left out
+
+
+def restore(ruleset: Ruleset, text: str, family: int, *, keep: bool = False, only_table: str | None = None,
+            skip_unsupported: bool = False) -> Restored:
+    """keep: --noflush, what is there stays.  Raises RulesError or CommandFailed; then nothing is to be changed."""
+    if keep:
+        return Restored(add_lines(ruleset, text, family, only_table), {})
+    skipped: list[str] | None = [] if skip_unsupported else None
+    given, counted = parse_counted(text, source=SOURCE, family=family, skipped=skipped)
+    counters: dict[Place3, tuple[int, int]] = {}
+    for table in given.tables:
+        if only_table not in (None, table.name):
+            continue
+        merged = replaced_view(ruleset.table(table.name) or empty_table(table.name), table, family)
+        ruleset = ruleset.with_table(merged)
+        counters |= places_of(merged, table, counted)
+    return Restored(check_ruleset(ruleset), counters, tuple(skipped or ()))
+
+
+def replaced_view(table: Table, given: Table, family: int) -> Table:
+    """`table`, in which `family` sees what `given` says; the other family sees what it saw."""
+    others = {chain.name: tuple(left_for_other(rule, family) for rule in chain.rules if rule.family != family)
+              for chain in table.chains}
+    names = [*BUILTIN_CHAINS[table.name], *sorted({chain.name for known in (table, given) for chain in known.chains
+                                                   if chain.policy is None})]
+    chains = []
+    for name in names:
+        old, new = table.chain(name), given.chain(name)
+        if new is None and old.policy is None and not others[name] and not is_target(others, name):
+            continue
+        chain = old or Chain(name)
+        if new is not None and new.policy is not None:
+            chain = chain.with_policy(new.policy_of(family), family)
+        chains.append(replace(chain, rules=(*others.get(name, ()), *(new.rules if new else ()))))
+    return replace(table, chains=tuple(chains))
+
+
+def is_target(others: Mapping[str, Sequence[Rule]], name: str) -> bool:
+    return any(rule.target is not None and rule.target.name == name for rules in others.values() for rule in rules)
+
+
+def places_of(merged: Table, given: Table, counted: Counters) -> dict[Place3, tuple[int, int]]:
+    """Where the rules of a text have come to stand: behind those of the other family."""
+    places = {}
+    for chain in given.chains:
+        policy, rules = counted[given.name, chain.name]
+        size = len(merged.chain(chain.name).rules)
+        for offset, counts in enumerate(rules):
+            places[given.name, chain.name, size - len(rules) + offset] = counts
+        if policy is not None:
+            places[given.name, chain.name, size] = policy
+    return places
+
+
+def add_lines(ruleset: Ruleset, text: str, family: int, only_table: str | None) -> Ruleset:
+    """--noflush: each line is a command of its own; `:CHAIN` makes a chain, or empties the one there is."""
+    table = "filter"
+    for words in split_lines(text, Place(SOURCE), None):
+        first = words[0].text
+        if first.startswith("*"):
+            table = first[1:]
+            continue
+        if first == "COMMIT" or only_table not in (None, table):
+            continue
+        arguments = [word.text for word in words if not (word.text.startswith("[") and not word.quoted)]
+        try:
+            if first.startswith(":"):
+                ruleset = declare(ruleset, table, arguments, family)
+            else:
+                ruleset = edit(ruleset, read_request(["-t", table, *arguments], family)).ruleset
+        except CommandFailed as error:
+            raise CommandFailed(f"{words[0].location}: {error}", error.status) from None
+    return ruleset
+
+
+def declare(ruleset: Ruleset, table: str, words: list[str], family: int) -> Ruleset:
+    name, policy = words[0][1:], words[1] if len(words) > 1 else "-"
+    known = (ruleset.table(table) or empty_table(table) if table in BUILTIN_CHAINS else empty_table("filter")).chain(name)
+    if policy != "-":
+        command = ["-P", name, policy]
+    else:
+        command = ["-N", name] if known is None else ["-F", name]
+    return edit(ruleset, read_request(["-t", table, *command], family)).ruleset

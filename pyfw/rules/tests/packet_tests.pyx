@@ -1,0 +1,222 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Tests of one packet, beyond ports and types: the kernel's xt_length, xt_hl, xt_dscp, xt_mark, xt_connmark, xt_owner, xt_multiport,
+xt_iprange, xt_mac, xt_string, xt_time, xt_addrtype.
+
+May know: the packet as it was parsed, and what the context holds.  Must not know: syntax, other rules.
+"""
+from libc.string cimport memcmp, memcpy
+from pyfw.packet cimport FAMILY_IPV4, Packet
+from pyfw.rules.addresses cimport NO_INTERFACE, OWN_INTERFACE, TYPE_MULTICAST, TYPE_UNICAST, TYPE_UNSPEC
+from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
+
+cdef extern from "<ctype.h>" nogil:
+    int tolower(int)
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct tm:
+        long tm_gmtoff
+    tm *localtime_r(const time_t *, tm *)
+
+cdef enum Field:
+    FIELD_LENGTH, FIELD_TTL, FIELD_TOS, FIELD_MARK, FIELD_CONNMARK, FIELD_UID, FIELD_GID, FIELD_SOCKET
+
+FIELDS = {"length": FIELD_LENGTH, "ttl": FIELD_TTL, "tos": FIELD_TOS, "mark": FIELD_MARK, "connmark": FIELD_CONNMARK,
+          "uid": FIELD_UID, "gid": FIELD_GID, "socket": FIELD_SOCKET}
+INTERFACES = {"": NO_INTERFACE, "in": 1, "out": 2}
+
+
+cdef class FieldTest(PacketTest):
+    """Whether a number of the packet, under `mask`, lies from `low` to `high`."""
+
+    def __init__(self, str field, uint32_t low, uint32_t high, bint inverted=False, uint32_t mask=0xFFFFFFFF):
+        self.field, self.mask, self.low, self.high, self.inverted = FIELDS[field], mask, low, high, inverted
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef uint32_t value = 0
+        if self.field == FIELD_LENGTH:
+            value = packet.length
+        elif self.field == FIELD_TTL:
+            value = packet.ttl
+        elif self.field == FIELD_TOS:
+            value = packet.tos
+        elif self.field == FIELD_MARK:
+            value = packet.mark
+        elif self.field == FIELD_CONNMARK:
+            if context.conn == NULL:
+                return FITS_NOT
+            value = context.conn.mark
+        elif not packet.has_owner:              # no socket on this machine sent it: owned by nobody
+            return FITS if self.inverted else FITS_NOT
+        elif self.field == FIELD_UID:
+            value = packet.uid
+        elif self.field == FIELD_GID:
+            value = packet.gid
+        value &= self.mask
+        return FITS if (self.low <= value <= self.high) != self.inverted else FITS_NOT
+
+
+cdef class PortsTest(PacketTest):
+    """Whether a port is in one of the ranges: the source's, the destination's, or with both set either of them."""
+
+    def __init__(self, ranges, bint source, bint destination, bint inverted):
+        self.ranges, self.source, self.destination, self.inverted = len(ranges), source, destination, inverted
+        for position, span in enumerate(ranges):
+            self.low[<int> position], self.high[<int> position] = span.low, span.high
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef bint found = False
+        cdef int i
+        if packet.fragment == 2:
+            return FITS_NOT
+        if not packet.has_tuple:
+            return FITS_DROP
+        for i in range(self.ranges):
+            found |= self.source and self.low[i] <= packet.sport <= self.high[i]
+            found |= self.destination and self.low[i] <= packet.dport <= self.high[i]
+        return FITS if found != self.inverted else FITS_NOT
+
+
+cdef class AddressRangeTest(PacketTest):
+    """`low`, `high`: packed addresses of the rule's family, both included."""
+
+    def __init__(self, bint source, bytes low, bytes high, bint inverted):
+        self.source, self.inverted = source, inverted
+        memcpy(self.low, <const char *> low, len(low))
+        memcpy(self.high, <const char *> high, len(high))
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef const Address *address = &packet.src if self.source else &packet.dst
+        cdef bint inside = memcmp(address.bytes, self.low, 16) >= 0 and memcmp(address.bytes, self.high, 16) <= 0
+        return FITS if inside != self.inverted else FITS_NOT
+
+
+cdef class HardwareTest(PacketTest):
+
+    def __init__(self, bytes address, bint inverted):
+        self.inverted = inverted
+        memcpy(self.address, <const char *> address, 6)
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        if context.packet.hardware == NULL:
+            return FITS_NOT
+        return FITS if (memcmp(context.packet.hardware, self.address, 6) == 0) != self.inverted else FITS_NOT
+
+
+cdef class TextTest(PacketTest):
+    """Whether `pattern` stands in the packet's bytes from offset `start` to before `end`, counted from the IP header."""
+
+    def __init__(self, bytes pattern, uint32_t start, uint32_t end, bint ignores_case, bint inverted):
+        self.pattern = pattern.lower() if ignores_case else pattern
+        self.text, self.length = self.pattern, len(pattern)
+        self.start, self.end, self.ignores_case, self.inverted = start, end, ignores_case, inverted
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef uint32_t end = self.end if self.end < packet.captured else packet.captured
+        cdef bint found = False
+        cdef uint32_t at = self.start
+        while not found and at + self.length <= end:
+            found = self.stands(packet.data + at)
+            at += 1
+        return FITS if found != self.inverted else FITS_NOT
+
+    cdef bint stands(self, const uint8_t *there) noexcept nogil:
+        cdef uint32_t i
+        if not self.ignores_case:
+            return memcmp(there, self.text, self.length) == 0
+        for i in range(self.length):
+            if tolower(there[i]) != self.text[i]:
+                return False
+        return True
+
+
+cdef class TimeTest(PacketTest):
+    """Seconds of the epoch from `begins_s` to `ends_s`; of the day from `day_begins_s` to `day_ends_s`, over midnight if backwards.
+
+    Bits of `month_days` from 1, of `week_days` from Monday = 1 to Sunday = 7.  `contiguous`: what is past midnight of such a span
+    belongs to the day before.  `local`: by this machine's time zone, else UTC.
+    """
+
+    def __init__(self, int64_t begins_s, int64_t ends_s, uint32_t day_begins_s, uint32_t day_ends_s, uint32_t month_days,
+                 uint32_t week_days, bint local, bint contiguous):
+        self.begins_s, self.ends_s = begins_s, ends_s
+        self.day_begins_s, self.day_ends_s = day_begins_s, day_ends_s
+        self.month_days, self.week_days = month_days, week_days
+        self.local, self.contiguous = local, contiguous
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef int64_t stamp_s = <int64_t> (context.wall_ns // 1000000000)
+        cdef uint32_t second
+        if self.local:
+            stamp_s += zone_offset_s(stamp_s)
+        if not self.begins_s <= stamp_s <= self.ends_s:
+            return FITS_NOT
+        second = <uint32_t> (stamp_s % DAY_SECONDS)
+        if self.day_begins_s < self.day_ends_s:
+            if not self.day_begins_s <= second <= self.day_ends_s:
+                return FITS_NOT
+        else:
+            if self.day_ends_s < second < self.day_begins_s:
+                return FITS_NOT
+            if self.contiguous and second <= self.day_ends_s:
+                stamp_s -= DAY_SECONDS
+        if not self.week_days >> (4 + stamp_s // DAY_SECONDS - 1) % 7 + 1 & 1:        # 1 January 1970 was a Thursday
+            return FITS_NOT
+        if self.month_days != ALL_MONTH_DAYS and not self.month_days >> month_day(stamp_s) & 1:
+            return FITS_NOT
+        return FITS
+
+
+cdef enum:
+    DAY_SECONDS = 86400
+    ALL_MONTH_DAYS = 0xFFFFFFFE
+
+
+cdef int64_t zone_offset_s(int64_t stamp_s) noexcept nogil:
+    cdef time_t stamp = <time_t> stamp_s
+    cdef tm broken
+    localtime_r(&stamp, &broken)
+    return broken.tm_gmtoff
+
+
+cdef int month_day(int64_t stamp_s) noexcept nogil:
+    """The day of the month, from 1, of a second since 1970 (the civil calendar counted in eras of 400 years)."""
+    cdef int64_t days = stamp_s // DAY_SECONDS + 719468
+    cdef int64_t of_era = days % 146097
+    cdef int64_t year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    cdef int64_t of_year = of_era - (365 * year + year // 4 - year // 100)
+    return <int> (of_year - (153 * ((5 * of_year + 2) // 153) + 2) // 5 + 1)
+
+
+cdef class AddressTypeTest(PacketTest):
+    """Whether an address is of one of `types` (bits of 1 << RTN_*); `interface`: "", or "in", "out" for one of the packet's own."""
+
+    def __init__(self, bint source, uint32_t types, bint inverted, str interface=""):
+        self.source, self.types, self.inverted, self.interface = source, types, inverted, INTERFACES[interface]
+
+    def bind(self, surroundings) -> None:
+        self.addresses = surroundings.addresses or LocalAddresses()
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef const char *interface = NULL
+        if self.interface != NO_INTERFACE:
+            interface = packet.indev if self.interface == OWN_INTERFACE else packet.outdev
+        cdef const Address *address = &packet.src if self.source else &packet.dst
+        cdef uint32_t types = self.addresses.types_of(address.bytes, packet.family, interface)
+        cdef bint fits
+        if packet.family == FAMILY_IPV4:
+            fits = types & self.types != 0
+        else:
+            fits = self.types & OF_THE_ADDRESS & ~types == 0
+            if fits and self.types & ~<uint32_t> OF_THE_ADDRESS:
+                fits = self.types & types & ~<uint32_t> OF_THE_ADDRESS != 0
+        return FITS if fits != self.inverted else FITS_NOT
+
+
+cdef enum:                      # IPv6: what an address itself says, all of which must hold; routes say the rest
+    OF_THE_ADDRESS = 1 << TYPE_UNSPEC | 1 << TYPE_UNICAST | 1 << TYPE_MULTICAST
