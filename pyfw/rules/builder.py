@@ -11,7 +11,7 @@ from itertools import product
 
 from pyfw.rules import names
 from pyfw.rules.kinds import MatchKind, Option, TargetKind, option_named
-from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind
+from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 
@@ -175,10 +175,9 @@ class RuleBuilder:
                 self._checked(lambda: given.kind.check(match), given.location)
         rule = Rule(tuple(matches), self._plain_target(), location=self.location)
         family = self._one_family(implied_families(rule) | address_families(chosen))
-        if rule.target is None:
-            return replace(rule, family=family)
-        self._checked(lambda: self._target.kind.check(rule.target, rule), self._target.location)
-        return replace(rule, target=self._target.kind.settle(rule.target, family), family=family)
+        if rule.target is not None:
+            self._checked(lambda: self._target.kind.check(rule.target, rule), self._target.location)
+        return settled(replace(rule, family=family), family)
 
     def _plain_target(self) -> Target | None:
         if self._target is None:

@@ -15,7 +15,7 @@ from pyfw.rules.builder import RuleBuilder
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, read_rule
 from pyfw.rules.lexer import Word
-from pyfw.rules.matches import TARGETS
+from pyfw.rules.matches import TARGETS, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
 
 OTHER, PARAMETER, NO_TABLE, RESOURCE = 1, 2, 3, 4       # exit statuses
@@ -270,10 +270,7 @@ def left_for_other(rule: Rule, family: int) -> Rule:
 
 def bound(rule: Rule, family: int) -> Rule:
     """The rule for one family only."""
-    target = rule.target
-    if target is not None and target.name in TARGETS:
-        target = TARGETS[target.name].settle(target, family)
-    return replace(rule, family=family, target=target)
+    return settled(replace(rule, family=family), family)
 
 
 def set_policy(table: Table, request: Request) -> Table:

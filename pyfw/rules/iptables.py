@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pyfw.rules.builder import RuleBuilder
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.lexer import Place, Word, split_lines
-from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families
+from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, settled
 from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Setting, Table, Target,
                               Unsupported, empty_table)
 from pyfw.rules.values import quote, suggestion
@@ -457,6 +457,7 @@ def print_rule(rule: Rule, family: int | None = None, counters: tuple[int, int] 
     `family`: the family it is printed for, where a rule for both would be written differently.
     """
     parts = []
+    rule = settled(rule, family or rule.family)
     for match in rule.matches:
         if match.name != IP.name:
             parts.append(f"-m {match.name}")
@@ -464,16 +465,15 @@ def print_rule(rule: Rule, family: int | None = None, counters: tuple[int, int] 
     if counters:
         parts.append(f"-c {counters[0]} {counters[1]}")
     if rule.target:
-        parts.append(_print_target(rule.target, family))
+        parts.append(_print_target(rule.target))
     return " ".join(parts)
 
 
-def _print_target(target: Target, family: int | None) -> str:
+def _print_target(target: Target) -> str:
     kind = TARGETS.get(target.name)
     if kind is None:
         return f"{'-g' if target.goto else '-j'} {quote_chain(target.name)}"
-    settled = kind.settle(target, family)
-    return " ".join([f"-j {target.name}", *(_print_setting(kind.options, setting) for setting in settled.settings)])
+    return " ".join([f"-j {target.name}", *(_print_setting(kind.options, setting) for setting in target.settings)])
 
 
 def _print_setting(options: Sequence, setting: Setting) -> str:

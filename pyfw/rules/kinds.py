@@ -46,7 +46,8 @@ class MatchKind:
     """A match module.  `show` gives the words of `iptables -L` for it, of `iptables -L -n` if told to be numeric.
 
     `protocol`: what -p must say for it, `protocols`: one of which -p must say; `family`: the only one it exists in;
-    `chains`: the built-in chains where alone it can be used.  `check` raises ValueError for settings that do not go together.
+    `chains`: the built-in chains where alone it can be used.  `check` raises ValueError for settings that do not go together;
+    `settle` makes it canonical in the rule's family, with the defaults that iptables-save prints.
     """
 
     name: str
@@ -60,6 +61,7 @@ class MatchKind:
     protocols: tuple[int, ...] = ()
     chains: tuple[str, ...] = ()
     check: Callable[[Match], None] = lambda match: None
+    settle: Callable[[Match, int | None], Match] = lambda match, family: match
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,27 @@ compiles it.  The readers (iptables.py, yaml_rules.py), the printer and the comp
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyfw.rules.kinds import MatchKind, TargetKind
 from pyfw.rules.model import Match, Rule
-from pyfw.rules.vocabulary import connection, header, marks, packet, rate, sets, tracking, verdicts
+from pyfw.rules.vocabulary import clock, connection, header, marks, packet, rate, sets, tracking, verdicts
 from pyfw.rules.vocabulary.header import IP
 from pyfw.rules.vocabulary.verdicts import reject_family, reject_kind
 
 MATCHES: dict[str, MatchKind] = {
-    kind.name: kind for group in (header, connection, packet, rate, sets) for kind in group.MATCHES}
+    kind.name: kind for group in (header, connection, packet, rate, clock, sets) for kind in group.MATCHES}
 TARGETS: dict[str, TargetKind] = {
     kind.name: kind for group in (verdicts, tracking, marks, sets) for kind in group.TARGETS}
+
+
+def settled(rule: Rule, family: int | None) -> Rule:
+    """The rule as it is canonical in a family, None for both."""
+    matches = tuple(MATCHES[match.name].settle(match, family) for match in rule.matches)
+    target = rule.target
+    if target is not None and target.name in TARGETS:
+        target = TARGETS[target.name].settle(target, family)
+    return replace(rule, matches=matches, target=target)
 
 
 def match_kind(name: str) -> MatchKind | None:

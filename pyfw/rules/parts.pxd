@@ -53,7 +53,7 @@ cdef class Surroundings:
     cdef public object sets         # SetStore; None: there are none
     cdef public object table        # the connection table; None: no connection is ever found
     cdef public object addresses    # LocalAddresses; None: no address is local
-    cdef public object recent       # the lists of -m recent; None: each program has its own
+    cdef public dict named          # (kind, name) -> what rules share by name: lists of -m recent, tables of -m hashlimit
 
 cdef class PacketTest:
     """A test of packets.  fits() runs with the engine's lock held, and without the GIL."""

@@ -4,12 +4,12 @@
 
 cdef class Surroundings:
 
-    def __init__(self, helpers=(), sets=None, table=None, addresses=None, recent=None):
+    def __init__(self, helpers=(), sets=None, table=None, addresses=None):
         self.helpers = tuple(helpers)
         self.sets = sets
         self.table = table
         self.addresses = addresses
-        self.recent = recent
+        self.named = {}
 
 
 cdef class PacketTest:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pyfw.rules import names
 from pyfw.rules.iptables import Counters
-from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.matches import MATCHES, TARGETS, settled
 from pyfw.rules.model import Chain, Match, Rule, Table
 from pyfw.rules.values import Network
 
@@ -111,11 +111,12 @@ class _View:
 
     def extras(self, rule: Rule) -> str:
         words = []
+        rule = settled(rule, self.family)
         if rule.target and rule.target.goto:
             words.append("[goto] ")
         words += [f" {shown}" for match in rule.matches if (shown := MATCHES[match.name].show(match, self.numeric))]
         kind = TARGETS.get(rule.target.name) if rule.target else None
-        if kind and (shown := kind.show(kind.settle(rule.target, self.family), self.numeric)):
+        if kind and (shown := kind.show(rule.target, self.numeric)):
             words.append(f" {shown}")
         return "".join(words)
 

@@ -1,0 +1,87 @@
+"""Tests that remember: how often, how many, how recently."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from pyfw.conntrack.conn cimport Key
+from pyfw.conntrack.table cimport Table
+from pyfw.rules.parts cimport Context, Fit, PacketTest
+
+cdef enum:
+    KEY_WORDS = 5               # two addresses, two ports
+    MOST_STAMPS = 256
+
+cdef class LimitTest(PacketTest):
+    cdef uint64_t cost_ns, full_ns, credit_ns, last_ns
+
+cdef class StatisticTest(PacketTest):
+    cdef uint64_t seed[2]
+    cdef uint64_t drawn
+    cdef uint32_t probability, every, count
+    cdef bint inverted
+
+cdef struct Bucket:
+    uint64_t words[KEY_WORDS]
+    uint64_t credit_ns
+    uint64_t last_ns
+    uint64_t expires_ns         # 0: free
+
+cdef class BucketTable:
+    cdef Bucket *buckets
+    cdef uint32_t mask, most, count
+    cdef uint64_t seed[2]
+
+    cdef Bucket *find(self, const uint64_t *words, uint64_t now_ns) noexcept nogil
+
+cdef class HashLimitTest(PacketTest):
+    cdef BucketTable table
+    cdef object name, size
+    cdef uint64_t cost_ns, full_ns, expire_ns
+    cdef uint64_t src_mask[2]
+    cdef uint64_t dst_mask[2]
+    cdef uint8_t mode
+    cdef bint above
+
+cdef struct Counted:            # a connection that was counted
+    Key key
+    uint32_t next
+
+cdef struct CountedGroup:
+    uint64_t words[2]
+    uint8_t family
+    uint32_t first              # position among the counted; 0: none
+
+cdef class ConnLimitTest(PacketTest):
+    cdef Table table
+    cdef CountedGroup *groups
+    cdef Counted *counted
+    cdef uint32_t free, used, limit
+    cdef uint64_t mask[2]
+    cdef uint64_t seed[2]
+    cdef bint source, above
+
+    cdef CountedGroup *group_of(self, const uint64_t *words, uint8_t family) noexcept nogil
+    cdef uint32_t count_others(self, CountedGroup *group, const Key *own, uint64_t now_ns, bint dry, bint *known) noexcept nogil
+    cdef bint add(self, CountedGroup *group, const Key *own) noexcept nogil
+
+cdef struct Seen:               # an address of a list
+    uint8_t address[16]
+    uint8_t family              # 0: free
+    uint8_t ttl
+    uint16_t stamps             # how many there are
+    uint16_t next               # where the next goes
+    uint64_t last_ns
+    uint64_t stamp_ns[MOST_STAMPS]
+
+cdef class RecentList:
+    cdef Seen *seen
+    cdef Seen *find(self, const uint8_t *address, uint8_t family, int ttl) noexcept nogil
+    cdef void enter(self, const uint8_t *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil
+
+cdef class RecentTest(PacketTest):
+    cdef RecentList list
+    cdef object name
+    cdef int command
+    cdef uint64_t seconds_ns
+    cdef uint64_t mask[2]
+    cdef uint32_t hits
+    cdef bint source, same_ttl, inverted
+
+    cdef bint often_enough(self, const Seen *seen, uint64_t now_ns) noexcept nogil

@@ -1,0 +1,378 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Tests that remember: the kernel's xt_limit, xt_statistic, xt_hashlimit, xt_connlimit, xt_recent.
+
+May know: packets, connections by the table that they were bound to, the context's clock.  Must not know: syntax.
+
+Laws: what is remembered has a place of fixed size, found by a keyed hash; with no place left a packet is dropped, as the kernel
+does when it has no memory.  A dry context changes nothing.
+"""
+import os
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+from pyfw.conntrack.siphash cimport siphash
+from pyfw.enums cimport TCP_CLOSE, TCP_TIME_WAIT
+from pyfw.packet cimport (FAMILY_IPV4, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
+from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
+
+cdef enum:
+    PROBES = 32                 # places that a key may have
+    GROUPS = 1 << 16
+    MOST_COUNTED = 1 << 17
+    LIST_LENGTH = 100           # ip_list_tot
+
+cdef enum HashMode:             # bits of --hashlimit-mode
+    BY_SRC = 1
+    BY_DST = 2
+    BY_SPORT = 4
+    BY_DPORT = 8
+
+MODES = {"srcip": BY_SRC, "dstip": BY_DST, "srcport": BY_SPORT, "dstport": BY_DPORT}
+
+cdef enum RecentCommand:
+    RECENT_SET, RECENT_CHECK, RECENT_UPDATE, RECENT_REMOVE
+
+COMMANDS = {"--set": RECENT_SET, "--rcheck": RECENT_CHECK, "--update": RECENT_UPDATE, "--remove": RECENT_REMOVE}
+
+
+cdef void draw_seed(uint64_t *seed):
+    cdef bytes raw = os.urandom(16)
+    memcpy(seed, <const char *> raw, 16)
+
+
+cdef inline uint64_t earned(uint64_t credit_ns, uint64_t last_ns, uint64_t now_ns, uint64_t full_ns) noexcept nogil:
+    """Credit after the time since `last_ns`; a clock that goes back earns nothing."""
+    cdef uint64_t passed = now_ns - last_ns if now_ns > last_ns else 0
+    return full_ns if passed >= full_ns - credit_ns else credit_ns + passed
+
+
+cdef class LimitTest(PacketTest):
+    """A token bucket: one packet every `period_ns` on the average, `burst` at once."""
+
+    def __init__(self, uint64_t period_ns, uint32_t burst):
+        self.cost_ns = period_ns
+        self.full_ns = self.credit_ns = period_ns * burst
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef uint64_t credit_ns = earned(self.credit_ns, self.last_ns, context.now_ns, self.full_ns)
+        cdef bint fits = credit_ns >= self.cost_ns
+        if not context.dry:
+            self.credit_ns = credit_ns - self.cost_ns if fits else credit_ns
+            self.last_ns = context.now_ns
+        return FITS if fits else FITS_NOT
+
+
+cdef class StatisticTest(PacketTest):
+    """With `every`: each so many packets, beginning with number `packet` (from 0); else with a probability in 1 / 2^31."""
+
+    def __init__(self, uint32_t probability, uint32_t every, uint32_t packet, bint inverted):
+        self.probability, self.every, self.inverted = probability, every, inverted
+        self.count = every - packet - 1 if every else 0
+        draw_seed(self.seed)
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef bint fits
+        cdef uint32_t count
+        if self.every:
+            count = self.count + 1
+            fits = count == self.every
+            if not context.dry:
+                self.count = 0 if fits else count
+        else:
+            fits = siphash(self.seed, &self.drawn, 1) & 0x7FFFFFFF < self.probability
+            if not context.dry:
+                self.drawn += 1
+        return FITS if fits != self.inverted else FITS_NOT
+
+
+# -- hashlimit ------------------------------------------------------------------------------------------------------------
+
+cdef class BucketTable:
+    """Token buckets by key; `most` of them (--hashlimit-htable-max)."""
+
+    def __cinit__(self, uint32_t most):
+        cdef uint32_t places = 64
+        while places < 2 * most:
+            places *= 2
+        self.buckets = <Bucket *> calloc(places, sizeof(Bucket))
+        if self.buckets == NULL:
+            raise MemoryError
+        self.mask, self.most = places - 1, most
+        draw_seed(self.seed)
+
+    def __dealloc__(self):
+        free(self.buckets)
+
+    cdef Bucket *find(self, const uint64_t *words, uint64_t now_ns) noexcept nogil:
+        """The key's bucket, or one that is free or expired; NULL: there is none."""
+        cdef uint32_t at = <uint32_t> siphash(self.seed, words, KEY_WORDS)
+        cdef int probe
+        cdef Bucket *bucket
+        cdef Bucket *vacant = NULL
+        for probe in range(PROBES):
+            bucket = &self.buckets[(at + probe) & self.mask]
+            if bucket.expires_ns > now_ns:
+                if memcmp(bucket.words, words, KEY_WORDS * 8) == 0:
+                    return bucket
+            elif vacant == NULL and (bucket.expires_ns or self.count < self.most):
+                vacant = bucket
+        return vacant
+
+
+cdef class HashLimitTest(PacketTest):
+    """A token bucket for each source, destination, or port, as `mode` (names of MODES) says.
+
+    Rules that say the same `name` share their buckets, as many as the first of them asked for (`size`).
+    """
+
+    def __init__(self, str name, uint64_t period_ns, uint32_t burst, mode, bytes src_mask, bytes dst_mask, uint32_t size,
+                 uint64_t expire_ns, bint above):
+        self.name, self.size = name, size
+        self.cost_ns, self.full_ns, self.expire_ns, self.above = period_ns, period_ns * burst, expire_ns, above
+        self.mode = sum(MODES[part] for part in mode)
+        memcpy(self.src_mask, <const char *> src_mask, 16)
+        memcpy(self.dst_mask, <const char *> dst_mask, 16)
+
+    def bind(self, surroundings) -> None:
+        self.table = surroundings.named.setdefault(("hashlimit", self.name), None) or BucketTable(self.size)
+        surroundings.named["hashlimit", self.name] = self.table
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef uint64_t words[KEY_WORDS]
+        cdef uint64_t credit_ns
+        cdef Bucket *bucket
+        cdef bint fresh, within
+        memset(words, 0, sizeof(words))
+        if self.mode & BY_SRC:
+            words[0], words[1] = packet.src.halves[0] & self.src_mask[0], packet.src.halves[1] & self.src_mask[1]
+        if self.mode & BY_DST:
+            words[2], words[3] = packet.dst.halves[0] & self.dst_mask[0], packet.dst.halves[1] & self.dst_mask[1]
+        if self.mode & (BY_SPORT | BY_DPORT) and has_ports(packet.protocol):
+            if packet.fragment == 2 or not packet.has_tuple:
+                return FITS_DROP
+            words[4] = (packet.sport if self.mode & BY_SPORT else 0) | <uint64_t> (packet.dport if self.mode & BY_DPORT else 0) << 16
+        words[4] |= <uint64_t> packet.family << 32
+        bucket = self.table.find(words, context.now_ns)
+        if bucket == NULL:
+            return FITS_DROP
+        fresh = bucket.expires_ns <= context.now_ns
+        credit_ns = self.full_ns if fresh else earned(bucket.credit_ns, bucket.last_ns, context.now_ns, self.full_ns)
+        within = credit_ns >= self.cost_ns
+        if not context.dry:
+            self.table.count += bucket.expires_ns == 0
+            memcpy(bucket.words, words, sizeof(words))
+            bucket.credit_ns = credit_ns - self.cost_ns if within else credit_ns
+            bucket.last_ns = context.now_ns
+            bucket.expires_ns = context.now_ns + self.expire_ns
+        return FITS if within != self.above else FITS_NOT
+
+
+cdef inline bint has_ports(uint8_t protocol) noexcept nogil:
+    return protocol == PROTO_TCP or protocol == PROTO_UDP or protocol == PROTO_UDPLITE or protocol == PROTO_SCTP
+
+
+# -- connlimit ------------------------------------------------------------------------------------------------------------
+
+cdef class ConnLimitTest(PacketTest):
+    """Whether an address, under `mask`, has at most `limit` connections, this packet's included; `above`: has more.
+
+    A connection counts from the first packet that asked about it, for as long as it is in the table and not over
+    (nf_conncount.c).
+    """
+
+    def __cinit__(self, *_):
+        self.groups = <CountedGroup *> calloc(GROUPS, sizeof(CountedGroup))
+        self.counted = <Counted *> calloc(MOST_COUNTED, sizeof(Counted))
+        if self.groups == NULL or self.counted == NULL:
+            raise MemoryError
+        draw_seed(self.seed)
+
+    def __init__(self, uint32_t limit, bytes mask, bint source, bint above):
+        self.limit, self.source, self.above = limit, source, above
+        memcpy(self.mask, <const char *> mask, 16)
+
+    def __dealloc__(self):
+        free(self.groups)
+        free(self.counted)
+
+    def bind(self, surroundings) -> None:
+        self.table = surroundings.table
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef const Address *address = &packet.src if self.source else &packet.dst
+        cdef uint64_t words[2]
+        cdef Key own
+        cdef CountedGroup *group
+        cdef uint32_t count
+        cdef bint known = False
+        words[0], words[1] = address.halves[0] & self.mask[0], address.halves[1] & self.mask[1]
+        group = self.group_of(words, packet.family)
+        own_key(context, &own)
+        if group == NULL:
+            return FITS_DROP
+        count = 1 + self.count_others(group, &own, context.now_ns, context.dry, &known)
+        if not known and not context.dry and not self.add(group, &own):
+            return FITS_DROP
+        return FITS if (count > self.limit) == self.above else FITS_NOT
+
+    cdef CountedGroup *group_of(self, const uint64_t *words, uint8_t family) noexcept nogil:
+        """The address's group, or a free one made its own; NULL: there is none."""
+        cdef uint32_t at = <uint32_t> siphash(self.seed, words, 2)
+        cdef int probe
+        cdef CountedGroup *group
+        cdef CountedGroup *vacant = NULL
+        for probe in range(PROBES):
+            group = &self.groups[(at + probe) & (GROUPS - 1)]
+            if group.first and group.family == family and group.words[0] == words[0] and group.words[1] == words[1]:
+                return group
+            if group.first == 0 and vacant == NULL:
+                vacant = group
+        if vacant != NULL:
+            vacant.words[0], vacant.words[1], vacant.family = words[0], words[1], family
+        return vacant
+
+    cdef uint32_t count_others(self, CountedGroup *group, const Key *own, uint64_t now_ns, bint dry, bint *known) noexcept nogil:
+        """How many of the group's connections are there besides `own`; lets go of those that are not."""
+        cdef uint32_t *link = &group.first
+        cdef uint32_t at, slot, count = 0
+        cdef uint8_t direction = 0
+        cdef bint gone
+        while link[0]:
+            at = link[0]
+            if memcmp(&self.counted[at].key, own, sizeof(Key)) == 0:
+                known[0] = True
+                link = &self.counted[at].next
+                continue
+            slot = self.table.find(&self.counted[at].key, now_ns, &direction) if self.table is not None else 0
+            gone = slot == 0 or (own.protocol == PROTO_TCP and is_over(self.table.conns[slot].track.tcp.state))
+            count += not gone
+            if gone and not dry:
+                link[0] = self.counted[at].next
+                self.counted[at].next, self.free = self.free, at
+            else:
+                link = &self.counted[at].next
+        return count
+
+    cdef bint add(self, CountedGroup *group, const Key *own) noexcept nogil:
+        cdef uint32_t at = self.free
+        if at:
+            self.free = self.counted[at].next
+        elif self.used + 1 < MOST_COUNTED:
+            self.used += 1
+            at = self.used
+        else:
+            return False
+        self.counted[at].key = own[0]
+        self.counted[at].next, group.first = group.first, at
+        return True
+
+
+cdef inline bint is_over(uint8_t state) noexcept nogil:
+    return state == TCP_TIME_WAIT or state == TCP_CLOSE
+
+
+cdef inline void own_key(const Context *context, Key *key) noexcept nogil:
+    """The original tuple of the packet's connection, or what it would be."""
+    cdef const Packet *packet = context.packet
+    if context.conn != NULL:
+        key[0] = context.conn.key
+        return
+    memset(key, 0, sizeof(Key))
+    key.src, key.dst = packet.src, packet.dst
+    key.protocol, key.family = packet.protocol, packet.family
+    key.sport, key.dport = packet.sport, packet.dport
+    if packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
+        key.sport = packet.icmp_id
+        key.dport = <uint16_t> (packet.icmp_type << 8) | packet.icmp_code
+
+
+# -- recent ---------------------------------------------------------------------------------------------------------------
+
+cdef class RecentList:
+    """Addresses and when they were seen; the one not seen for longest makes room for the 101st."""
+
+    def __cinit__(self):
+        self.seen = <Seen *> calloc(LIST_LENGTH, sizeof(Seen))
+        if self.seen == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.seen)
+
+    cdef Seen *find(self, const uint8_t *address, uint8_t family, int ttl) noexcept nogil:
+        """The address's entry, NULL for none; with a TTL (not -1) only one that was last seen with it."""
+        cdef int i
+        for i in range(LIST_LENGTH):
+            if self.seen[i].family == family and memcmp(self.seen[i].address, address, 16) == 0:
+                return &self.seen[i] if ttl < 0 or self.seen[i].ttl == ttl else NULL
+        return NULL
+
+    cdef void enter(self, const uint8_t *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil:
+        cdef Seen *place = &self.seen[0]
+        cdef int i
+        for i in range(LIST_LENGTH):
+            if self.seen[i].family == 0:
+                place = &self.seen[i]
+                break
+            if self.seen[i].last_ns < place.last_ns:
+                place = &self.seen[i]
+        memset(place, 0, sizeof(Seen))
+        memcpy(place.address, address, 16)
+        place.family = family
+        stamp(place, ttl, now_ns)
+
+
+cdef inline void stamp(Seen *seen, uint8_t ttl, uint64_t now_ns) noexcept nogil:
+    seen.stamp_ns[seen.next % MOST_STAMPS] = now_ns
+    seen.next = (seen.next + 1) % MOST_STAMPS
+    seen.stamps += seen.stamps < MOST_STAMPS
+    seen.last_ns, seen.ttl = now_ns, ttl
+
+
+cdef class RecentTest(PacketTest):
+    """`command`: a key of COMMANDS.  `seconds`, `hits`: 0 where they are not asked for."""
+
+    def __init__(self, str name, str command, bytes mask, bint source, uint32_t seconds, uint32_t hits, bint same_ttl,
+                 bint inverted):
+        self.name, self.command, self.source = name, COMMANDS[command], source
+        self.seconds_ns, self.hits = <uint64_t> seconds * 1000000000, hits
+        self.same_ttl, self.inverted = same_ttl, inverted
+        memcpy(self.mask, <const char *> mask, 16)
+
+    def bind(self, surroundings) -> None:
+        self.list = surroundings.named.setdefault(("recent", self.name), None) or RecentList()
+        surroundings.named["recent", self.name] = self.list
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef const Address *there = &packet.src if self.source else &packet.dst
+        cdef Address address
+        cdef Seen *seen
+        cdef bint found
+        address.halves[0], address.halves[1] = there.halves[0] & self.mask[0], there.halves[1] & self.mask[1]
+        seen = self.list.find(address.bytes, packet.family, packet.ttl if self.same_ttl else -1)
+        if seen == NULL:
+            if self.command == RECENT_SET and not context.dry:
+                self.list.enter(address.bytes, packet.family, packet.ttl, context.now_ns)
+            found = self.command == RECENT_SET
+            return FITS if found != self.inverted else FITS_NOT
+        found = self.command in (RECENT_SET, RECENT_REMOVE) or self.often_enough(seen, context.now_ns)
+        found = found != self.inverted
+        if not context.dry:
+            if self.command == RECENT_REMOVE:
+                seen.family = 0
+            elif self.command == RECENT_SET or self.command == RECENT_UPDATE and found:
+                stamp(seen, packet.ttl, context.now_ns)
+        return FITS if found else FITS_NOT
+
+    cdef bint often_enough(self, const Seen *seen, uint64_t now_ns) noexcept nogil:
+        cdef uint32_t i, hits = 0
+        for i in range(seen.stamps):
+            if self.seconds_ns and now_ns > self.seconds_ns and seen.stamp_ns[i] < now_ns - self.seconds_ns:
+                continue
+            hits += 1
+            if not self.hits or hits >= self.hits:
+                return True
+        return False
