@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option, flag
-from pyfw.rules.model import Match
+from pyfw.rules.model import Match, Setting
 from pyfw.rules.tests.packet_tests import TimeTest
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-LAST_SECOND = 2 ** 32 - 1       # 7 February 2106: what the kernel's match can hold
+LAST_SECOND = 2 ** 31 - 1       # 19 January 2038: the last that iptables lets a rule speak of
 DAY_S = 86400
 ALL_MONTH_DAYS, ALL_WEEK_DAYS = 0xFFFFFFFE, 0xFE
 
@@ -78,11 +79,18 @@ def print_week_days(bits: int) -> str:
     return ",".join(name for number, name in enumerate(DAYS, 1) if bits >> number & 1)
 
 
-def day_bits(match: Match, option: str, whole: int) -> int:
-    setting = match.get(option)
-    if setting is None:
-        return whole
-    return whole & ~setting.value if setting.inverted else setting.value
+def settle_time(match: Match, family: int | None) -> Match:
+    """`!` before days means the other days; a time of the day has two ends."""
+    whole = {"--weekdays": ALL_WEEK_DAYS, "--monthdays": ALL_MONTH_DAYS}
+    given = {setting.option: Setting(setting.option, whole[setting.option] & ~setting.value) if setting.inverted else setting
+             for setting in match.settings}
+    if "--timestart" in given or "--timestop" in given:
+        given = {"--timestart": Setting("--timestart", 0), "--timestop": Setting("--timestop", DAY_S - 1)} | given
+    return replace(match, settings=tuple(given.values()))
+
+
+def ordinal(day: int) -> str:
+    return f"{day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10 if day // 10 != 1 else 0, 'th')}"
 
 
 def compile_time(match: Match, code: RuleCode) -> None:
@@ -92,7 +100,7 @@ def compile_time(match: Match, code: RuleCode) -> None:
 
     code.tests.append(TimeTest(
         value("--datestart", 0), value("--datestop", LAST_SECOND), value("--timestart", 0), value("--timestop", DAY_S - 1),
-        day_bits(match, "--monthdays", ALL_MONTH_DAYS), day_bits(match, "--weekdays", ALL_WEEK_DAYS),
+        value("--monthdays", ALL_MONTH_DAYS), value("--weekdays", ALL_WEEK_DAYS),
         match.get("--kerneltz") is not None, match.get("--contiguous") is not None))
 
 
@@ -110,19 +118,20 @@ def show_time(match: Match, numeric: bool) -> str:
     first, last = match.get("--timestart"), match.get("--timestop")
     if first or last:
         words.append(f"from {print_time(first.value if first else 0)} to {print_time(last.value if last else DAY_S - 1)}")
-    for option, whole, shown in (("--weekdays", ALL_WEEK_DAYS, print_week_days), ("--monthdays", ALL_MONTH_DAYS, print_month_days)):
-        if setting := match.get(option):
-            words.append(f"on {'not ' if setting.inverted else ''}{shown(setting.value)}")
+    if setting := match.get("--weekdays"):
+        words.append(f"on {print_week_days(setting.value)}")
+    if setting := match.get("--monthdays"):
+        words.append("on " + ",".join(ordinal(day) for day in range(1, 32) if setting.value >> day & 1))
     for option, word in (("--datestart", "starting from"), ("--datestop", "until date")):
         if setting := match.get(option):
-            words.append(f"{word} {print_date(setting.value)}")
+            words.append(f"{word} {print_date(setting.value).replace('T', ' ')}")
     if not match.get("--kerneltz"):
         words.append("UTC")
     return " ".join([*words, *(["contiguous"] if match.get("--contiguous") else [])])
 
 
 MATCHES = (
-    MatchKind("time", compile=compile_time, show=show_time, check=check_time, needs_option=False, options=(
+    MatchKind("time", compile=compile_time, show=show_time, check=check_time, settle=settle_time, needs_option=False, options=(
         Option("--timestart", parse_time, negatable=False, print=print_time),
         Option("--timestop", parse_time, negatable=False, print=print_time),
         Option("--monthdays", parse_month_days, print=print_month_days),

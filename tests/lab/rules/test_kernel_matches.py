@@ -22,7 +22,7 @@ from pyfw.rules.program import Program
 LOCAL, BROADCAST = 2, 3
 OWN_ROUTES = (Route(bytes([10, 99, 0, 1]), 32, LOCAL, DEVICE), Route(bytes([10, 99, 0, 255]), 32, BROADCAST, DEVICE))
 BOTH_FAMILIES = [
-    "-m recent --name seen ! --rcheck", "-m length --length 40:60", "-m length ! --length 60:", "-m tos --tos 0x10/0x10", "-m tos ! --tos 0x08",
+    "-m recent --name seen ! --rcheck", "-m length --length 40:60", "-m length ! --length 60:", "-m tos --tos 0x10/0x10", "-m tos ! --tos 0x28",
     "-m dscp --dscp 10", "-m dscp ! --dscp-class EF", "-p tcp -m multiport --dports 80,443,1000:2000", "-p udp -m multiport ! --sports 53",
     "-p udp -m multiport --ports 53,5000:6000", "-m mark --mark 0", "-m mark ! --mark 0", "-m connmark --mark 0",
     "-m string --string GET --algo bm", "-m string --algo kmp --string get --icase", "-m string ! --string GET --algo bm --from 40",
@@ -54,8 +54,8 @@ ALWAYS = {"-m mark --mark 0", "-m conntrack --ctstate INVALID", "-m conntrack --
           "-m ttl --ttl-gt 0", "-m addrtype --src-type UNICAST"}
 PAYLOADS = [UDP(sport=53, dport=5353), UDP(sport=1, dport=53) / Raw(b"GET /\r\n"), TCP(dport=80, sport=5) / Raw(b"get x"), TCP(dport=1500), TCP(dport=22),
             UDP(sport=5500, dport=1) / Raw(b"x" * 50 + b"GET")]
-V4 = [{"src": "10.0.0.2", "ttl": 64}, {"src": "10.0.0.77", "ttl": 3, "tos": 0x10}, {"src": "10.0.0.5", "ttl": 128, "tos": 0x28}]
-V6 = [{"src": "2001:db8::2", "hlim": 64}, {"src": "2001:db8::77", "hlim": 3, "tc": 0x10}, {"src": "2001:db8::5", "hlim": 128, "tc": 0x28}]
+V4 = [{"src": "10.0.0.2", "ttl": 64}, {"src": "10.0.0.77", "ttl": 3, "tos": 0x10}, {"src": "10.0.0.5", "ttl": 128, "tos": 0x28}, {"src": "10.0.0.9", "tos": 0xB8}]
+V6 = [{"src": "2001:db8::2", "hlim": 64}, {"src": "2001:db8::77", "hlim": 3, "tc": 0x10}, {"src": "2001:db8::5", "hlim": 128, "tc": 0x28}, {"src": "2001:db8::9", "tc": 0xB8}]
 
 
 def packets(family: int) -> list[Packet]:
