@@ -6,19 +6,8 @@ from pyfw.enums cimport REASONS
 from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
 from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
-
-cdef struct Ruling:             # what becomes of one packet
-    uint8_t verdict             # VerdictNumber
-    uint8_t state               # CtStateNumber
-    uint8_t direction           # DirectionNumber
-    uint8_t reason              # ReasonNumber
-    uint8_t reject              # RejectNumber: how to answer a packet that REJECT dropped
-    uint8_t inspect             # accepted, and its helper must see the payload before the verdict is sent
-    uint32_t argument[4]        # numbers that belong to the reason
-    uint32_t rule               # the rule that decided (Program.rule_name); NO_RULE: none did
-    uint32_t mark               # the mark to set on the packet
-    uint32_t conn               # slot and id of its connection; 0: none
-    uint32_t conn_id
+from pyfw.ruling cimport Ruling
+from pyfw.watch cimport Watch
 
 cdef struct Counters:
     uint64_t packets
@@ -39,6 +28,8 @@ cdef class Engine:
     cdef Rulesets serving
     cdef Counters tally
     cdef list helpers
+    cdef Watch watch            # looks on if `watching`, which is changed with the lock held
+    cdef bint watching
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
     cdef readonly Surroundings surroundings     # what its programs refer to by name
@@ -56,8 +47,13 @@ cdef class Engine:
     cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept
 
     # Steps of the above.
+    cdef void decide(self, Context *context, Ruling *ruling) noexcept nogil
+    cdef uint64_t serving_serial(self) noexcept nogil
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil
     cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255
+
+cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) except *
+cdef void copy_name(char *out, str name) except *

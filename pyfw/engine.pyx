@@ -9,7 +9,6 @@ Law: what is not `nogil` in this file is for callers in Python and for helpers; 
 judge_packet().
 """
 import os
-from typing import NamedTuple
 
 from libc.string cimport memcpy, memset
 
@@ -19,32 +18,18 @@ from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport *
 from pyfw.rules.program cimport *
+from pyfw.ruling cimport judgement_of
+from pyfw.watch cimport Watch
 
-from pyfw.enums import CtState, Direction, Hook, Reason, Reject, Verdict
+from pyfw.enums import CtState, Direction, Reason, Verdict
 from pyfw.helpers import Segment
-from pyfw.reasons import reason_text
 from pyfw.rules.addresses import LocalAddresses
 from pyfw.rules.set_store import SetStore
+from pyfw.ruling import Judgement
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
     SWEEP_SLICES = 8
-
-
-# Members by number: a tuple is much faster than asking the enum.
-VERDICTS, STATES, DIRECTIONS, REASON_MEMBERS, REJECTS = map(tuple, (Verdict, CtState, Direction, Reason, Reject))
-
-
-class Judgement(NamedTuple):
-    """What becomes of a packet, for callers in Python."""
-    verdict: Verdict
-    state: CtState
-    direction: Direction
-    reason: Reason
-    rule: str | None            # the deciding rule in the words of the kernel's TRACE: "filter:FORWARD:rule:3"
-    mark: int
-    reject: Reject              # how a REJECT rule wants the sender told
-    reason_text: str            # the reason in the kernel's words, with its numbers; "" for none
 
 
 cdef class Engine:
@@ -61,6 +46,7 @@ cdef class Engine:
                  checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
                  timeouts=None, expect_max=4096, helpers=()):
         self.guard = Lock()
+        self.watch = Watch()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
         self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
@@ -98,8 +84,6 @@ cdef class Engine:
     cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil:
         """Decide about one packet.  `packet` comes with the caller's fields set, `ruling` is filled in."""
         cdef Context context
-        cdef Outcome outcome
-        cdef Found found
         if not self.tracker.settings.checksum or packet.hook == HOOK_OUTPUT:
             packet.checksum = CHECKSUM_TRUSTED  # nf_conntrack_checksum; the kernel, too, looks at arriving packets only
         memset(ruling, 0, sizeof(Ruling))
@@ -111,34 +95,52 @@ cdef class Engine:
             packet.length = packet.captured     # what its header says is not to be believed
             self.count(packet, ruling)
             return
-        memset(&outcome, 0, sizeof(Outcome))
         memset(&context, 0, sizeof(Context))
         context.packet = packet
         context.state = STATE_INVALID           # what rules see before tracking, as in the kernel
         context.direction = DIR_NONE
         context.now_ns = now_ns
         context.wall_ns = now_ns + self.wall_offset_ns
-        if self.serving and not self.consult(TABLE_RAW, &context, &outcome, ruling):
-            self.count(packet, ruling)
+        if self.watching:
+            self.watch.begin(&context)
+        self.decide(&context, ruling)
+        self.count(packet, ruling)
+        if context.trace != NULL:
+            self.watch.end(&context, ruling, self.serving_serial())
+
+    cdef void decide(self, Context *context, Ruling *ruling) noexcept nogil:
+        """Raw chain, tracking, filter chain, and what follows if they accept."""
+        cdef Packet *packet = context.packet
+        cdef Outcome outcome
+        cdef Found found
+        memset(&outcome, 0, sizeof(Outcome))
+        if self.serving and not self.consult(TABLE_RAW, context, &outcome, ruling):
             return
         memset(&found, 0, sizeof(Found))
         found.direction = DIR_NONE
         if outcome.notrack:
             found.state = STATE_UNTRACKED
         else:
-            self.tracker.track(packet, outcome.helper, now_ns, &found)
+            self.tracker.track(packet, outcome.helper, context.now_ns, &found)
         ruling.state = context.state = found.state
         ruling.direction = context.direction = found.direction
         ruling.reason = found.reason
         memcpy(ruling.argument, found.argument, sizeof(found.argument))
         context.conn = found.conn
+        if context.trace != NULL:
+            note_tracking(context.trace, &found)
         if found.reason == REASON_TABLE_FULL or found.reason == REASON_INTERNAL:
-            pass                                # dropped, whatever the rules say (nf_conntrack_alloc())
-        elif packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
+            return                              # dropped, whatever the rules say (nf_conntrack_alloc())
+        if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
             ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule
-        elif not self.serving or self.consult(TABLE_FILTER, &context, &outcome, ruling):
-            self.accept(packet, now_ns, &found, ruling)
-        self.count(packet, ruling)
+        elif not self.serving or self.consult(TABLE_FILTER, context, &outcome, ruling):
+            self.accept(packet, context.now_ns, &found, ruling)
+
+    cdef uint64_t serving_serial(self) noexcept nogil:
+        """Program.serial of the rules that judge; 0: there are none."""
+        if self.serving == SERVES_NONE:
+            return 0
+        return self.first.serial if self.serving == SERVES_FIRST else self.second.serial
 
     cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil:
         """Confirm a new connection, and see whether a helper wants the payload."""
@@ -278,16 +280,8 @@ cdef class Engine:
         cdef Ruling ruling
         cdef char[IFNAMSIZ] names_in
         cdef char[IFNAMSIZ] names_out
-        if not HOOK_PREROUTING <= hook <= HOOK_POSTROUTING:
-            raise ValueError(f"{hook!r} is not a hook")
-        memset(&packet, 0, sizeof(Packet))
-        packet.data = data
-        packet.captured = len(data)
-        packet.on_wire = 0 if length is None else length
+        present(&packet, data, hook, length, trusted)
         packet.mark = mark
-        packet.hook = <uint8_t> hook
-        packet.untouched = not trusted
-        packet.checksum = CHECKSUM_TRUSTED if trusted else CHECKSUM_VERIFY
         copy_name(names_in, indev)
         copy_name(names_out, outdev)
         packet.indev = names_in
@@ -298,12 +292,7 @@ cdef class Engine:
             self.unlock()
         if ruling.inspect:
             self.inspect_packet(&packet, now, &ruling)
-        rule = None if ruling.rule == NO_RULE or self.program is None else self.program.rule_name(ruling.rule)
-        text = ""
-        if ruling.reason:
-            text = reason_text(ruling.reason, tuple([ruling.argument[i] for i in range(4)]))
-        return Judgement(VERDICTS[ruling.verdict], STATES[ruling.state], DIRECTIONS[ruling.direction],
-                         REASON_MEMBERS[ruling.reason], rule, ruling.mark, REJECTS[ruling.reject], text)
+        return judgement_of(&ruling, self.program)
 
     def load(self, program) -> None:
         """Let a ruleset serve from the next packet on; None: track and accept everything.
@@ -365,6 +354,25 @@ cdef class Engine:
             "expectations": {"entries": self.tracker.expectations.count, "created": expect.created, "used": expect.used,
                              "expired": expect.expired},
         }
+
+
+cdef void note_tracking(Trace *trace, const Found *found) noexcept nogil:
+    trace.tracked = True
+    trace.reason = found.reason
+    memcpy(trace.argument, found.argument, sizeof(found.argument))
+
+
+cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) except *:
+    """What judge() is told of a packet, but for its interfaces; `data` must outlive it."""
+    if not HOOK_PREROUTING <= hook <= HOOK_POSTROUTING:
+        raise ValueError(f"{hook!r} is not a hook")
+    memset(packet, 0, sizeof(Packet))
+    packet.data = data
+    packet.captured = len(data)
+    packet.on_wire = 0 if length is None else length
+    packet.hook = <uint8_t> hook
+    packet.untouched = not trusted
+    packet.checksum = CHECKSUM_TRUSTED if trusted else CHECKSUM_VERIFY
 
 
 cdef void copy_address(Address *out, bytes raw) except *:

@@ -1,4 +1,4 @@
-"""pyfw: run the firewall, check its config, replay captures, build a lab.
+"""pyfw: run the firewall, check its config, test a policy, replay captures, build a lab.
 
 Exit status: 0 done, 1 failed, 2 usage or bad input.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 SUBCOMMANDS = {
     "run": "guard this machine or a network namespace",
     "check": "read a config as run does, and say what is wrong with it",
+    "test": "test a policy: traffic, and what the rules should say of it",
     "replay": "judge the packets of a capture file",
     "lab": "network namespaces to try pyfw in",
 }

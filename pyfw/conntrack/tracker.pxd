@@ -48,3 +48,5 @@ cdef class Tracker:
     cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      Step *step) noexcept nogil
     cdef void renew(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t expires_ns) noexcept nogil
+
+cdef void key_of(const Packet *packet, Key *key) noexcept nogil

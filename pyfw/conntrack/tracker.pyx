@@ -296,7 +296,7 @@ cdef inline uint8_t state_of(const Conn *conn, uint8_t direction) noexcept nogil
     return STATE_RELATED if conn.status & CONN_EXPECTED else STATE_NEW
 
 
-cdef inline void key_of(const Packet *packet, Key *key) noexcept nogil:
+cdef void key_of(const Packet *packet, Key *key) noexcept nogil:
     key.src = packet.src
     key.dst = packet.dst
     key.protocol = packet.protocol

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pyfw.enums import CtState, Reject
+from pyfw.rules.model import Match
 from pyfw.rules.parts import PacketAction, PacketTest
 from pyfw.rules.values import Network, PortRange, TcpFlags
 
@@ -89,6 +90,7 @@ class RuleCode:
     inverted: set[str] = field(default_factory=set)     # and of those that must not match
     states: int = ALL_STATES
     tests: list[Test] = field(default_factory=list)
+    origins: list[Match] = field(default_factory=list)  # the match that each test was compiled from
     action: Action = Action.CONTINUE
     reject: Reject = Reject.NONE
     chain: str = ""                 # JUMP, GOTO

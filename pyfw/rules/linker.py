@@ -87,6 +87,7 @@ def compile_rule(rule: Rule, family: int) -> RuleCode:
     code = RuleCode()
     for match in rule.matches:
         MATCHES[match.name].compile(match, code)
+        code.origins += [match] * (len(code.tests) - len(code.origins))
     if rule.target is None:
         return code
     kind = TARGETS.get(rule.target.name)

@@ -39,6 +39,11 @@ class LogRecord:
     data: bytes
 
 
+def trace_settings(rule: str) -> LogSettings:
+    """How TRACE prints a packet that matched `rule`: xt_trace's prefix, and all there is to print."""
+    return LogSettings(prefix=f"TRACE: {rule} ", tcp_sequence=True, tcp_options=True, ip_options=True)
+
+
 def format_log(record: LogRecord) -> str:
     """The line without its time stamp: `prefixIN=eth0 OUT=eth1 MAC= SRC=... `, with the space at its end."""
     head = f"{record.settings.prefix}IN={record.indev} OUT={record.outdev} "

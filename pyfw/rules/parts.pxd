@@ -26,7 +26,9 @@ cdef struct Trace:              # the way of one packet through the rules
     Step *steps
     uint32_t room               # steps there is room for
     uint32_t met                # steps there were
-    uint32_t state_at           # steps taken before the packet's state was known
+    uint8_t tracked             # tracking saw the packet: raw's rules let it through
+    uint8_t reason              # what tracking had to say of it: ReasonNumber and its numbers
+    uint32_t argument[4]
 
 cdef struct Context:            # what a rule may look at, and change
     Packet *packet
@@ -36,8 +38,8 @@ cdef struct Context:            # what a rule may look at, and change
     uint8_t dry                 # only a question: counters, tokens, sets, connections stay as they are
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
+    uint8_t traced              # TRACE was met: every rule that matches is logged
     Trace *trace                # where the way is noted; NULL: nowhere
-    Trace *spare_trace          # where TRACE would have it noted
 
 cdef struct Outcome:            # what a walk through a base chain came to
     uint8_t verdict             # VerdictNumber

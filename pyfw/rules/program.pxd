@@ -137,7 +137,9 @@ cdef struct View:               # a packet as the rules of one chain see it
 
 cdef class Program:
     cdef FlatProgram flat[FAMILIES]
+    cdef readonly uint64_t serial   # unlike any other program's of this process
     cdef LogRing ring
+    cdef LogRing traces         # what TRACE has logged: every rule that such a packet matches
     cdef readonly object ruleset
     cdef readonly Surroundings surroundings
     cdef readonly object numbering
@@ -148,4 +150,5 @@ cdef class Program:
     cdef uint32_t numbers       # how many there are
 
     cdef void carry_counters(self, Program previous) noexcept nogil
+    cdef list read_ring(self, LogRing *ring, int most)
     cdef void run(self, int table, Context *context, Outcome *outcome) noexcept nogil

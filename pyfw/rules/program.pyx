@@ -10,6 +10,7 @@ A Program serves one engine: its counters and its log have one writer.
 """
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 from libc.stdlib cimport calloc, free
@@ -17,7 +18,7 @@ from libc.string cimport memcpy, memset, strncpy
 
 from pyfw.enums cimport *
 from pyfw.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
-from pyfw.rules.logring cimport LogEntry, log_done, log_init, log_next, log_packet
+from pyfw.rules.logring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
 from pyfw.rules.parts cimport *
 
 from pyfw.enums import Hook, Reject, Verdict
@@ -25,7 +26,7 @@ from pyfw.rules.check import check_ruleset
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.iptables import print_rule
 from pyfw.rules.linker import Numbering, compile_rule, link
-from pyfw.rules.log import LogRecord
+from pyfw.rules.log import LogRecord, trace_settings
 from pyfw.rules.model import Rule, RulesError, Ruleset
 from pyfw.rules.values import suggestion
 
@@ -41,11 +42,12 @@ cdef dict ACTIONS = {
     Action.RETURN: ACTION_RETURN, Action.JUMP: ACTION_JUMP, Action.GOTO: ACTION_GOTO, Action.LOG: ACTION_LOG,
     Action.NOTRACK: ACTION_NOTRACK, Action.HELPER: ACTION_HELPER, Action.OBJECT: ACTION_OBJECT, Action.TRACE: ACTION_TRACE,
 }
-cdef dict HEADER_TESTS = {
+HEADER_TESTS = {
     "source": TEST_SRC, "destination": TEST_DST, "protocol": TEST_PROTOCOL, "indev": TEST_INDEV, "outdev": TEST_OUTDEV,
     "fragment": TEST_FRAGMENT,
 }
 cdef tuple TABLE_NUMBERS = (("raw", TABLE_RAW), ("filter", TABLE_FILTER))
+SERIALS = count(1)
 DEFAULT_LOG_RATE = 10           # packets a second
 DEFAULT_LOG_BURST = 20
 
@@ -81,7 +83,9 @@ cdef class Program:
         self.numbering = Numbering(ruleset)
         self.log_settings = {}
         self.codes = {}
+        self.serial = next(SERIALS)
         log_init(&self.ring, log_rate, log_burst)
+        log_init(&self.traces, 0, 0)
         for family in range(FAMILIES):
             known = previous.codes if previous is not None else {}
             fill_program(self, family, link(ruleset, self.numbering, (4, 6)[family],
@@ -135,6 +139,8 @@ cdef class Program:
             if not context.dry:
                 flat.counts[rule.number].packets += 1
                 flat.counts[rule.number].bytes += packet.length
+                if context.traced:
+                    log_packet(&self.traces, packet, <const char *> view.outdev, rule.number, context.now_ns)
             if rule.action == ACTION_ACCEPT:
                 outcome.verdict = VERDICT_ACCEPT
                 return
@@ -159,8 +165,7 @@ cdef class Program:
             elif rule.action == ACTION_OBJECT:
                 (<PacketAction> flat.actions[rule.helper]).act(context, outcome)
             elif rule.action == ACTION_TRACE:
-                if context.trace == NULL:
-                    context.trace = context.spare_trace
+                context.traced = not context.dry
             elif rule.action == ACTION_CONTINUE:
                 pass
             elif not outcome.notrack and not outcome.helper:     # the first of NOTRACK and CT decides
@@ -172,6 +177,11 @@ cdef class Program:
     def rule_name(self, index: int) -> str | None:
         """`filter:FORWARD:rule:3` or `filter:FORWARD:policy:7`, as the kernel's TRACE target says; None for NO_RULE."""
         return None if index == <uint32_t> NO_RULE else self.numbering.name(index)
+
+    def rule_code(self, index: int, family: int) -> RuleCode | None:
+        """What the rule was compiled to; None for the end of a chain."""
+        _, chain, position = self.numbering.places[index]
+        return self.codes[family, id(chain.rules[position])][1] if position < len(chain.rules) else None
 
     def rule_text(self, index: int) -> str | None:
         """The rule as `iptables -S` prints it, `-A FORWARD ...` or `-P FORWARD DROP`; None for NO_RULE."""
@@ -221,24 +231,29 @@ cdef class Program:
                     self.flat[family].zeroed[number] = previous.flat[family].zeroed[origin]
 
     def logs(self, most: int = 128) -> list[LogRecord]:
-        """What LOG met since the last call, at most `most` packets, oldest first."""
+        """What LOG and TRACE met since the last call, at most `most` packets of each, oldest first."""
+        return [*self.read_ring(&self.ring, most), *self.read_ring(&self.traces, most)]
+
+    cdef list read_ring(self, LogRing *ring, int most):
         cdef LogEntry *entry
+        cdef bint traced = ring == &self.traces
         records = []
         while len(records) < most:
-            entry = log_next(&self.ring)
+            entry = log_next(ring)
             if entry == NULL:
                 break
+            name = self.numbering.name(entry.number)
             records.append(LogRecord(
-                settings=self.log_settings[entry.number], rule=self.numbering.name(entry.number), now_ns=entry.now_ns,
-                hook=Hook(entry.hook), indev=device_name(entry.indev), outdev=device_name(entry.outdev),
+                settings=trace_settings(name) if traced else self.log_settings[entry.number], rule=name,
+                now_ns=entry.now_ns, hook=Hook(entry.hook), indev=device_name(entry.indev), outdev=device_name(entry.outdev),
                 mark=entry.mark, length=entry.length, data=(<char *> entry.data)[:entry.captured]))
-            log_done(&self.ring)
+            log_done(ring)
         return records
 
     @property
     def logs_suppressed(self) -> int:
-        """Packets that LOG met and did not keep, since the program was made."""
-        return self.ring.suppressed
+        """Lines of LOG and TRACE that were not kept, since the program was made."""
+        return self.ring.suppressed + self.traces.suppressed
 
     def walk(self, table: str, data: bytes, hook: Hook, indev: str = "", outdev: str = "", state: int = STATE_NEW, *,
              mark: int = 0, now_ns: int = 0, wall_ns: int = 0, on_wire: int = 0) -> Walk | None:

@@ -137,7 +137,7 @@ MATCHES = """
 ! -m comment --comment x;cannot stand before -m;FAIL
 -m comment ! --comment x;--comment cannot be negated;FAIL
 -m commnt --comment x;did you mean comment?;FAIL
--m statistic --mode random;there is no match 'statistic';FAIL
+-m nfacct;there is no match 'nfacct';FAIL
 --sour 1.1.1.1;did you mean --source?;FAIL
 foo;an option is expected here;FAIL
 "-p" tcp;an option is expected here;FAIL

@@ -1,0 +1,57 @@
+"""pyfw explain: what a config's rules would make of a packet, and why, without root and without the kernel."""
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pyfw.asked import HELP, QuestionError, add_question_arguments, asked_packet, captured_packet, read_question
+from pyfw.cli.check import add_config_arguments
+from pyfw.cli.pyfw import fail
+from pyfw.config import ConfigError, load_config
+
+LONGEST_SENT = 16 * 1024        # bytes of a captured packet that are sent to the daemon: more than any header
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "explain", help="what would become of a packet, and why", epilog=HELP, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Judge one packet by a config's rules, with no connections known, and print every rule that it meets.\n"
+                    "What a running daemon would make of it, `pyfwctl explain` says.")
+    add_config_arguments(parser)
+    add_question_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status: 0 answered; 2 the config or the question cannot be read."""
+    from pyfw.build import engine_from_config
+    from pyfw.formats.explain import answer_record, explanation_text
+    now_ns = time.time_ns()
+    try:
+        engine = engine_from_config(load_config(arguments.config, arguments.overrides), now_ns)
+        asked = asked_packet(arguments, engine, now_ns)
+    except (ConfigError, QuestionError) as error:
+        return fail(str(error), 2)
+    record = answer_record(asked.put(engine, now_ns), asked)
+    print(json.dumps(record) if arguments.json else explanation_text(record), end="\n" if arguments.json else "")
+    return 0
+
+
+def without_files(words: Sequence[str]) -> list[str]:
+    """A question's words with the packet in the place of the capture file it stands in: the daemon reads no files.
+
+    Raises QuestionError.
+    """
+    if "pcap" not in words:
+        return list(words)
+    question = read_question(words)
+    if question.packet[0] != "pcap":
+        return list(words)
+    frame = captured_packet(question.packet[1:], question.frame)
+    at = words.index("pcap")
+    kept = [*words[:at], *words[at + 2:]]
+    data = frame.data[:LONGEST_SENT]
+    return [*kept, "hex", data.hex(), "--wire-length", str(frame.length), *(["--trusted"] if frame.offloaded else [])]

@@ -1,0 +1,130 @@
+"""`pyfwctl explain ...` and `pyfwctl trace ...`: what would become of a packet, and what becomes of those that come.
+
+Entries for the table of commands; their handlers take the words as they were written.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyfw.asked import QuestionError, asked_packet, question_parser, read_question
+from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services
+from pyfw.formats.explain import answer_record, explanation_text, passage_record
+from pyfw.rules.model import RulesError
+from pyfw.rules.packet_filter import packet_filter
+from pyfw.tracer import TooMany, Tracer
+from pyfw.watch import Passage
+
+DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
+PACKETS_PER_SECOND = 100
+POLL_S = 0.05
+HEARTBEAT_NS = 1_000_000_000    # what is said when there is nothing to say: a peer that has gone is noticed by it
+HELP = ("-h", "--help")
+TRACE_HELP = f"""\
+usage: pyfwctl trace [MATCH ...] [--count N] [--json]
+
+Shows packets as they are judged, each with the rules it met.  MATCH are iptables' words,
+such as -p tcp --dport 443 -s 10.0.0.0/8; none: all packets.
+
+  --count N   end after N packets (default: {DEFAULT_COUNT})
+  --json      one JSON object for each
+
+At most {PACKETS_PER_SECOND} packets a second are shown; how many more there were is said at the end.
+"""
+
+
+def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`words`: a question, as `asked` reads it."""
+    words = arguments.get("words", ())
+    if not words or any(word in HELP for word in words):
+        yield {"text": question_parser("pyfwctl explain").format_help()}
+        return {}
+    now_ns = services.now_ns()
+    try:
+        question = read_question(words)
+        if question.packet[0] == "pcap":
+            raise QuestionError("the daemon reads no files of its users: send the frame as hex")
+        asked = asked_packet(question, services.engine, now_ns)
+    except QuestionError as error:
+        raise CommandError(str(error), USAGE, "bad_argument") from error
+    record = answer_record(asked.put(services.engine, now_ns), asked)
+    yield {"records": [record]} if question.json else {"text": explanation_text(record)}
+    return {}
+
+
+@dataclass
+class TraceRequest:
+    """What to trace: the filter's words, how many packets, and in which form."""
+
+    filter: list[str]
+    count: int = DEFAULT_COUNT
+    json: bool = False
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> TraceRequest:
+        """Raises CommandError."""
+        request, rest = cls([]), iter(words)
+        for word in rest:
+            if word == "--json":
+                request.json = True
+            elif word == "--count" or word.startswith("--count="):
+                request.count = _count(word.partition("=")[2] or next(rest, ""))
+            else:
+                request.filter.append(word)
+        return request
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_PACKETS:
+        raise CommandError(f"--count takes a number from 1 to {MOST_PACKETS}, not '{text}'", USAGE, "bad_argument")
+    return int(text)
+
+
+def trace(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`words`: the filter and the options.  Ends by itself after so many packets, or when the peer leaves."""
+    words = arguments.get("words", ())
+    if any(word in HELP for word in words):
+        yield {"text": TRACE_HELP}
+        return {}
+    request = TraceRequest.read(words)
+    try:
+        chosen = packet_filter(request.filter, services.engine.surroundings)
+    except RulesError as error:
+        raise CommandError(error.message, USAGE, "bad_argument") from error
+    tracer = Tracer(chosen, request.count, PACKETS_PER_SECOND)
+    try:
+        tracer.arm(services.engine)
+    except TooMany as error:
+        raise CommandError(str(error), reason="busy") from error
+    try:
+        yield from _shown(services, tracer, request.json)
+    finally:
+        tracer.disarm()
+    if tracer.suppressed:
+        yield {"note": f"{tracer.suppressed} more packets matched and are not shown: they came too fast"}
+    return {"count": request.count, "suppressed": tracer.suppressed}
+
+
+def _shown(services: Services, tracer: Tracer, as_json: bool) -> Iterator[dict[str, Any] | Pause]:
+    spoken_ns = services.now_ns()
+    yield {}                    # whoever waits for it knows that from here on packets are seen
+    while not tracer.is_over:
+        passages = tracer.take()
+        for passage in passages:
+            record = {"time": _time_s(services, passage), **passage_record(passage)}
+            yield {"records": [record]} if as_json else {"text": f"{_clock(record['time'])}\n{explanation_text(record)}\n"}
+        if passages or services.now_ns() - spoken_ns >= HEARTBEAT_NS:
+            spoken_ns = services.now_ns()
+            yield {}
+        yield Pause(POLL_S)
+
+
+def _time_s(services: Services, passage: Passage) -> float:
+    """When it was judged: seconds since 1970."""
+    return (passage.now_ns + services.engine.wall_offset_ns) / 1e9
+
+
+def _clock(time_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(time_s)) + f"{time_s % 1:.6f}"[1:]

@@ -1,0 +1,172 @@
+"""A packet's way through the rules, in words: each rule it met, and why it did or did not match.
+
+Reads what a Passage holds; knows no socket and changes nothing.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from pyfw.enums import CtState
+from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
+from pyfw.rules.iptables import print_rule
+from pyfw.rules.linker import chain_end
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Match, Rule, Setting
+from pyfw.rules.names import TCP_FLAGS
+from pyfw.rules.program import HEADER_TESTS, Program
+from pyfw.rules.values import PortRange, TcpFlags, print_protocol
+from pyfw.rules.vocabulary.header import IP, IP_FIELDS
+from pyfw.watch import Facts, Met, Passage
+
+FITS_NOT, FITS, FITS_DROP = range(3)
+TABLES = tuple(BUILTIN_CHAINS)
+_OPTIONS = {field: option for option, field in IP_FIELDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A rule, or the end of a chain, that the packet met."""
+
+    table: str
+    rule: str               # filter:FORWARD:rule:3, as the kernel's TRACE has it
+    text: str               # -A FORWARD ..., -P FORWARD DROP; for the end of one's own chain -N CHAIN
+    depth: int              # how many jumps deep
+    outcome: str            # matched, no, dropped; end: of a chain
+    why: str                # what did not match and what the packet has instead; where it goes from here
+
+
+def visits(passage: Passage) -> Iterator[Visit]:
+    """In order.  Without its program nothing is known of the rules, and there are none."""
+    if passage.program is None:
+        return
+    family = 6 if ":" in passage.facts.src else 4
+    callers: list[str] = []
+    table = ""
+    for step in passage.steps:
+        if table != TABLES[step.table]:
+            table, callers = TABLES[step.table], []
+        visit = _Meeting(passage, step, family, table, len(callers)).visit()
+        action, chain, target = _way(passage.program, step.number, family)
+        if step.fit == FITS:
+            if action is Action.JUMP:
+                callers.append(chain)
+                visit = replace(visit, why=f"to {target}")
+            elif action is Action.GOTO:
+                visit = replace(visit, why=f"on to {target}, not to come back")
+            elif action is Action.RETURN:
+                visit = replace(visit, why=f"back to {callers.pop()}" if callers else "to the policy")
+        yield visit
+
+
+def _way(program: Program, number: int, family: int) -> tuple[Action, str, str]:
+    """What the rule does, the chain it stands in, and the chain it leads to."""
+    _, chain, _ = program.numbering.places[number]
+    code = program.rule_code(number, family) or chain_end(chain, family)
+    return code.action, chain.name, code.chain
+
+
+class _Meeting:
+    """One rule meets one packet."""
+
+    def __init__(self, passage: Passage, step: Met, family: int, table: str, depth: int) -> None:
+        self.facts: Facts = passage.facts
+        self.step = step
+        self.table = table
+        self.depth = depth
+        self.state = passage.judgement.state if table == "filter" else None
+        self.code: RuleCode | None = passage.program.rule_code(step.number, family)
+        self.name = passage.program.rule_name(step.number)
+        _, self.chain, index = passage.program.numbering.places[step.number]
+        self.rule: Rule | None = self.chain.rules[index] if index < len(self.chain.rules) else None
+        self.family = family
+
+    def visit(self) -> Visit:
+        fit = self.step.fit
+        outcome = {FITS_NOT: "no", FITS: "matched", FITS_DROP: "dropped"}[fit]
+        why = ""
+        if self.rule is None:
+            outcome = "end"
+        elif fit == FITS_NOT:
+            why = self.why_not()
+        elif fit == FITS_DROP:
+            why = "the header that this rule asks about is missing or broken"
+        return Visit(self.table, self.name, self.text(), self.depth, outcome, why)
+
+    def text(self) -> str:
+        if self.rule is None:
+            return chain_text(self.chain, self.family)
+        return f"-A {self.chain.name} {print_rule(self.rule, self.family)}".rstrip()
+
+    def why_not(self) -> str:
+        if self.step.test is not None:
+            return self.test_failed(self.code.tests[self.step.test], self.code.origins[self.step.test])
+        if self.step.state:
+            return self.state_text()
+        return "; ".join(self.header_failed(field) for field, bit in HEADER_TESTS.items() if self.step.header & bit)
+
+    def state_text(self) -> str:
+        return "no state is known yet" if self.state is None else f"state is {self.state.name}"
+
+    def header_failed(self, field: str) -> str:
+        setting = self.rule.match(IP.name).get(_OPTIONS[field])
+        has = {"source": self.facts.src, "destination": self.facts.dst, "protocol": print_protocol(self.facts.protocol),
+               "indev": self.facts.indev or "none", "fragment": "no later fragment",
+               "outdev": self.facts.outdev or "none"}[field]
+        if field == "outdev" and self.table == "raw":
+            has = "none before routing"
+        return f"{_words(IP.name, setting)}: packet has {has}"
+
+    def test_failed(self, test: object, match: Match) -> str:
+        if isinstance(test, StateTest):
+            return self.state_text()
+        if isinstance(test, TransportTest):
+            if self.facts.fragment == 2:
+                return "a later fragment has no ports"
+            return "; ".join(self.transport_failed(match))
+        if isinstance(test, IcmpTest):
+            return f"{_words(match.name, *match.settings)}: packet has {self.facts.icmp_type}/{self.facts.icmp_code}"
+        value = VALUES.get(match.name)
+        return _words(match.name, *match.settings) + (f": packet has {value(self.facts)}" if value else "")
+
+    def transport_failed(self, match: Match) -> Iterator[str]:
+        has = {"--sport": self.facts.sport, "--dport": self.facts.dport, "--tcp-flags": self.facts.tcp_flags}
+        for setting in match.settings:
+            value = has[setting.option]
+            if _holds(setting.value, value) == setting.inverted:
+                shown = flag_names(value) if setting.option == "--tcp-flags" else value
+                yield f"{_words(match.name, setting).partition(' ')[2].partition(' ')[2]}: packet has {shown}"
+
+
+def chain_text(chain: Chain, family: int) -> str:
+    """The end of a chain in iptables' words."""
+    policy = chain.policy_of(family)
+    return f"-P {chain.name} {policy}" if policy else f"-N {chain.name}"
+
+
+def flag_names(bits: int) -> str:
+    return ",".join(name for name, bit in TCP_FLAGS.items() if bits & bit) or "NONE"
+
+
+def _holds(wanted: PortRange | TcpFlags, value: int) -> bool:
+    if isinstance(wanted, PortRange):
+        return wanted.low <= value <= wanted.high
+    return value & wanted.mask == wanted.value
+
+
+def _words(name: str, *settings: Setting) -> str:
+    """As `iptables -S` prints the match with these settings."""
+    return print_rule(Rule((Match(name, settings),)))
+
+
+VALUES: dict[str, Callable[[Facts], object]] = {
+    "length": lambda facts: f"{facts.length} bytes",
+    "ttl": lambda facts: facts.ttl,
+    "hl": lambda facts: facts.ttl,
+    "tos": lambda facts: f"0x{facts.tos:02x}",
+    "dscp": lambda facts: f"0x{facts.tos >> 2:02x}",
+    "mac": lambda facts: facts.hardware or "no Ethernet address",
+    "owner": lambda facts: "no owner" if facts.uid is None else f"uid {facts.uid} gid {facts.gid}",
+    "multiport": lambda facts: f"ports {facts.sport} and {facts.dport}",
+    "iprange": lambda facts: f"{facts.src} and {facts.dst}",
+}
+"""What a packet has, for matches whose test is an object of its own."""

@@ -1,0 +1,17 @@
+"""What becomes of one packet."""
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef struct Ruling:
+    uint8_t verdict             # VerdictNumber
+    uint8_t state               # CtStateNumber
+    uint8_t direction           # DirectionNumber
+    uint8_t reason              # ReasonNumber
+    uint8_t reject              # RejectNumber: how to answer a packet that REJECT dropped
+    uint8_t inspect             # accepted, and its helper must see the payload before the verdict is sent
+    uint32_t argument[4]        # numbers that belong to the reason
+    uint32_t rule               # the rule that decided (Program.rule_name); NO_RULE: none did
+    uint32_t mark               # the mark to set on the packet
+    uint32_t conn               # slot and id of its connection; 0: none
+    uint32_t conn_id
+
+cdef object judgement_of(const Ruling *ruling, object program)

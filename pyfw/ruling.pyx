@@ -1,0 +1,34 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What becomes of one packet, for Python.
+
+May know: the closed sets, rules' names.  Must not know: packets, connections, the engine.
+"""
+from typing import NamedTuple
+
+from pyfw.enums import CtState, Direction, Reason, Reject, Verdict
+from pyfw.reasons import reason_text
+
+# Members by number: a tuple is much faster than asking the enum.
+VERDICTS, STATES, DIRECTIONS, REASON_MEMBERS, REJECTS = map(tuple, (Verdict, CtState, Direction, Reason, Reject))
+
+
+class Judgement(NamedTuple):
+    """What becomes of a packet, for callers in Python."""
+    verdict: Verdict
+    state: CtState
+    direction: Direction
+    reason: Reason
+    rule: str | None            # the deciding rule in the words of the kernel's TRACE: "filter:FORWARD:rule:3"
+    mark: int
+    reject: Reject              # how a REJECT rule wants the sender told
+    reason_text: str            # the reason in the kernel's words, with its numbers; "" for none
+
+
+cdef object judgement_of(const Ruling *ruling, object program):
+    """`program`: whose rules' numbers the ruling speaks of; None: there are none."""
+    text = ""
+    if ruling.reason:
+        text = reason_text(ruling.reason, tuple([ruling.argument[i] for i in range(4)]))
+    return Judgement(VERDICTS[ruling.verdict], STATES[ruling.state], DIRECTIONS[ruling.direction],
+                     REASON_MEMBERS[ruling.reason], program.rule_name(ruling.rule) if program is not None else None,
+                     ruling.mark, REJECTS[ruling.reject], text)
