@@ -38,6 +38,12 @@ def compile_rules(config: Config, surroundings: Surroundings | None = None) -> P
         raise ConfigError.from_rules(error, "rules") from error
 
 
+def rule_texts(program: Program | None) -> dict[str, str]:
+    """Each rule's and policy's name (filter:FORWARD:rule:3) -> its text, as `iptables -S` prints it."""
+    numbers = range(len(program.numbering)) if program else ()
+    return {program.rule_name(number): program.rule_text(number) for number in numbers}
+
+
 def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine:
     """An engine with its helpers, sets and rules; `memory` is what Engine takes to keep its table in a file."""
     conntrack = config.conntrack

@@ -4,14 +4,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyfw.build import engine_from_config
+from pyfw.build import engine_from_config, rule_texts
 from pyfw.cli.pyfw import fail
 from pyfw.config import HOOKS, MAX_INTERFACE_NAME, Config, ConfigError, load_config, parse_config
 from pyfw.edge.pcap import Capture, CaptureError, Record
+from pyfw.edge.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
 from pyfw.formats.packet import summarize
 from pyfw.replay import Replay, Replayed
@@ -35,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--at-once", action="store_true",
                         help="let the clock stand still instead of following the capture's times")
     parser.add_argument("--json", action="store_true", help="one JSON object per packet")
+    parser.add_argument("--write", metavar="FILE", type=Path,
+                        help="write the packets to a pcapng file, each with a comment that says what became of it")
     parser.add_argument("--table", action="store_true", help="at the end, the connections as nf_conntrack shows them")
 
 
@@ -45,9 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
         replay = Replay(engine, Hook[arguments.hook], arguments.in_interface, arguments.out_interface,
                         arguments.at_once)
         with Capture(arguments.file) as capture:
-            _print(replay, capture, arguments)
+            if arguments.write:
+                _write(replay, capture, arguments)
+            else:
+                _print(replay, capture, arguments)
     except (ConfigError, CaptureError) as error:
         return fail(str(error), 2)
+    except OSError as error:
+        return fail(f"{error.filename or arguments.write}: {error.strerror}", 2)
     return 0
 
 
@@ -73,6 +81,26 @@ def _print(replay: Replay, capture: Capture, arguments: argparse.Namespace) -> N
         if arguments.table:
             _print_table(replay.table(), arguments.json)
         sys.stdout.flush()
+
+
+def _write(replay: Replay, capture: Capture, arguments: argparse.Namespace) -> None:
+    """All frames with their comments, or no file at all."""
+    if arguments.write.exists() and arguments.write.samefile(arguments.file):
+        raise CaptureError(f"{arguments.write} is the capture that is read; write to another file")
+    texts = rule_texts(replay.engine.program)
+    with AnnotatedCapture(arguments.write) as annotated:
+        for replayed in replay.run(capture):
+            record = replayed.record
+            annotated.write(record.link_type, record.time_ns, record.frame, record.length, _comment(replayed, texts))
+    if arguments.table:
+        _print_table(replay.table(), arguments.json)
+
+
+def _comment(replayed: Replayed, texts: Mapping[str, str]) -> str:
+    """`NEW ORIGINAL ACCEPT filter:FORWARD:rule:3 -A FORWARD ... (reason)`"""
+    words = [replayed.state, replayed.direction, replayed.verdict, replayed.rule, texts.get(replayed.rule or "")]
+    reason = f"({replayed.reason})" if replayed.reason else None
+    return " ".join(word for word in (*words, reason) if word)
 
 
 def _print_table(lines: list[str], as_json: bool) -> None:

@@ -55,6 +55,7 @@ class Record(NamedTuple):
     packet: IpPacket | None     # None: the frame carries no IP
     frame: bytes                # as captured, with its link layer
     link_type: int              # LINKTYPE_*
+    length: int                 # of the frame on the wire
 
 
 class Capture:
@@ -93,7 +94,7 @@ class Capture:
                 raise CaptureError(f"{self._path}: frame {number} has link type {link_type}; pyfw reads Ethernet (1), "
                                    "raw IP (101, 228, 229), Linux cooked (113, 276) and BSD loopback (0, 108)")
             packet = _ip_packet(frame, strip(frame), max(length, len(frame)))
-            yield Record(number, min(max(time_ns, 0), MAX_TIME_NS), packet, frame, link_type)
+            yield Record(number, min(max(time_ns, 0), MAX_TIME_NS), packet, frame, link_type, max(length, len(frame)))
         if self._stream.inside_record:
             raise CaptureError(f"{self._path}: {self._stream.complaint()}; the {number} records before it were read")
 

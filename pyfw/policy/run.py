@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from pyfw.build import engine_from_config
+from pyfw.build import engine_from_config, rule_texts
 from pyfw.config import Config
 from pyfw.edge.pcap import Capture, CaptureError
 from pyfw.engine import Engine, Judgement
@@ -100,13 +100,10 @@ def has_ports(traffic: Traffic) -> bool:
 def note_counters(run: Run, engine: Engine) -> None:
     if engine.program is None:
         return
-    for number in range(len(engine.program.numbering)):
-        name = engine.program.rule_name(number)
-        text = engine.program.rule_text(number)
-        if ":return:" in name:
-            continue
-        run.texts[name] = text
-        run.touched.setdefault(name, 0)
+    for name, text in rule_texts(engine.program).items():
+        if ":return:" not in name:
+            run.texts[name] = text
+            run.touched.setdefault(name, 0)
     for (table, chain), (policy, rules) in engine.program.counters().items():
         for index, (packets, _) in enumerate(rules, 1):
             run.touched[f"{table}:{chain}:rule:{index}"] += packets
@@ -188,9 +185,7 @@ class Player:
         return f"{', '.join(wrong)}: state {judgement.state.name}, {verdict} by {judgement.rule}  {text}{reason}"
 
     def rule_text(self, name: str | None) -> str | None:
-        program = self.engine.program
-        return next((program.rule_text(number) for number in range(len(program.numbering))
-                     if program.rule_name(number) == name), None) if name else None
+        return rule_texts(self.engine.program).get(name) if name else None
 
     # -- sequences --------------------------------------------------------------------------------------------------------
 
