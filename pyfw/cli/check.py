@@ -1,17 +1,26 @@
-"""pyfw check: everything that `pyfw run` would find wrong with a config, without root and without effect."""
+"""pyfw check: everything that `pyfw run` would find wrong with a config, and what is likely a mistake, without root and without effect."""
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyfw.cli.pyfw import fail
 from pyfw.config import DEFAULT_CONFIG, Config, ConfigError, load_config
+
+if TYPE_CHECKING:
+    from pyfw.rules.lint import Warning
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("check", help="read a config as run does, and say what is wrong with it",
                                    description="Read a config as `pyfw run` does. Nothing is installed.")
     add_config_arguments(parser)
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if there are warnings")
+    parser.add_argument("--skip-unsupported", action="store_true", help="leave out rules that pyfw does not do, each with a warning")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each finding")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +32,36 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Exit status: 0 nothing wrong; 1 warnings, with --strict; 2 an error."""
     from pyfw.build import compile_rules
+    from pyfw.rules.lint import lint
+    skipped: list[str] | None = [] if arguments.skip_unsupported else None
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides, skipped)
         compile_rules(config)
     except ConfigError as error:
-        return fail(str(error), 2)
-    print(f"{arguments.config}: {_summary(config)}")
-    return 0
+        if not arguments.json:
+            return fail(str(error), 2)
+        print(json.dumps({"severity": "error", "name": "error", "place": error.location, "message": error.message}))
+        return 2
+    warnings = lint(config.rules) if config.rules else []
+    if arguments.json:
+        print_json(skipped or [], warnings)
+    else:
+        for line in (*(skipped or []), *map(str, warnings)):
+            print(line, file=sys.stderr)
+        counted = f", {len(warnings)} warnings" if warnings else ""
+        print(f"{arguments.config}: {_summary(config)}{counted}")
+    return 1 if arguments.strict and (warnings or skipped) else 0
+
+
+def print_json(skipped: Sequence[str], warnings: Sequence[Warning]) -> None:
+    """One object a line: severity, name, place (file:line:column or null), message."""
+    for line in skipped:
+        print(json.dumps({"severity": "warning", "name": "unsupported", "place": None, "message": line}))
+    for warning in warnings:
+        print(json.dumps({"severity": "warning", "name": warning.name, "message": warning.message,
+                          "place": str(warning.location) if warning.location else None}))
 
 
 def _summary(config: Config) -> str:
