@@ -149,18 +149,21 @@ def _hex(text: str) -> bytes:
 
 
 def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
-    """The IP packet in frame number `frame` of a capture file.  Raises QuestionError, CaptureError (a ValueError)."""
-    from pyfw.edge.pcap import Capture          # with scapy, which takes long to load and is needed for nothing else here
+    """The IP packet in frame number `frame` of a capture file.  Raises QuestionError."""
+    from pyfw.edge.pcap import Capture, CaptureError          # with scapy, which takes long to load and is needed for nothing else here
     if len(words) != 1:
         raise QuestionError("pcap takes one file, as pcap capture.pcap --frame 3")
     last = 0
-    with Capture(words[0]) as capture:
-        for record in capture:
-            last = record.number
-            if last == frame:
-                if record.packet is None:
-                    raise QuestionError(f"{words[0]}: frame {frame} carries no IP packet")
-                return record.packet
+    try:
+        with Capture(words[0]) as capture:
+            for record in capture:
+                last = record.number
+                if last == frame:
+                    if record.packet is None:
+                        raise QuestionError(f"{words[0]}: frame {frame} carries no IP packet")
+                    return record.packet
+    except CaptureError as error:
+        raise QuestionError(str(error)) from error
     raise QuestionError(f"{words[0]} has no frame {frame}: it has {last}")
 
 

@@ -29,7 +29,7 @@ cdef class Engine:
     cdef Counters tally
     cdef list helpers
     cdef Watch watch            # looks on if `watching`, which is changed with the lock held
-    cdef bint watching
+    cdef readonly bint watching
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
     cdef readonly Surroundings surroundings     # what its programs refer to by name

@@ -11,7 +11,7 @@ from pyfw.enums import CtState
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.iptables import print_rule
 from pyfw.rules.linker import chain_end
-from pyfw.rules.model import BUILTIN_CHAINS, Chain, Match, Rule, Setting
+from pyfw.rules.model import BUILTIN_CHAINS, Match, Rule, Setting
 from pyfw.rules.names import TCP_FLAGS
 from pyfw.rules.program import HEADER_TESTS, Program
 from pyfw.rules.values import PortRange, TcpFlags, print_protocol
@@ -76,9 +76,9 @@ class _Meeting:
         self.state = passage.judgement.state if table == "filter" else None
         self.code: RuleCode | None = passage.program.rule_code(step.number, family)
         self.name = passage.program.rule_name(step.number)
+        self.text = passage.program.rule_text(step.number, family)
         _, self.chain, index = passage.program.numbering.places[step.number]
         self.rule: Rule | None = self.chain.rules[index] if index < len(self.chain.rules) else None
-        self.family = family
 
     def visit(self) -> Visit:
         fit = self.step.fit
@@ -90,12 +90,7 @@ class _Meeting:
             why = self.why_not()
         elif fit == FITS_DROP:
             why = "the header that this rule asks about is missing or broken"
-        return Visit(self.table, self.name, self.text(), self.depth, outcome, why)
-
-    def text(self) -> str:
-        if self.rule is None:
-            return chain_text(self.chain, self.family)
-        return f"-A {self.chain.name} {print_rule(self.rule, self.family)}".rstrip()
+        return Visit(self.table, self.name, self.text, self.depth, outcome, why)
 
     def why_not(self) -> str:
         if self.step.test is not None:
@@ -135,12 +130,6 @@ class _Meeting:
             if _holds(setting.value, value) == setting.inverted:
                 shown = flag_names(value) if setting.option == "--tcp-flags" else value
                 yield f"{_words(match.name, setting).partition(' ')[2].partition(' ')[2]}: packet has {shown}"
-
-
-def chain_text(chain: Chain, family: int) -> str:
-    """The end of a chain in iptables' words."""
-    policy = chain.policy_of(family)
-    return f"-P {chain.name} {policy}" if policy else f"-N {chain.name}"
 
 
 def flag_names(bits: int) -> str:

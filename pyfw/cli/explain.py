@@ -4,15 +4,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from pyfw.asked import HELP, QuestionError, add_question_arguments, asked_packet, captured_packet, read_question
+from pyfw.asked import HELP, QuestionError, add_question_arguments, asked_packet
 from pyfw.cli.check import add_config_arguments
 from pyfw.cli.pyfw import fail
 from pyfw.config import ConfigError, load_config
-
-LONGEST_SENT = 16 * 1024        # bytes of a captured packet that are sent to the daemon: more than any header
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,19 +36,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(json.dumps(record) if arguments.json else explanation_text(record), end="\n" if arguments.json else "")
     return 0
 
-
-def without_files(words: Sequence[str]) -> list[str]:
-    """A question's words with the packet in the place of the capture file it stands in: the daemon reads no files.
-
-    Raises QuestionError.
-    """
-    if "pcap" not in words:
-        return list(words)
-    question = read_question(words)
-    if question.packet[0] != "pcap":
-        return list(words)
-    frame = captured_packet(question.packet[1:], question.frame)
-    at = words.index("pcap")
-    kept = [*words[:at], *words[at + 2:]]
-    data = frame.data[:LONGEST_SENT]
-    return [*kept, "hex", data.hex(), "--wire-length", str(frame.length), *(["--trusted"] if frame.offloaded else [])]

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "check": "read a config as run does, and say what is wrong with it",
     "test": "test a policy: traffic, and what the rules should say of it",
     "replay": "judge the packets of a capture file",
+    "explain": "what would become of a packet, and why",
     "lab": "network namespaces to try pyfw in",
 }
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pyfw.cli.captured import with_captured_packet
 from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = {name: value for name, value in arguments.items() if value not in (None, False)}
     requests = restore_requests(request, sys.stdin.buffer) if is_restore(request) else [request]
     try:
-        return next((status for request in requests if (status := _run(path, request))), 0)
+        return next((status for request in requests if (status := _run(path, with_captured_packet(request)))), 0)
     except NoDaemon as error:
         return _fail(str(error), NO_DAEMON)
     except Refused as error:
@@ -48,6 +49,8 @@ def _run(path: str, request: dict[str, Any]) -> int:
         if "note" in answer:
             output.flush()
             print(f"pyfwctl: {answer['note']}", file=sys.stderr)
+        if not answer:                  # more is to come, but not at once
+            output.flush()
         status = answer.get("status", 0)
     output.flush()
     return status

@@ -5,12 +5,12 @@ Entries for the table of commands; their handlers take the words as they were wr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyfw.asked import QuestionError, asked_packet, question_parser, read_question
-from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services
+from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in_background
 from pyfw.formats.explain import answer_record, explanation_text, passage_record
 from pyfw.rules.model import RulesError
 from pyfw.rules.packet_filter import packet_filter
@@ -20,7 +20,7 @@ from pyfw.watch import Passage
 DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
 PACKETS_PER_SECOND = 100
 POLL_S = 0.05
-HEARTBEAT_NS = 1_000_000_000    # what is said when there is nothing to say: a peer that has gone is noticed by it
+HEARTBEAT_POLLS = 20            # in vain, until something is said nevertheless: a peer that has gone is noticed by it
 HELP = ("-h", "--help")
 TRACE_HELP = f"""\
 usage: pyfwctl trace [MATCH ...] [--count N] [--json]
@@ -36,7 +36,7 @@ At most {PACKETS_PER_SECOND} packets a second are shown; how many more there wer
 
 
 def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """`words`: a question, as `asked` reads it."""
+    """`words`: a question, as `asked` reads it.  Where there are many rules, the text takes longer than the answer."""
     words = arguments.get("words", ())
     if not words or any(word in HELP for word in words):
         yield {"text": question_parser("pyfwctl explain").format_help()}
@@ -49,7 +49,8 @@ def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
         asked = asked_packet(question, services.engine, now_ns)
     except QuestionError as error:
         raise CommandError(str(error), USAGE, "bad_argument") from error
-    record = answer_record(asked.put(services.engine, now_ns), asked)
+    answer = asked.put(services.engine, now_ns)
+    record = yield from in_background(services, lambda: answer_record(answer, asked))
     yield {"records": [record]} if question.json else {"text": explanation_text(record)}
     return {}
 
@@ -107,23 +108,23 @@ def trace(services: Services, arguments: Mapping[str, Any]) -> Answers:
     return {"count": request.count, "suppressed": tracer.suppressed}
 
 
-def _shown(services: Services, tracer: Tracer, as_json: bool) -> Iterator[dict[str, Any] | Pause]:
-    spoken_ns = services.now_ns()
+def _shown(services: Services, tracer: Tracer, as_json: bool) -> Generator[dict[str, Any] | Pause, None, None]:
     yield {}                    # whoever waits for it knows that from here on packets are seen
+    in_vain = 0
     while not tracer.is_over:
         passages = tracer.take()
-        for passage in passages:
-            record = {"time": _time_s(services, passage), **passage_record(passage)}
-            yield {"records": [record]} if as_json else {"text": f"{_clock(record['time'])}\n{explanation_text(record)}\n"}
-        if passages or services.now_ns() - spoken_ns >= HEARTBEAT_NS:
-            spoken_ns = services.now_ns()
+        if passages:
+            yield from (yield from in_background(services, lambda: [_told(services, passage, as_json) for passage in passages]))
+        in_vain = 0 if passages else in_vain + 1
+        if in_vain % HEARTBEAT_POLLS == 0:
             yield {}
         yield Pause(POLL_S)
 
 
-def _time_s(services: Services, passage: Passage) -> float:
-    """When it was judged: seconds since 1970."""
-    return (passage.now_ns + services.engine.wall_offset_ns) / 1e9
+def _told(services: Services, passage: Passage, as_json: bool) -> dict[str, Any]:
+    time_s = (passage.now_ns + services.engine.wall_offset_ns) / 1e9
+    record = {"time": time_s, **passage_record(passage)}
+    return {"records": [record]} if as_json else {"text": f"{_clock(time_s)}\n{explanation_text(record)}\n"}
 
 
 def _clock(time_s: float) -> str:

@@ -12,6 +12,7 @@ Knows what the daemon offers (Services), no socket.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -284,29 +285,11 @@ def _queue_counters(services: Services) -> QueueCounters:
     return counters
 
 
-def address_sets(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.edge.set_commands import run_set_command
-    return (yield from run_set_command(services, arguments))
-
-
-def iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.edge.rule_commands import run_iptables
-    return (yield from run_iptables(services, arguments))
-
-
-def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.edge.rule_commands import iptables_save
-    return (yield from iptables_save(services, arguments))
-
-
-def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.edge.rule_commands import iptables_restore
-    return (yield from iptables_restore(services, arguments))
-
-
-def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.edge.rule_commands import save
-    return (yield from save(services, arguments))
+def elsewhere(module: str, name: str) -> Callable[[Services, Mapping[str, Any]], Answers]:
+    """A handler that stands in another module of pyfw.edge, which is loaded when it is first needed."""
+    def handler(services: Services, arguments: Mapping[str, Any]) -> Answers:
+        return (yield from getattr(importlib.import_module(f"pyfw.edge.{module}"), name)(services, arguments))
+    return handler
 
 
 def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -337,26 +320,34 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("chain", "only this chain"),
         Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),
         Argument("table", "the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")))),
+    Command("explain", "what would become of a packet, and why; nothing is changed",
+            elsewhere("ask_commands", "explain"), arguments=(
+                Argument("words", "such as: tcp 10.0.0.5:40000 203.0.113.7:443 --in eth1 --out eth0", kind=list),)),
+    Command("trace", "show packets as they are judged, each with the rules it met",
+            elsewhere("ask_commands", "trace"), needs_root=True, arguments=(
+                Argument("words", "such as: -p tcp --dport 443 --count 5", kind=list),)),
     Command("stats", "counters: packets, refusals by name, table, queue", stats, arguments=(
         Argument("json", "as one JSON object", ("--json",), bool),)),
     Command("flush", "forget all connections", flush, needs_root=True),
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True),
-    Command("save", "write the rules as they are now to the file that the config reads them from", save, needs_root=True,
-            arguments=(Argument("file", "another file"),)),
-    Command("iptables", "what pyfw-iptables does", iptables, needs_root=True, spoken=False, arguments=(
+    Command("save", "write the rules as they are now to the file that the config reads them from",
+            elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file"),)),
+    Command("iptables", "what pyfw-iptables does",
+            elsewhere("rule_commands", "run_iptables"), needs_root=True, spoken=False, arguments=(
         Argument("words", "the command line of iptables", kind=list), Argument("family", "4 or 6", kind=int))),
-    Command("iptables-save", "what pyfw-iptables-save does", iptables_save, spoken=False, arguments=(
+    Command("iptables-save", "what pyfw-iptables-save does", elsewhere("rule_commands", "iptables_save"), spoken=False, arguments=(
         Argument("family", "4 or 6", kind=int), Argument("counters", "with counters", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
-    Command("iptables-restore", "what pyfw-iptables-restore does", iptables_restore, needs_root=True, spoken=False, arguments=(
+    Command("iptables-restore", "what pyfw-iptables-restore does",
+            elsewhere("rule_commands", "iptables_restore"), needs_root=True, spoken=False, arguments=(
         Argument("text", "what iptables-save printed"), Argument("family", "4 or 6", kind=int),
         Argument("noflush", "keep what is there", kind=bool), Argument("test", "change nothing", kind=bool),
         Argument("counters", "restore counters", kind=bool), Argument("skip_unsupported", "leave out what pyfw does not do", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
     Command("ping", "wait until every packet queued so far has its verdict", ping),
     Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",
-            address_sets, needs_root=True, arguments=(
+            elsewhere("set_commands", "run_set_command"), needs_root=True, arguments=(
                 Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
                 Argument("text", "what `restore` reads", typed=False),
                 Argument("line", "number of the text's first line", kind=int, typed=False))),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pyfw.rules.code import Action, RuleCode
 from pyfw.rules.matches import MATCHES, TARGETS
-from pyfw.rules.model import Chain, Rule, Ruleset
+from pyfw.rules.model import Chain, Rule, Ruleset, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,20 @@ class Numbering:
         table, chain, index = self.places[number]
         kind = "rule" if index < len(chain.rules) else "policy" if chain.policy else "return"
         return f"{table}:{chain.name}:{kind}:{index + 1}"
+
+    def traced_name(self, number: int) -> str:
+        """As the kernel's TRACE lines have it, to which a bare verdict for all packets looks like the end of its chain.
+
+        (get_chainname_rulenum() in ip_tables.c)
+        """
+        table, chain, index = self.places[number]
+        if index == len(chain.rules) or chain.rules[index].matches or not is_verdict(chain.rules[index].target):
+            return self.name(number)
+        return f"{table}:{chain.name}:{'policy' if chain.policy else 'return'}:{index + 1}"
+
+
+def is_verdict(target: Target | None) -> bool:
+    return target is not None and target.name in ("ACCEPT", "DROP", "RETURN")
 
 
 def link(ruleset: Ruleset, numbering: Numbering, family: int, code_of: Callable[[Rule, int], RuleCode]) -> Linked:

@@ -35,7 +35,7 @@ cdef struct Context:            # what a rule may look at, and change
     Conn *conn                  # its connection, in the table or about to be; NULL: none
     uint8_t state               # CtStateNumber
     uint8_t direction           # DirectionNumber
-    uint8_t dry                 # only a question: counters, tokens, sets, connections stay as they are
+    uint8_t dry                 # only a question: counters, tokens, sets stay as they are; packet and conn are copies
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
     uint8_t traced              # TRACE was met: every rule that matches is logged

@@ -145,10 +145,12 @@ cdef class Program:
     cdef readonly object numbering
     cdef dict log_settings      # number -> LogSettings
     cdef dict codes             # (family, id of the rule) -> (rule, RuleCode); keeps tests and actions alive
+    cdef dict texts             # (number, family) -> the rule's text, as far as it was asked for
     cdef Program previous       # until this one serves: the one that it is an edited copy of
     cdef uint32_t *origins      # number in `previous`, by number
     cdef uint32_t numbers       # how many there are
 
     cdef void carry_counters(self, Program previous) noexcept nogil
+    cdef str print_place(self, index, family)
     cdef list read_ring(self, LogRing *ring, int most)
     cdef void run(self, int table, Context *context, Outcome *outcome) noexcept nogil

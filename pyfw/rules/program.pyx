@@ -83,6 +83,7 @@ cdef class Program:
         self.numbering = Numbering(ruleset)
         self.log_settings = {}
         self.codes = {}
+        self.texts = {}
         self.serial = next(SERIALS)
         log_init(&self.ring, log_rate, log_burst)
         log_init(&self.traces, 0, 0)
@@ -183,14 +184,23 @@ cdef class Program:
         _, chain, position = self.numbering.places[index]
         return self.codes[family, id(chain.rules[position])][1] if position < len(chain.rules) else None
 
-    def rule_text(self, index: int) -> str | None:
-        """The rule as `iptables -S` prints it, `-A FORWARD ...` or `-P FORWARD DROP`; None for NO_RULE."""
+    def rule_text(self, index: int, family: int | None = None) -> str | None:
+        """The rule as `iptables -S` prints it, `-A FORWARD ...`, `-P FORWARD DROP` or `-N mine`; None for NO_RULE.
+
+        family: for which it is printed, where a rule for both would be written differently.
+        """
         if index == <uint32_t> NO_RULE:
             return None
+        if (index, family) not in self.texts:
+            self.texts[index, family] = self.print_place(index, family)
+        return self.texts[index, family]
+
+    cdef str print_place(self, index, family):
         _, chain, position = self.numbering.places[index]
         if position < len(chain.rules):
-            return f"-A {chain.name} {print_rule(chain.rules[position])}".rstrip()
-        return f"-P {chain.name} {chain.policy}" if chain.policy else f"-N {chain.name}"
+            return f"-A {chain.name} {print_rule(chain.rules[position], family)}".rstrip()
+        policy = chain.policy_of(family or 4)
+        return f"-P {chain.name} {policy}" if policy else f"-N {chain.name}"
 
     def counters(self, family: int | None = None) -> dict[tuple[str, str], tuple[tuple[int, int] | None, list[tuple[int, int]]]]:
         """(table, chain) -> ((packets, bytes) of the policy, None for one's own chain; (packets, bytes) of each rule).
@@ -242,7 +252,7 @@ cdef class Program:
             entry = log_next(ring)
             if entry == NULL:
                 break
-            name = self.numbering.name(entry.number)
+            name = self.numbering.traced_name(entry.number) if traced else self.numbering.name(entry.number)
             records.append(LogRecord(
                 settings=trace_settings(name) if traced else self.log_settings[entry.number], rule=name,
                 now_ns=entry.now_ns, hook=Hook(entry.hook), indev=device_name(entry.indev), outdev=device_name(entry.outdev),

@@ -57,7 +57,11 @@ def test_every_cython_module_is_built_and_loads() -> None:
         assert importlib.import_module(module).__file__.endswith(".so")
 
 
-def test_both_commands_are_installed() -> None:
+def test_every_command_is_installed() -> None:
     scripts = {entry.name: entry.value for entry in importlib.metadata.distribution("pyfw").entry_points
                if entry.group == "console_scripts"}
-    assert scripts == {"pyfw": "pyfw.cli.pyfw:main", "pyfwctl": "pyfw.cli.pyfwctl:main"}
+    iptables = {f"pyfw-{program}{suffix}" for program in ("iptables", "ip6tables") for suffix in ("", "-save", "-restore")}
+    assert scripts.keys() == {"pyfw", "pyfwctl", *iptables}
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Actions that mark packets and connections: the kernel's xt_MARK and xt_CONNMARK.  Knows no syntax.
 
-A dry context's packet is marked, too: it is nobody's but the asker's.  The connection's mark is left alone.
+A dry context's packet and connection are marked, too: they are the asker's copies.
 """
 
 cdef enum Command:
@@ -32,8 +32,7 @@ cdef class ConnMarkAction(PacketAction):
             return
         if self.command == CONNMARK_RESTORE:
             context.packet.mark = context.packet.mark & ~self.other_mask ^ context.conn.mark & self.mask
-        elif not context.dry:
-            if self.command == CONNMARK_SET:
-                context.conn.mark = context.conn.mark & ~self.mask ^ self.value
-            else:
-                context.conn.mark = context.conn.mark & ~self.mask ^ context.packet.mark & self.other_mask
+        elif self.command == CONNMARK_SET:
+            context.conn.mark = context.conn.mark & ~self.mask ^ self.value
+        else:
+            context.conn.mark = context.conn.mark & ~self.mask ^ context.packet.mark & self.other_mask

@@ -10,7 +10,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
 from pyfw.asked import Asked, QuestionError, asked_packet, read_question
-from pyfw.cli.explain import without_files
+from pyfw.cli.captured import without_files
 from pyfw.enums import Hook
 from pyfw.formats.packet import summarize
 from unit.core.packets import CLIENT, SERVER, chunk, sctp

@@ -234,6 +234,38 @@ def test_more_rules_than_an_answer_holds() -> None:
     assert "(4465 more rules are not shown)" in explanation_text(answer_record(answer, asked))
 
 
+REMEMBERING = """
+-A FORWARD -p icmp -m limit --limit 1/hour --limit-burst 3 -j ACCEPT
+-A FORWARD -p udp -m hashlimit --hashlimit-upto 2/hour --hashlimit-burst 2 --hashlimit-mode srcip --hashlimit-name h -j ACCEPT
+-A FORWARD -p udp -m recent --rcheck --hitcount 2 --name again -j REJECT
+-A FORWARD -p udp -m recent --set --name again
+-A FORWARD -p gre -m statistic --mode nth --every 3 --packet 0 -j ACCEPT
+-A FORWARD -p tcp -m connlimit --connlimit-above 2 -j REJECT
+-A FORWARD -p tcp -j SET --add-set seen src
+-A FORWARD -p tcp -j CONNMARK --set-mark 5
+-A FORWARD -p tcp -m connmark --mark 5 -j MARK --set-mark 6
+-A FORWARD -p tcp -j ACCEPT
+-P FORWARD DROP
+"""
+
+
+def test_questions_use_up_nothing_that_rules_remember() -> None:
+    """Two engines judge the same traffic, one of which is asked before each packet."""
+    asked, unasked = Glass(), Glass()
+    for glass in (asked, unasked):
+        glass.engine.load(Program(parse_save(REMEMBERING), glass.engine.surroundings))
+    fates = []
+    for turn in range(6):
+        for data in (icmp(CLIENT, SERVER, 8, id=turn), udp(CLIENT, SERVER, turn, 1), ip(CLIENT, SERVER, 47, bytes(8)),
+                     tcp(CLIENT, SERVER, 40000 + turn, 80, SYN)):
+            for _ in range(3):
+                answer = asked.ask(data)
+            judgement = unasked.send(data)
+            assert asked.send(data) == answer.judgement == judgement
+            fates.append(judgement.verdict)
+    assert fates.count(Verdict.ACCEPT) == 3 + 2 + 2 + 2         # what there was to use up was used up
+
+
 def test_bad_arguments(glass: Glass) -> None:
     with pytest.raises(ValueError, match="is not a hook"):
         ask(glass.engine, b"\x45", 9)
