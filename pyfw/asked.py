@@ -81,7 +81,8 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
                         help="TCP (default: SYN, or what a known connection waits for)")
     parser.add_argument("--seq", type=_number(0xFFFFFFFF), help="TCP (default: the connection's next)")
     parser.add_argument("--ack", type=_number(0xFFFFFFFF), help="TCP (default: all that was sent)")
-    parser.add_argument("--chunk", type=str.upper, choices=SCTP_CHUNKS, help="SCTP (default: INIT, or DATA of a known connection)")
+    parser.add_argument("--chunk", type=str.upper, choices=SCTP_CHUNKS,
+                        help="SCTP (default: INIT, or DATA of a known connection)")
     parser.add_argument("--id", type=_number(0xFFFF), default=1, help="of an ICMP request or reply (default: 1)")
     parser.add_argument("--quote", nargs=3, metavar=("PROTOCOL", "SRC", "DST"), help="the packet that an ICMP error is about")
     parser.add_argument("--length", type=_number(0xFFFF), help="of the whole packet in bytes (default: no payload)")
@@ -92,7 +93,8 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uid", type=_number(0xFFFFFFFF), help="user of the socket that sends it")
     parser.add_argument("--gid", type=_number(0xFFFFFFFF), help="group of the socket that sends it")
     parser.add_argument("--frame", type=_number(1 << 31), default=1, metavar="N", help="of a capture file, from 1 (default: 1)")
-    parser.add_argument("--wire-length", type=_number(0xFFFF + 40), metavar="BYTES", help="with hex: the length before it was cut")
+    parser.add_argument("--wire-length", type=_number(0xFFFF + 40), metavar="BYTES",
+                        help="with hex: the length before it was cut")
     parser.add_argument("--trusted", action="store_true", help="with hex: its checksums are not looked at")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -150,7 +152,7 @@ def _hex(text: str) -> bytes:
 
 def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
     """The IP packet in frame number `frame` of a capture file.  Raises QuestionError."""
-    from pyfw.edge.pcap import Capture, CaptureError          # with scapy, which takes long to load and is needed for nothing else here
+    from pyfw.edge.pcap import Capture, CaptureError    # with scapy, which takes long to load and serves nothing else here
     if len(words) != 1:
         raise QuestionError("pcap takes one file, as pcap capture.pcap --frame 3")
     last = 0
@@ -229,7 +231,8 @@ class _Builder:
         known = self.find_known(header.tcp(sport, dport, SYN, seq=0, ack=0))
         if flags is None:
             flags = _next_flags(known)
-            self.notes.append(f"flags {_flag_names(flags)}, {'as a connection begins' if flags == SYN else 'for which the connection waits'}")
+            why = "as a connection begins" if flags == SYN else "for which the connection waits"
+            self.notes.append(f"flags {_flag_names(flags)}, {why}")
         if seq is None:
             seq = _next_seq(known, flags)
             if known:

@@ -62,11 +62,12 @@ class Daemon:
     engine: Engine
 
     def __init__(self, config_path: Path | str, overrides: Sequence[str] = (), *, netns: str | None = None,
-                 divert: bool = True) -> None:
+                 divert: bool = True, skip_unsupported: bool = False) -> None:
         self._config_path = config_path
         self._overrides = tuple(overrides)
         self._netns = netns
         self._divert = divert
+        self._skip_unsupported = skip_unsupported
         self._config: Config            # this and the next four: made by run()
         self._links: Links
         self._addresses: AddressAlarm
@@ -86,7 +87,7 @@ class Daemon:
         Raises ConfigError or DaemonError if it cannot start: then nothing is left installed.
         Raises DaemonError if the queue loop fails.
         """
-        self._config = load_config(self._config_path, self._overrides)
+        self._config = self._load_config()
         compile_rules(self._config)
         if os.geteuid() != 0:
             raise DaemonError("must be root to take packets from the kernel: run it with sudo")
@@ -103,6 +104,13 @@ class Daemon:
             asyncio.run(self._serve())
 
     # -- start -----------------------------------------------------------------------------------------------
+
+    def _load_config(self) -> Config:
+        skipped: list[str] | None = [] if self._skip_unsupported else None
+        config = load_config(self._config_path, self._overrides, skipped)
+        for warning in skipped or ():
+            self._journal.say(f"warning: {warning}")
+        return config
 
     def _build(self, stack: ExitStack) -> None:
         config = self._config
@@ -242,7 +250,7 @@ class Daemon:
 
         In the background: the sets are the main thread's, so that it must put the new ones in place.
         """
-        config = load_config(self._config_path, self._overrides)
+        config = self._load_config()
         surroundings = self.engine.surroundings
         if config.sets:
             fresh = config_sets(config, self.now_ns(), self.engine.guard)

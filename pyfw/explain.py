@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pyfw.enums import CtState
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.iptables import print_rule
 from pyfw.rules.linker import chain_end

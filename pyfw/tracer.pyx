@@ -16,6 +16,7 @@ from pyfw.rules.program cimport TABLE_FILTER, TABLE_RAW, Outcome
 from pyfw.watch cimport keep_passed, passage_of
 
 MOST = TRACERS
+PROGRAMS_KEPT = 4
 
 
 class TooMany(Exception):
@@ -128,10 +129,12 @@ cdef class Tracer:
         self.engine = None
 
     def note_program(self) -> None:
-        """Remember the rules that serve: packets speak of them by number, and are read later."""
+        """Remember the rules that serve, and the last few before them: packets speak of them by number, and are read later."""
         program = self.engine.program
         if program is not None:
             self.programs[program.serial] = program
+        if len(self.programs) > PROGRAMS_KEPT:
+            del self.programs[min(self.programs)]
 
     def take(self) -> list:
         """The Passages since the last call, oldest first."""

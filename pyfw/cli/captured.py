@@ -30,5 +30,5 @@ def without_files(words: Sequence[str]) -> list[str]:
         return list(words)
     packet = captured_packet(question.packet[1:], question.frame)
     at = words.index("pcap")
-    sent = ["hex", packet.data[:LONGEST_SENT].hex(), "--wire-length", str(packet.length), *(["--trusted"] if packet.offloaded else [])]
-    return [*words[:at], *words[at + 2:], *sent]
+    sent = ["hex", packet.data[:LONGEST_SENT].hex(), "--wire-length", str(packet.length)]
+    return [*words[:at], *words[at + 2:], *sent, *(["--trusted"] if packet.offloaded else [])]

@@ -18,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("check", help="read a config as run does, and say what is wrong with it",
                                    description="Read a config as `pyfw run` does. Nothing is installed.")
     add_config_arguments(parser)
+    add_skip_argument(parser)
     parser.add_argument("--strict", action="store_true", help="exit status 1 if there are warnings")
-    parser.add_argument("--skip-unsupported", action="store_true", help="leave out rules that pyfw does not do, each with a warning")
     parser.add_argument("--json", action="store_true", help="one JSON object for each finding")
 
 
@@ -29,6 +29,10 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the config (default: %(default)s)")
     parser.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[],
                         help="override a value of the config, such as conntrack.tcp.loose=false; may be repeated")
+
+
+def add_skip_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--skip-unsupported", action="store_true", help="leave out rules that pyfw does not do, each with a warning")
 
 
 def run(arguments: argparse.Namespace) -> int:

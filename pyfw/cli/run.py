@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyfw.cli.check import add_config_arguments
+from pyfw.cli.check import add_config_arguments, add_skip_argument
 from pyfw.cli.pyfw import fail
 from pyfw.config import ConfigError
 
@@ -16,6 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "run", help="guard this machine or a network namespace",
         description="Divert packets to a queue and judge them, until SIGTERM or SIGINT; SIGHUP reads the rules again.")
     add_config_arguments(parser)
+    add_skip_argument(parser)
     parser.add_argument("--netns", metavar="NAME", help="guard this network namespace, as `ip netns` names it")
     parser.add_argument("--socket", metavar="PATH", type=Path, help="the control socket, instead of the config's")
     parser.add_argument("--no-divert", dest="divert", action="store_false",
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         overrides = list(arguments.overrides)
         if arguments.socket:
             overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
-        Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert).run()
+        Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
+               skip_unsupported=arguments.skip_unsupported).run()
     except ConfigError as error:
         return fail(str(error), 2)
     except DaemonError as error:

@@ -57,8 +57,8 @@ def packet_record(data: bytes, length: int, hook: str, indev: str, outdev: str) 
 
 
 def verdict_record(judgement: Any, inspected: bool = False) -> dict[str, Any]:
-    return {"verdict": judgement.verdict.name, "rule": judgement.rule, "reason": judgement.reason.name if judgement.reason else None,
-            "reason_text": judgement.reason_text,
+    return {"verdict": judgement.verdict.name, "rule": judgement.rule,
+            "reason": judgement.reason.name if judgement.reason else None, "reason_text": judgement.reason_text,
             "reject": REJECTS.get(judgement.reject), "mark": judgement.mark, "inspected": inspected}
 
 
@@ -102,11 +102,13 @@ def _block(title: str, texts: list[str]) -> list[str]:
 
 
 def _packet_text(packet: dict[str, Any]) -> str:
-    return f"{packet['summary']}; {packet['bytes']} bytes, at {packet['hook']}, in {packet['in'] or '-'}, out {packet['out'] or '-'}"
+    where = f"at {packet['hook']}, in {packet['in'] or '-'}, out {packet['out'] or '-'}"
+    return f"{packet['summary']}; {packet['bytes']} bytes, {where}"
 
 
 def _table_lines(table: str, met: list[dict[str, Any]]) -> list[str]:
-    return _block(table, [f"{_INDENT * visit['depth']}{visit['rule']}  {visit['text']}   {_outcome_text(visit)}" for visit in met])
+    return _block(table, [f"{_INDENT * visit['depth']}{visit['rule']}  {visit['text']}   {_outcome_text(visit)}"
+                          for visit in met])
 
 
 def _outcome_text(visit: dict[str, Any]) -> str:

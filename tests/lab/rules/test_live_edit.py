@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from firewall import BIN, Firewall
 
-from pyfw.lab import CLIENT, SERVER, Lab
+from pyfw.lab import CLIENT, SERVER, Lab, LabError
 
 RULES = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p icmp -j ACCEPT\nCOMMIT\n"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -123,3 +123,15 @@ def test_sets_and_marks_act(lab: Lab, run: Run) -> None:
     assert pings(lab)
     counted = lab.run("gateway", ["iptables", "-t", "mangle", "-L", "POSTROUTING", "-v", "-n", "-x"]).stdout
     assert [line.split()[0] for line in counted.splitlines() if "mark match 0x2a" in line] == ["1"]
+
+
+def test_a_ruleset_with_nat_runs_without_it(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "all.rules").write_text(f"*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 80\nCOMMIT\n{RULES}")
+    (tmp_path / "nat.yaml").write_text("hooks: [FORWARD]\nrules: {file: all.rules}\n")
+    firewall = Firewall(lab, tmp_path / "nat.yaml", tmp_path)
+    with pytest.raises(LabError, match="table nat: translating addresses stays with the kernel"):
+        firewall.start()
+    firewall.argv.append("--skip-unsupported")
+    with firewall:
+        assert pings(lab)
+    assert "warning: " in firewall.log.read_text() and "this table is left out" in firewall.log.read_text()
