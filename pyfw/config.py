@@ -6,224 +6,48 @@ is the `--set` itself.  Knows no kernel, no socket and no clock.
 """
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pyfw.config_values import (ConfigError, Reader, Scope, TAG, choice, entries, error_at, is_null, list_of,
+                                location_of, whole_number, read_absolute_path, read_duration_s, read_group, read_interface,
+                                read_socket_path, read_switch, read_text, shown, suggest)
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
 
 DEFAULT_CONFIG = Path("/etc/pyfw/pyfw.yaml")
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 VERDICTS = ("drop", "accept")
-SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-MAX_TIMEOUT_S = 2**31 - 1           # what a kernel sysctl in seconds can hold
-MAX_SOCKET_PATH = 107               # sun_path of unix(7), without its final zero
-MAX_INTERFACE_NAME = 15             # IFNAMSIZ without its final zero
 MAX_SET_FILES = 1000
 MAX_HELPERS = 8                     # HELPERS_MAX and HELPER_PORTS_MAX of engine.pxd
 MAX_HELPER_PORTS = 16
 
-_TAG = "tag:yaml.org,2002:"
-_KINDS = {"map": "a mapping", "seq": "a list", "null": "nothing", "bool": "a truth value", "int": "a number",
-          "float": "a number with a point", "str": "a text", "timestamp": "a date"}
-_VARIABLE = re.compile(r"\$(\w+|\{\w+\})?")
-_DURATION = re.compile(r"(\d{1,10})([smhd]?)")
 
-
-class ConfigError(ValueError):
-    """A mistake in the configuration; `location` is `file:line:column`, a file, or a `--set`."""
-
-    def __init__(self, location: str, message: str) -> None:
-        super().__init__(f"{location}: {message}")
-        self.location = location
-        self.message = message
-
-    @classmethod
-    def from_rules(cls, error: RulesError, place: str) -> ConfigError:
-        """The same mistake; `place` is where it stands if the error does not know."""
-        text, location = str(error), error.location or place
-        if location.startswith("--set "):
-            location = re.sub(r":\d+:\d+$", "", location)
-        return cls(location, text.removeprefix(f"{error.location}: "))
-
-
-# -- reading one value ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """What is known while a value is read: where the file lies, and the variables it may use."""
-
-    directory: Path
-    variables: Mapping[str, str]
-    skipped: list[str] | None = None    # takes a warning for each rule that is left out; None: such a rule is an error
-
-
-Reader = Callable[[yaml.Node, str, _Scope], Any]    # node, dotted name for messages, scope -> value
-
-
-def _location(mark: yaml.Mark) -> str:
-    if mark.name.startswith("--set "):
-        return mark.name
-    return f"{mark.name}:{mark.line + 1}:{mark.column + 1}"
-
-
-def _error(node: yaml.Node, message: str) -> ConfigError:
-    return ConfigError(_location(node.start_mark), message)
-
-
-def _kind(node: yaml.Node) -> str:
-    return _KINDS.get(node.tag.removeprefix(_TAG), f"a value tagged {node.tag}")
-
-
-def _shown(node: yaml.Node) -> str:
-    return f"'{node.value}'" if isinstance(node, yaml.ScalarNode) and node.value else _kind(node)
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "known here: " + ", ".join(known)
-
-
-def _entries(node: yaml.Node, name: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
-    """(key, node of the key, node of the value) of a mapping; a key that stands twice is an error."""
-    if not isinstance(node, yaml.MappingNode):
-        raise _error(node, f"{name} must be a mapping (`key: value` lines), not {_shown(node)}")
-    first_lines: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise _error(key_node, f"a key in {name} must be a plain word, not {_kind(key_node)}")
-        key = key_node.value
-        if key in first_lines:
-            raise _error(key_node, f"{name} has '{key}' twice, first on line {first_lines[key]}; keep one of them")
-        first_lines[key] = key_node.start_mark.line + 1
-        yield key, key_node, value_node
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return node.tag == _TAG + "null"
-
-
-def _text(node: yaml.Node, name: str, scope: _Scope) -> str:
-    """A scalar as it was written, with `$NAME` and `${NAME}` replaced by the variables' values."""
-    if not isinstance(node, yaml.ScalarNode) or _is_null(node):
-        raise _error(node, f"{name} must be a text, not {_shown(node)}")
-
-    def value_of(match: re.Match[str]) -> str:
-        variable = (match[1] or "").strip("{}")
-        if variable not in scope.variables:
-            raise _error(node, f"undefined variable ${variable} in {name}; "
-                               + _suggestion(variable, sorted(scope.variables) or ["none"]))
-        return scope.variables[variable]
-
-    return _VARIABLE.sub(value_of, node.value)
-
-
-def _switch(node: yaml.Node, name: str, scope: _Scope) -> bool:
-    if node.tag != _TAG + "bool":
-        raise _error(node, f"{name} must be true or false, not {_shown(node)}")
-    return node.value.lower() in ("yes", "true", "on")
-
-
-def _number(low: int, high: int) -> Reader:
-    def read(node: yaml.Node, name: str, scope: _Scope) -> int:
-        if not isinstance(node, yaml.ScalarNode) or not re.fullmatch(r"[+-]?\d{1,18}", node.value, re.ASCII):
-            raise _error(node, f"{name} must be a whole number from {low} to {high}, not {_shown(node)}")
-        value = int(node.value)
-        if not low <= value <= high:
-            raise _error(node, f"{name} must be from {low} to {high}, not {value}")
-        return value
-    return read
-
-
-def _choice(*words: str) -> Reader:
-    def read(node: yaml.Node, name: str, scope: _Scope) -> str:
-        if not isinstance(node, yaml.ScalarNode) or node.value not in words:
-            raise _error(node, f"{name} must be {' or '.join(words)}, not {_shown(node)}")
-        return node.value
-    return read
-
-
-def _list_of(read_item: Reader, *, at_least: int = 0, at_most: int = 1000) -> Reader:
-    def read(node: yaml.Node, name: str, scope: _Scope) -> tuple[Any, ...]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise _error(node, f"{name} must be a list, [a, b], not {_shown(node)}")
-        if not at_least <= len(node.value) <= at_most:
-            raise _error(node, f"{name} must have {at_least} to {at_most} items, not {len(node.value)}")
-        items: list[Any] = []
-        for item_node in node.value:
-            item = read_item(item_node, name, scope)
-            if item in items:
-                raise _error(item_node, f"{name} has {item} twice; keep one of them")
-            items.append(item)
-        return tuple(items)
-    return read
-
-
-def _duration_s(node: yaml.Node, name: str, scope: _Scope) -> int:
-    match = _DURATION.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-    if not match:
-        raise _error(node, f"{name} must be a duration such as 30s, 2m, 1h, 5d or plain seconds, not {_shown(node)}")
-    seconds = int(match[1]) * SECONDS_PER_UNIT.get(match[2], 1)
-    if not 1 <= seconds <= MAX_TIMEOUT_S:
-        raise _error(node, f"{name} must be from 1s to {MAX_TIMEOUT_S // SECONDS_PER_UNIT['d']}d, not {node.value}")
-    return seconds
-
-
-def _timeouts(node: yaml.Node, name: str, scope: _Scope) -> dict[str, int]:
+def read_timeouts(node: yaml.Node, name: str, scope: Scope) -> dict[str, int]:
     from pyfw.conntrack.timeouts import DEFAULTS
     timeouts = {}
-    for key, key_node, value_node in _entries(node, name):
+    for key, key_node, value_node in entries(node, name):
         if key not in DEFAULTS:
-            raise _error(key_node, f"unknown timeout '{key}', {_suggestion(key, list(DEFAULTS))}")
-        timeouts[key] = _duration_s(value_node, f"{name}.{key}", scope)
+            raise error_at(key_node, f"unknown timeout '{key}', {suggest(key, list(DEFAULTS))}")
+        timeouts[key] = read_duration_s(value_node, f"{name}.{key}", scope)
     return timeouts
-
-
-def _interface(node: yaml.Node, name: str, scope: _Scope) -> str:
-    interface = _text(node, name, scope)
-    if not 1 <= len(interface.encode()) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface):
-        raise _error(node, f"'{interface}' cannot be an interface's name: 1 to {MAX_INTERFACE_NAME} bytes, "
-                           "neither blanks nor '/'")
-    return interface
-
-
-def _absolute_path(node: yaml.Node, name: str, scope: _Scope) -> Path:
-    path = Path(_text(node, name, scope))
-    if not path.is_absolute():
-        raise _error(node, f"{name} must be an absolute path such as /run/pyfw, not {_shown(node)}")
-    return path
-
-
-def _socket_path(node: yaml.Node, name: str, scope: _Scope) -> Path:
-    path = _absolute_path(node, name, scope)
-    if len(bytes(path)) > MAX_SOCKET_PATH:
-        raise _error(node, f"{name} is {len(bytes(path))} bytes long; a socket's path may have {MAX_SOCKET_PATH}")
-    return path
-
-
-def _group(node: yaml.Node, name: str, scope: _Scope) -> str | None:
-    return None if _is_null(node) else _text(node, name, scope)
 
 
 def _section(cls: type) -> Reader:
     """Reads a mapping into the dataclass `cls`; `key:` with nothing after it means all its defaults."""
     readers: dict[str, Reader] = {item.name: item.metadata["read"] for item in fields(cls) if "read" in item.metadata}
 
-    def read(node: yaml.Node, name: str, scope: _Scope) -> Any:
+    def read(node: yaml.Node, name: str, scope: Scope) -> Any:
         values = {}
         prefix = "" if cls is Config else f"{name}."
-        for key, key_node, value_node in () if _is_null(node) else _entries(node, name):
+        for key, key_node, value_node in () if is_null(node) else entries(node, name):
             if key not in readers:
-                raise _error(key_node, f"unknown key '{key}' in {name}, {_suggestion(key, list(readers))}")
+                raise error_at(key_node, f"unknown key '{key}' in {name}, {suggest(key, list(readers))}")
             values[key] = readers[key](value_node, prefix + key, scope)
         return cls(**values)
     return read
@@ -237,37 +61,37 @@ class _BuiltInHelper:
 
 _BUILT_IN_HELPERS = {
     # strict: an announcement counts only as the answer to its command; loose: its address may be another host's
-    "ftp": _BuiltInHelper((21,), {"strict": _switch, "loose": _switch}),
+    "ftp": _BuiltInHelper((21,), {"strict": read_switch, "loose": read_switch}),
 }
 
 
-def _helpers(node: yaml.Node, name: str, scope: _Scope) -> dict[str, HelperConfig]:
+def _helpers(node: yaml.Node, name: str, scope: Scope) -> dict[str, HelperConfig]:
     helpers = {}
-    for key, key_node, value_node in () if _is_null(node) else _entries(node, name):
-        off = value_node.tag == _TAG + "bool" and not _switch(value_node, name, scope)
+    for key, key_node, value_node in () if is_null(node) else entries(node, name):
+        off = value_node.tag == TAG + "bool" and not read_switch(value_node, name, scope)
         if not off:
             helpers[key] = _helper(key, key_node, value_node, scope)
     if len(helpers) > MAX_HELPERS:
-        raise _error(node, f"{name} may name {MAX_HELPERS} helpers, not {len(helpers)}")
+        raise error_at(node, f"{name} may name {MAX_HELPERS} helpers, not {len(helpers)}")
     return helpers
 
 
-def _helper(name: str, name_node: yaml.Node, node: yaml.Node, scope: _Scope) -> HelperConfig:
+def _helper(name: str, name_node: yaml.Node, node: yaml.Node, scope: Scope) -> HelperConfig:
     """Its ports, and the options that a built-in helper is known to take or that an installed one accepts."""
     built_in = _BUILT_IN_HELPERS.get(name)
     ports = built_in.ports if built_in else ()
     options = {}
-    for key, key_node, value_node in () if _is_null(node) else _entries(node, f"helpers.{name}"):
+    for key, key_node, value_node in () if is_null(node) else entries(node, f"helpers.{name}"):
         option = f"helpers.{name}.{key}"
         if key == "ports":
-            ports = _list_of(_number(1, 65535), at_least=1, at_most=MAX_HELPER_PORTS)(value_node, option, scope)
+            ports = list_of(whole_number(1, 65535), at_least=1, at_most=MAX_HELPER_PORTS)(value_node, option, scope)
         elif not built_in:
             options[key] = yaml.SafeLoader("").construct_object(value_node, deep=True)
         elif key in built_in.options:
             options[key] = built_in.options[key](value_node, option, scope)
         else:
-            raise _error(key_node, f"unknown key '{key}' in helpers.{name}, "
-                                   + _suggestion(key, ["ports", *built_in.options]))
+            raise error_at(key_node, f"unknown key '{key}' in helpers.{name}, "
+                                   + suggest(key, ["ports", *built_in.options]))
     if not built_in:
         _check_installed_helper(name, name_node, ports, options)
     return HelperConfig(ports, options)
@@ -278,50 +102,50 @@ def _check_installed_helper(name: str, name_node: yaml.Node, ports: Sequence[int
     try:
         known = available()
         if name not in known:
-            raise _error(name_node, f"unknown helper '{name}', {_suggestion(name, sorted(known))}")
+            raise error_at(name_node, f"unknown helper '{name}', {suggest(name, sorted(known))}")
         make_helper(name, **options)
     except HelperError as error:
-        raise _error(name_node, str(error)) from error
+        raise error_at(name_node, str(error)) from error
     if not ports:
-        raise _error(name_node, f"helper '{name}' needs ports, such as {{ports: [6100]}}")
+        raise error_at(name_node, f"helper '{name}' needs ports, such as {{ports: [6100]}}")
 
 
-def _rules(node: yaml.Node, name: str, scope: _Scope) -> Ruleset:
+def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset:
     from pyfw.rules.yaml_rules import load_rules
     try:
         return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, scope.skipped)
     except RulesError as error:
-        raise ConfigError.from_rules(error, _location(node.start_mark)) from error
+        raise ConfigError.from_rules(error, location_of(node.start_mark)) from error
 
 
 SetSource = tuple[Place, bytes]
 """Where a text in the syntax of `ipset save` begins, and the text."""
 
 
-def _sets(node: yaml.Node, name: str, scope: _Scope) -> tuple[SetSource, ...]:
+def _sets(node: yaml.Node, name: str, scope: Scope) -> tuple[SetSource, ...]:
     """A list of files' names, or one text."""
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
         return ((Place(node.start_mark.name, node.start_mark.line + 2), node.value.encode()),)
-    names = () if _is_null(node) else _list_of(_text, at_least=0, at_most=MAX_SET_FILES)(node, name, scope)
+    names = () if is_null(node) else list_of(read_text, at_least=0, at_most=MAX_SET_FILES)(node, name, scope)
     sources = []
     for file_name in names:
         path = scope.directory / file_name
         try:
             sources.append((Place(str(path)), path.read_bytes()))
         except OSError as error:
-            raise _error(node, f"{path}: {error.strerror}") from error
+            raise error_at(node, f"{path}: {error.strerror}") from error
     return tuple(sources)
 
 
-def _variables(node: yaml.Node, name: str, scope: _Scope) -> dict[str, str]:
+def _variables(node: yaml.Node, name: str, scope: Scope) -> dict[str, str]:
     """Variables may use those that stand above them."""
     variables: dict[str, str] = {}
-    if _is_null(node):
+    if is_null(node):
         return variables
-    for key, key_node, value_node in _entries(node, name):
+    for key, key_node, value_node in entries(node, name):
         if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
-            raise _error(key_node, f"'{key}' cannot be a variable's name: letters, digits and _, not a digit first")
-        variables[key] = _text(value_node, f"{name}.{key}", _Scope(scope.directory, variables))
+            raise error_at(key_node, f"'{key}' cannot be a variable's name: letters, digits and _, not a digit first")
+        variables[key] = read_text(value_node, f"{name}.{key}", Scope(scope.directory, variables))
     return variables
 
 
@@ -338,39 +162,39 @@ def _option(read: Reader, default: Any) -> Any:
 class QueueConfig:
     """The NFQUEUE that carries the packets to the daemon."""
 
-    number: int = _option(_number(0, 65535), 0)
-    length: int = _option(_number(1, 65535), 8192)          # packets that may wait for their verdict
-    when_down: str = _option(_choice(*VERDICTS), "drop")    # what the kernel does while no daemon listens
-    on_overload: str = _option(_choice(*VERDICTS), "drop")  # what it does with a packet that finds the queue full
+    number: int = _option(whole_number(0, 65535), 0)
+    length: int = _option(whole_number(1, 65535), 8192)          # packets that may wait for their verdict
+    when_down: str = _option(choice(*VERDICTS), "drop")    # what the kernel does while no daemon listens
+    on_overload: str = _option(choice(*VERDICTS), "drop")  # what it does with a packet that finds the queue full
 
 
 @dataclass(frozen=True, slots=True)
 class ExemptConfig:
     """What is never diverted."""
 
-    interfaces: tuple[str, ...] = _option(_list_of(_interface), ("lo",))
+    interfaces: tuple[str, ...] = _option(list_of(read_interface), ("lo",))
 
 
 @dataclass(frozen=True, slots=True)
 class TcpConfig:
     """Named as the kernel's sysctls net.netfilter.nf_conntrack_tcp_*."""
 
-    loose: bool = _option(_switch, True)                    # take up connections that began before the daemon
-    liberal: bool = _option(_switch, False)                 # only RSTs out of window are INVALID
-    max_retrans: int = _option(_number(0, 255), 3)          # retransmissions after which the timeout is shortened
-    ignore_invalid_rst: bool = _option(_switch, False)      # an RST out of window is not INVALID
+    loose: bool = _option(read_switch, True)                    # take up connections that began before the daemon
+    liberal: bool = _option(read_switch, False)                 # only RSTs out of window are INVALID
+    max_retrans: int = _option(whole_number(0, 255), 3)          # retransmissions after which the timeout is shortened
+    ignore_invalid_rst: bool = _option(read_switch, False)      # an RST out of window is not INVALID
 
 
 @dataclass(frozen=True, slots=True)
 class ConntrackConfig:
     """The state table."""
 
-    max_entries: int = _option(_number(1, 2**28), 262144)
-    accounting: bool = _option(_switch, True)               # packets= and bytes= of each direction
-    checksum: bool = _option(_switch, True)                 # a wrong transport checksum is INVALID
-    expect_max: int = _option(_number(1, 65535), 4096)      # expectations of all helpers together
+    max_entries: int = _option(whole_number(1, 2**28), 262144)
+    accounting: bool = _option(read_switch, True)               # packets= and bytes= of each direction
+    checksum: bool = _option(read_switch, True)                 # a wrong transport checksum is INVALID
+    expect_max: int = _option(whole_number(1, 65535), 4096)      # expectations of all helpers together
     tcp: TcpConfig = _option(_section(TcpConfig), TcpConfig)
-    timeouts: Mapping[str, int] = _option(_timeouts, dict)  # seconds; those not named keep their defaults
+    timeouts: Mapping[str, int] = _option(read_timeouts, dict)  # seconds; those not named keep their defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,15 +209,15 @@ class HelperConfig:
 class StateConfig:
     """Where the state table lives, so that a restarted daemon finds its connections."""
 
-    dir: Path = _option(_absolute_path, Path("/run/pyfw"))  # on a tmpfs; one daemon per directory
+    dir: Path = _option(read_absolute_path, Path("/run/pyfw"))  # on a tmpfs; one daemon per directory
 
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
     """The socket that pyfwctl talks to.  Root may do all, members of the group may read."""
 
-    socket: Path = _option(_socket_path, Path("/run/pyfw/control.sock"))
-    group: str | None = _option(_group, "pyfw")
+    socket: Path = _option(read_socket_path, Path("/run/pyfw/control.sock"))
+    group: str | None = _option(read_group, "pyfw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +225,7 @@ class Config:
     """One configuration file, read and checked."""
 
     queue: QueueConfig = _option(_section(QueueConfig), QueueConfig)
-    hooks: tuple[str, ...] = _option(_list_of(_choice(*HOOKS), at_least=1, at_most=len(HOOKS)), HOOKS)
+    hooks: tuple[str, ...] = _option(list_of(choice(*HOOKS), at_least=1, at_most=len(HOOKS)), HOOKS)
     exempt: ExemptConfig = _option(_section(ExemptConfig), ExemptConfig)
     conntrack: ConntrackConfig = _option(_section(ConntrackConfig), ConntrackConfig)
     helpers: Mapping[str, HelperConfig] = _option(_helpers, dict)
@@ -436,7 +260,7 @@ def rule_files(path: Path | str) -> dict[str | None, Path]:
     from pyfw.rules.yaml_rules import rule_files
     path = Path(path)
     root = _compose(_file_text(path), str(path))
-    rules = [value for key, _, value in _entries(root, "the config") if key == "rules"]
+    rules = [value for key, _, value in entries(root, "the config") if key == "rules"]
     return rule_files(rules[0], path.parent) if rules else {}
 
 
@@ -457,10 +281,10 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for override in overrides:
         root = _overridden(root, override)
     variables: dict[str, str] = {}
-    for key, _, value_node in _entries(root, "the config"):
+    for key, _, value_node in entries(root, "the config"):
         if key == "variables":
-            variables = _variables(value_node, "variables", _Scope(directory, {}))
-    return _section(Config)(root, "the config", _Scope(directory, variables, skipped))
+            variables = _variables(value_node, "variables", Scope(directory, {}))
+    return _section(Config)(root, "the config", Scope(directory, variables, skipped))
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
@@ -470,7 +294,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        location = _location(mark) if mark else source
+        location = location_of(mark) if mark else source
         detail = " ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(location, f"not valid YAML: {detail}") from error
     except yaml.reader.ReaderError as error:
@@ -487,7 +311,7 @@ def _overridden(root: yaml.Node, override: str) -> yaml.Node:
     if not equals or not all(parts):
         raise ConfigError(source, "expected KEY=VALUE, for example conntrack.tcp.loose=false")
     mark = yaml.Mark(source, 0, 0, 0, None, 0)
-    nothing = yaml.ScalarNode(_TAG + "null", "", mark, mark)
+    nothing = yaml.ScalarNode(TAG + "null", "", mark, mark)
     return _grafted(root, parts, _compose(value, source) or nothing, mark)
 
 
@@ -496,21 +320,21 @@ def _grafted(node: yaml.Node, parts: list[str], value: yaml.Node, mark: yaml.Mar
     if not parts:
         return value
     part, rest = parts[0], parts[1:]
-    if _is_null(node):
-        node = yaml.MappingNode(_TAG + "map", [], mark, mark)
+    if is_null(node):
+        node = yaml.MappingNode(TAG + "map", [], mark, mark)
     members = list(node.value)
     if isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(members):
         members[int(part)] = _grafted(members[int(part)], rest, value, mark)
         return yaml.SequenceNode(node.tag, members, node.start_mark, node.end_mark)
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(mark.name, f"there is no '{part}' to set: the value there is {_shown(node)}")
+        raise ConfigError(mark.name, f"there is no '{part}' to set: the value there is {shown(node)}")
     keys = [key.value for key, _ in members]
     if part in keys:
         index = keys.index(part)
         members[index] = (members[index][0], _grafted(members[index][1], rest, value, mark))
     else:
-        nothing = yaml.ScalarNode(_TAG + "null", "", mark, mark)
-        key_node = yaml.ScalarNode(_TAG + "str", part, mark, mark)
+        nothing = yaml.ScalarNode(TAG + "null", "", mark, mark)
+        key_node = yaml.ScalarNode(TAG + "str", part, mark, mark)
         members.append((key_node, _grafted(nothing, rest, value, mark)))
     return yaml.MappingNode(node.tag, members, node.start_mark, node.end_mark)
 

@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 from pyfw.engine cimport Engine
 from pyfw.enums cimport VERDICT_ACCEPT
 from pyfw.packet cimport Packet
-from pyfw.rules.program cimport TABLE_FILTER, TABLE_RAW, Outcome
+from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.rules.program cimport Outcome
 from pyfw.watch cimport keep_passed, passage_of
 
 MOST = TRACERS

@@ -10,7 +10,8 @@ from typing import Any
 
 from pyfw.build import engine_from_config, rule_texts
 from pyfw.cli.pyfw import fail
-from pyfw.config import HOOKS, MAX_INTERFACE_NAME, Config, ConfigError, load_config, parse_config
+from pyfw.config import HOOKS, Config, ConfigError, load_config, parse_config
+from pyfw.config_values import MAX_INTERFACE_NAME
 from pyfw.edge.pcap import Capture, CaptureError, Record
 from pyfw.edge.pcapng import AnnotatedCapture
 from pyfw.enums import Hook

@@ -222,7 +222,7 @@ def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.rules.iptables import print_rules
+    from pyfw.rules.printing import print_rules
     program = services.engine.program
     if program is None:
         raise CommandError("no rules are loaded: everything is accepted")

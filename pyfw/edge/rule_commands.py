@@ -13,8 +13,8 @@ from typing import Any
 
 from pyfw.config import ConfigError
 from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background
-from pyfw.rules.edit import CommandFailed, Edited, Request, edit, known_chain, read_request
-from pyfw.rules.iptables import Counters, print_ruleset, print_rules
+from pyfw.rules.edit import CommandFailed, Request, edit, known_chain, read_request
+from pyfw.rules.printing import Counters, print_ruleset, print_rules
 from pyfw.rules.model import RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
 from pyfw.rules.restore import Restored, restore

@@ -283,7 +283,11 @@ class _Reader:
     # -- steps ------------------------------------------------------------------------------------------------------------
 
     def steps(self, node: yaml.Node) -> Iterator[Step]:
-        """`-> SYN => ACCEPT`, `<- "text" => ACCEPT`, `<- error host-unreachable => ACCEPT`, `after 10m`, `handshake`, or another sentence."""
+        """What one line of `steps:` says.
+
+        `-> SYN => ACCEPT`, `<- "text" => ACCEPT`, `<- error host-unreachable => ACCEPT`, `after 10m`, `handshake`, or
+        another sentence.
+        """
         text, location = self.text(node), self.at(node)
         if text == "handshake":
             accept = Expected("ACCEPT")

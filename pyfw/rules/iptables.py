@@ -1,7 +1,4 @@
-"""The iptables language, both ways: text -> Ruleset -> text.
-
-Reads what iptables-save prints and what people write in scripts; prints as iptables-save does.
-"""
+"""The iptables language: what iptables-save prints and what people write in scripts -> Ruleset.  printing.py goes back."""
 from __future__ import annotations
 
 import re
@@ -11,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pyfw.rules.builder import RuleBuilder
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.lexer import Place, Word, split_lines
-from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, settled
-from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Setting, Table, Target,
-                              Unsupported, empty_table)
-from pyfw.rules.values import quote, suggestion
+from pyfw.rules.matches import TARGETS
+from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported)
+from pyfw.rules.printing import Counters
+from pyfw.rules.values import suggestion
 
 PROGRAMS = re.compile(r"(?:.*/)?(ip6?tables)(?:-legacy|-nft)?")
 KERNEL_TABLES = {"nat": "translating addresses", "mangle": "changing packets", "security": "labelling packets",
@@ -29,8 +26,6 @@ _NO_COMMANDS = {"-D": "--delete", "-R": "--replace", "-C": "--check", "-L": "--l
 _LONG = {long: short for short, long in (_COMMANDS | _NO_COMMANDS).items()} | {"--new": "-N", "--delete-chains": "-X"}
 _DASHES = "‐‑‒–—―−"
 
-
-# -- reading ------------------------------------------------------------------------------------------------------------
 
 def parse_save(text: str, *, source: str = "rules", family: int | None = None, table: str | None = None,
                variables: Mapping[str, str] | None = None, place: Place | None = None,
@@ -443,99 +438,3 @@ def unknown_chain(table: str, name: str, known: Sequence[str]) -> str:
     elsewhere = [owner for owner, chains in BUILTIN_CHAINS.items() if name in chains and owner != table]
     hint = f"; it belongs to table {elsewhere[0]}" if elsewhere else suggestion(name, known)
     return f"unknown chain {name} in table {table}{hint}; there are {', '.join(known)}"
-
-
-# -- printing -----------------------------------------------------------------------------------------------------------
-
-Counters = Mapping[tuple[str, str], tuple[tuple[int, int] | None, Sequence[tuple[int, int]]]]
-"""(table, chain) -> (packets, bytes) of the policy, None for one's own chain, and of each rule."""
-
-
-def print_rule(rule: Rule, family: int | None = None, counters: tuple[int, int] | None = None) -> str:
-    """A rule without its chain, as `iptables -S` prints it; with counters as `iptables -v -S`.
-
-    `family`: the family it is printed for, where a rule for both would be written differently.
-    """
-    parts = []
-    rule = settled(rule, family or rule.family)
-    for match in rule.matches:
-        if match.name != IP.name:
-            parts.append(f"-m {match.name}")
-        parts += [_print_setting(MATCHES[match.name].options, setting) for setting in match.settings]
-    if counters:
-        parts.append(f"-c {counters[0]} {counters[1]}")
-    if rule.target:
-        parts.append(_print_target(rule.target))
-    return " ".join(parts)
-
-
-def _print_target(target: Target) -> str:
-    kind = TARGETS.get(target.name)
-    if kind is None:
-        return f"{'-g' if target.goto else '-j'} {quote_chain(target.name)}"
-    return " ".join([f"-j {target.name}", *(_print_setting(kind.options, setting) for setting in target.settings)])
-
-
-def _print_setting(options: Sequence, setting: Setting) -> str:
-    option = next(option for option in options if option.name == setting.option)
-    name = option.printed_as(setting.value) if option.printed_as else option.name
-    return " ".join(part for part in ("!" if setting.inverted else "", name, option.print(setting.value)) if part)
-
-
-def quote_chain(name: str) -> str:
-    return name if re.fullmatch(r"[^\s\"'\\#$]+", name) else quote(name)
-
-
-def print_rules(ruleset: Ruleset, table: str, chain: str | None = None, *, family: int | None = None,
-                counters: Counters | None = None) -> list[str]:
-    """The lines of `iptables -t TABLE -S [CHAIN]`, with counters those of `iptables -v -S`; KeyError for a chain it has not."""
-    shown = ruleset.table(table) or empty_table(table)
-    if chain is not None and shown.chain(chain) is None:
-        raise KeyError(chain)
-    chains = [known for known in shown.chains if chain in (None, known.name)]
-    lines = []
-    for known in chains:
-        policy = counters[table, known.name][0] if counters and known.policy else None
-        counted = f" -c {policy[0]} {policy[1]}" if policy else ""
-        lines.append(f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"-N {known.name}")
-        if known.policy6 and not family:
-            lines.append(f"-6 -P {known.name} {known.policy6}")
-    for known in chains:
-        lines += _print_chain(known, family, counters[table, known.name][1] if counters else None)
-    return lines
-
-
-def _print_chain(chain: Chain, family: int | None, counters: Sequence[tuple[int, int]] | None) -> list[str]:
-    lines = []
-    for index, rule in enumerate(chain.rules):
-        if family in (None, rule.family) or rule.family is None:
-            printed = print_rule(rule, family, counters[index] if counters else None)
-            bound = f"-{rule.family} " if rule.family and not family and rule.family not in implied_families(rule) else ""
-            lines.append(f"{bound}-A {chain.name} {printed}".rstrip())
-    return lines
-
-
-def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Counters | None = None) -> str:
-    """The whole ruleset as iptables-save prints it, without its dated comments; with counters as iptables-save -c.
-
-    For one family it is what that family's iptables-restore takes; for both, rules that are bound to one and
-    do not show it begin with -4 or -6, which either iptables-restore understands.
-    """
-    lines = []
-    for table in ruleset.tables:
-        lines.append(f"*{table.name}")
-        for chain in table.chains:
-            policy = counters[table.name, chain.name][0] if counters else None
-            packets, size = policy or (0, 0)
-            lines.append(f":{chain.name} {chain.policy_of(family or 4) or '-'} [{packets}:{size}]")
-        if not family:
-            lines += [f"-6 -P {chain.name} {chain.policy6}" for chain in table.chains if chain.policy6]
-        for chain in table.chains:
-            rules = _print_chain(chain, family, None)
-            if counters:
-                shown = [count for rule, count in zip(chain.rules, counters[table.name, chain.name][1], strict=True)
-                         if not family or rule.family in (None, family)]
-                rules = [f"[{packets}:{size}] {line}" for (packets, size), line in zip(shown, rules, strict=True)]
-            lines += rules
-        lines.append("COMMIT")
-    return "\n".join(lines) + "\n" if lines else ""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.edit import CommandFailed, edit, left_for_other, read_request
-from pyfw.rules.iptables import Counters, parse_counted
+from pyfw.rules.iptables import parse_counted
+from pyfw.rules.printing import Counters
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, Ruleset, Table, empty_table
 

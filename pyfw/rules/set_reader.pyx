@@ -1,5 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The fast way for files of many addresses: lines `add NAME ADDRESS[/PREFIX][,[tcp:|udp:]PORT] [timeout N] [packets N] [bytes N] [nomatch]`.
+"""The fast way for files of many addresses.
+
+    add NAME ADDRESS[/PREFIX][,[tcp:|udp:]PORT] [timeout N] [packets N] [bytes N] [nomatch]
 
 It reads what nearly every line of `ipset save` looks like, and stops at the first line that is anything else: set_text.py
 knows the whole language, and what is wrong with a line.

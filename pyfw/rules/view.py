@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyfw.rules import names
-from pyfw.rules.iptables import Counters
+from pyfw.rules.printing import Counters
 from pyfw.rules.matches import MATCHES, TARGETS, settled
 from pyfw.rules.model import Chain, Match, Rule, Table
 from pyfw.rules.values import Network

@@ -45,8 +45,12 @@ _KINDS = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.Scala
 
 def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str,
                skipped: list[str] | None = None) -> Ruleset:
-    """The ruleset under `rules:`.  `variables` are for $NAME; files are looked for in `base_dir`; `source` names the
-    YAML file in errors; `skipped` takes a warning for each rule that pyfw does not do, None: those are errors.  `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only."""
+    """The ruleset under `rules:`.
+
+    `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only.  `variables` are for
+    $NAME; files are looked for in `base_dir`; `source` names the YAML file in errors.  `skipped` takes a warning for
+    each rule that pyfw does not do; None: those are errors.
+    """
     if node.start_mark.buffer is None:
         raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")
     return check_ruleset(_Loader(variables, base_dir, source, skipped).ruleset(node))

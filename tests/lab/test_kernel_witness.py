@@ -22,7 +22,7 @@ from differential.packets import checksums_filled
 from differential.witness import Sent, Settings
 from firewall import Firewall
 
-from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
+from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab
 
 pytestmark = pytest.mark.usefixtures("servers")
 

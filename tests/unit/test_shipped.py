@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pyfw.config import load_config
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"

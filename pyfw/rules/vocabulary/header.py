@@ -7,7 +7,7 @@ from pyfw.rules import names, values
 from pyfw.rules.code import IcmpTest, RuleCode, TransportTest
 from pyfw.rules.kinds import MatchKind, Option
 from pyfw.rules.model import Match
-from pyfw.rules.values import IcmpType
+from pyfw.rules.values import IcmpType, Network
 
 
 def is_whole_space(network: Network) -> bool:

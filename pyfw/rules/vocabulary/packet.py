@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import ipaddress
-import pwd
 import grp
+import pwd
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from pyfw.edge.divert import DivertError, Diversion, DiversionOwner
-from pyfw.lab import CLIENT, GATEWAY_INSIDE, GATEWAY_OUTSIDE, SERVER, Lab
+from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
 
 QUEUE = 31
 

@@ -10,7 +10,7 @@ from lab.rules.kernel import Kernel, program
 from lab.rules.vocabulary import RULES
 
 from pyfw.rules.edit import CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.iptables import print_rules
+from pyfw.rules.printing import print_rules
 from pyfw.rules.model import Ruleset, empty_table
 from pyfw.rules.view import list_chains
 

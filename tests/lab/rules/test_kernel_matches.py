@@ -15,7 +15,8 @@ from scapy.packet import Packet, Raw
 
 from pyfw.enums import CtState, Hook
 from pyfw.rules.addresses import LocalAddresses, Route
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 

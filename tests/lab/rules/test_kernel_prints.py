@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 from lab.rules.kernel import Kernel
 
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 
 BOTH = """
 *raw

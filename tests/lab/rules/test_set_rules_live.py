@@ -13,7 +13,8 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from pyfw.rules.set_store import SetStore

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.rules.iptables import parse_rule, print_rule
+from pyfw.rules.iptables import parse_rule
+from pyfw.rules.printing import print_rule
 from pyfw.rules.model import RulesError
 
 HEADER = """

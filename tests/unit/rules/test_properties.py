@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfw.rules import names
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program

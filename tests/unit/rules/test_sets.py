@@ -10,7 +10,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
 from pyfw.enums import Hook, Verdict
-from pyfw.rules.iptables import parse_save, print_ruleset
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings

@@ -8,7 +8,8 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from pyfw.rules.iptables import parse_rule, parse_save, print_ruleset
+from pyfw.rules.iptables import parse_rule, parse_save
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.yaml_rules import load_rules
 
