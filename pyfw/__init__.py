@@ -6,12 +6,6 @@
 Names are loaded when they are first asked for, so that the command line can say how to build what is not built.
 """
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("pyfw")
-except PackageNotFoundError:        # used from a tree that was never installed
-    __version__ = "unknown"
 
 _HOMES = {
     "Engine": "pyfw.engine", "Judgement": "pyfw.engine",
@@ -25,4 +19,14 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'pyfw' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+    try:
+        return version("pyfw")
+    except PackageNotFoundError:    # used from a tree that was never installed
+        return "unknown"

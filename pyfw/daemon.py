@@ -8,10 +8,12 @@
 The diversion comes last and goes first, so that packets are diverted only while somebody judges them; what is queued
 is judged before the queue is closed.  If the data thread fails, the diversion stays: the kernel then does what
 queue.when_down says.  Outside the queue loop, this is the only reader of the clock.
+
+A predecessor that was killed, restarted by systemd or told to hand over has left a queue in which packets wait: then
+nothing is done, and no module loaded, before the data thread runs that it can do without.
 """
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -21,26 +23,31 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyroute2 import netns as namespaces
-
-from pyfw import __version__
+import pyfw
 from pyfw.build import compile_rules, config_sets, engine_from_config
 from pyfw.config import Config, ConfigError, changed_keys, load_config, rule_files
-from pyfw.edge.commands import Reload
-from pyfw.edge.control import ControlServer
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
+from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.journal import Journal
-from pyfw.edge.links import Links
-from pyfw.edge.local_addresses import AddressAlarm, read_routes
-from pyfw.edge.nfqueue import QueueError, QueueLoop, why_not_bound
+from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
+from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
-from pyfw.edge.state_file import StateFileError, open_state_file
+from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
+from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from pyfw.rules.set_store import SetStore
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pyfw.edge.commands import Reload
+    from pyfw.edge.control import ControlServer
+    from pyfw.edge.links import Links
+    from pyfw.edge.local_addresses import AddressAlarm
 
 T = TypeVar("T")
 
@@ -50,6 +57,7 @@ BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
 WORKER_NICE = 19
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
+STATUS_INTERVAL_S = 5.0         # how often systemd hears how things are
 
 
 class DaemonError(Exception):
@@ -62,33 +70,42 @@ class Daemon:
     engine: Engine
 
     def __init__(self, config_path: Path | str, overrides: Sequence[str] = (), *, netns: str | None = None,
-                 divert: bool = True, skip_unsupported: bool = False) -> None:
+                 divert: bool = True, skip_unsupported: bool = False, takeover: bool = False) -> None:
         self._config_path = config_path
         self._overrides = tuple(overrides)
         self._netns = netns
         self._divert = divert
         self._skip_unsupported = skip_unsupported
-        self._config: Config            # this and the next four: made by run()
+        self._takeover = takeover
+        self._config: Config            # this and the next eight: made by run()
+        self._state: StateFile
+        self._queue: QueueLoop
+        self._data_thread: threading.Thread
+        self._queue_stats: QueueStats
         self._links: Links
         self._addresses: AddressAlarm
-        self._queue: QueueLoop
-        self._queue_stats: QueueStats
         self._control: ControlServer
+        self._main_loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event
+        self._owner: DiversionOwner | None = None
         self._diversion: Diversion | None = None
-        self._main_loop: asyncio.AbstractEventLoop
+        self._manager = ServiceManager()
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal()
         self._failure: BaseException | None = None
+        self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
+        self._handed_on = False         # it is, and stays
         self._started_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
 
-        Raises ConfigError or DaemonError if it cannot start: then nothing is left installed.
-        Raises DaemonError if the queue loop fails.
+        Raises ConfigError or DaemonError if it cannot start: then nothing is left installed, and a daemon that was to be
+        taken over goes on.  Raises DaemonError if the queue loop fails.
         """
         self._config = self._load_config()
-        compile_rules(self._config)
+        if QUEUE not in self._manager.inherited:
+            compile_rules(self._config)     # to know before anything is touched; where packets wait, once must do
         if os.geteuid() != 0:
             raise DaemonError("must be root to take packets from the kernel: run it with sudo")
         if self._netns is not None:
@@ -96,11 +113,18 @@ class Daemon:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         with ExitStack() as stack:
             try:
-                self._build(stack)
-            except (QueueError, StateFileError, DivertError) as error:
+                if self._takeover:
+                    load_what_is_needed()
+                    handover = stack.enter_context(Handover(str(self._config.control.socket)))
+                    self._build(stack, handover.descriptors)
+                    handover.done()
+                else:
+                    self._build(stack, self._inherited())
+            except (QueueError, StateFileError, DivertError, HandoverError) as error:
                 raise DaemonError(str(error)) from error
             except OSError as error:
                 raise DaemonError(f"{error.filename or 'the kernel'}: {error.strerror or error}") from error
+            import asyncio
             asyncio.run(self._serve())
 
     # -- start -----------------------------------------------------------------------------------------------
@@ -112,85 +136,167 @@ class Daemon:
             self._journal.say(f"warning: {warning}")
         return config
 
-    def _build(self, stack: ExitStack) -> None:
+    def _inherited(self) -> dict[str, int]:
+        """What systemd has kept of a predecessor.  Without its queue there is nothing that could be left in hand."""
+        inherited = self._manager.inherited
+        queue = inherited.get(QUEUE)
+        if queue is not None and queue_owner(self._config.queue.number) == port_of(queue):
+            return {name: inherited[name] for name in (QUEUE, TABLE, BATCH) if name in inherited}
+        return {}
+
+    def _build(self, stack: ExitStack, handed: dict[str, int]) -> None:
+        """Everything up to the diversion; `stack` takes it down.  What a predecessor handed over is taken into use."""
         config = self._config
-        if queue_owner(config.queue.number) is not None:
+        if QUEUE not in handed and queue_owner(config.queue.number) is not None:
             raise QueueError(why_not_bound(config.queue.number))
         if self._divert:
-            stack.callback(DiversionOwner().close)
+            self._owner = DiversionOwner(handed.get(DIVERSION))
+            stack.callback(self._owner.close)
         # As a rule this is the state directory, too, which only root may enter if it is made as such.
         config.control.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        state = open_state_file(config.state.dir,
-                                Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max))
-        self.engine = engine_from_config(config, self.now_ns(), memory=state.memory, boot_id=state.boot_id,
-                                         previous=state.previous)
+        self._state = open_state_file(
+            config.state.dir, Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max), IN_HAND_BYTES, handed)
+        self.engine = engine_from_config(config, self.now_ns(), memory=self._state.memory, boot_id=self._state.boot_id,
+                                         previous=self._state.previous)
         self._journal.follow(self.engine.program)
         self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
-        self._control = ControlServer(config.control.socket, config.control.group, self)
-        self._control.bind()
-        stack.callback(self._control.unbind)
-        self._links = Links(on_change=lambda names: self._queue.set_links(names))
+        self._queue_stats = QueueStats()
+        stack.callback(self._queue_stats.close)
+        self._queue = QueueLoop(self.engine, number=config.queue.number, mark=OWN_MARK, length=config.queue.length,
+                                fail_open=config.queue.on_overload == "accept", memory=self._state.batch,
+                                descriptor=handed.get(QUEUE))
+        stack.callback(self._release_queue)
+        if asks_for_local_addresses(config):
+            self._watch_addresses(stack)
+        self._start_judging()
+        stack.callback(self._stop_judging)
+        self._manager.store({QUEUE: handed.get(QUEUE, self._queue.fileno()),
+                             **{name: self._state.descriptors[name] for name in (TABLE, BATCH)}})
+        if not asks_for_local_addresses(config):
+            self._watch_addresses(stack)
+        self._watch_links(stack)
+        self._open_control(stack, handed.get(CONTROL))
+
+    def _watch_links(self, stack: ExitStack) -> None:
+        from pyfw.edge.links import Links
+        self._links = Links(on_change=self._queue.set_links)
         stack.callback(self._links.close)
+        self._queue.set_links(self._links.names)
+
+    def _watch_addresses(self, stack: ExitStack) -> None:
+        from pyfw.edge.local_addresses import AddressAlarm
         self._addresses = AddressAlarm()
         stack.callback(self._addresses.close)
         self._learn_addresses()
-        self._queue = QueueLoop(self.engine, number=config.queue.number, mark=OWN_MARK, length=config.queue.length,
-                                fail_open=config.queue.on_overload == "accept", links=self._links.names)
-        stack.callback(self._queue.close)
-        self._queue_stats = QueueStats()
-        stack.callback(self._queue_stats.close)
 
-    # -- the main thread -------------------------------------------------------------------------------------
+    def _open_control(self, stack: ExitStack, listener: int | None) -> None:
+        from pyfw.edge.control import ControlServer
+        config = self._config.control
+        self._control = ControlServer(config.socket, config.group, self)
+        self._control.bind(listener)
+        stack.callback(self._control.unbind)
 
-    async def _serve(self) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
-        self._main_loop = loop
-        loop.add_reader(self._links.fileno(), self._links.read)
-        loop.add_reader(self._addresses.fileno(), self._addresses_changed)
-        data_thread = threading.Thread(target=self._judge_packets, args=(loop, stop), name="pyfw-data", daemon=True)
-        data_thread.start()
-        self._journal.start()
-        sweeper = asyncio.create_task(self._sweep())
-        try:
-            self._install_diversion()
-            await self._control.start()     # last: who gets an answer may rely on being guarded
-            self._journal.say(self._greeting())
-            await stop.wait()
-            if self._failure is None:
-                await self._withdraw()
-        finally:
-            sweeper.cancel()
-            self._worker.shutdown(wait=False, cancel_futures=True)
-            await self._control.close()
-            self._queue.stop()
-            data_thread.join()
-            self._journal.stop()
-        if self._failure is not None:
-            raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
+    # -- the data thread -------------------------------------------------------------------------------------
 
-    def _judge_packets(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    def _start_judging(self) -> None:
+        self._queue.resume()
+        self._data_thread = threading.Thread(target=self._judge_packets, name="pyfw-data", daemon=True)
+        self._data_thread.start()
+
+    def _judge_packets(self) -> None:
         try:
             self._queue.run()
         except BaseException as error:
             self._failure = error
-            loop.call_soon_threadsafe(stop.set)
+            if self._main_loop is not None:
+                self._main_loop.call_soon_threadsafe(self._stop.set)
+
+    def _stop_judging(self) -> None:
+        self._queue.stop()
+        self._data_thread.join()
+
+    def _release_queue(self) -> None:
+        if self._handed_on or self.handing_over:
+            self._queue.hand_on()
+        else:
+            self._queue.close()
+
+    # -- the main thread -------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        import asyncio
+        self._stop = asyncio.Event()
+        self._main_loop = loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
+        loop.add_reader(self._links.fileno(), self._links.read)
+        loop.add_reader(self._addresses.fileno(), self._addresses_changed)
+        if self._failure is not None:
+            self._stop.set()            # it came before there was a loop to be told
+        self._journal.start()
+        tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._report())]
+        try:
+            self._install_diversion()
+            await self._control.start()     # last: who gets an answer may rely on being guarded
+            self._journal.say(self._greeting())
+            self._manager.tell("READY=1")
+            await self._stop.wait()
+            if self._failure is None and not self._handed_on:
+                await self._leave()
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._worker.shutdown(wait=False, cancel_futures=True)
+            await self._control.close(unlink=not self._handed_on)
+            self._stop_judging()
+            self._release_queue()
+            self._journal.stop()
+        if self._failure is not None:
+            raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
+
+    async def _leave(self) -> None:
+        """End so that either a successor goes on from here, or nothing is diverted any more."""
+        if self.handing_over:
+            self.take_back()
+        if self._manager.is_restarting():
+            self._handed_on = True
+        else:
+            self._manager.tell("STOPPING=1")
+            await self._withdraw()
 
     async def _sweep(self) -> None:
+        import asyncio
         while True:
-            freed = self.engine.sweep(self.now_ns())
+            freed = 0 if self.handing_over else self.engine.sweep(self.now_ns())
             self.engine.surroundings.sets.sweep(self.now_ns())
             self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
             await asyncio.sleep(BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S)
+
+    async def _report(self) -> None:
+        """Tell systemd that the data thread makes progress, as often as it wants to hear it, and how things are."""
+        import asyncio
+        if not self._manager:
+            return
+        interval_s = min(self._manager.watchdog_s or STATUS_INTERVAL_S, STATUS_INTERVAL_S) / 2
+        alive, packets, since_ns = 0, 0, self.now_ns()
+        while True:
+            await asyncio.sleep(interval_s)
+            if self._queue.alive != alive:
+                alive = self._queue.alive
+                self._manager.tell("WATCHDOG=1")
+            counted, now_ns = self._queue.counters()["packets"], self.now_ns()
+            rate = (counted - packets) * 10**9 // (now_ns - since_ns)
+            entries = self.engine.counters()["table"]["entries"]
+            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s")
+            packets, since_ns = counted, now_ns
 
     def _addresses_changed(self) -> None:
         self._addresses.clear()
         self.in_background(self._learn_addresses)
 
     def _learn_addresses(self) -> None:
+        from pyfw.edge.local_addresses import read_routes
         self.engine.surroundings.addresses.replace(read_routes())
 
     def _install_diversion(self) -> None:
@@ -209,6 +315,7 @@ class Daemon:
 
     async def _withdraw(self) -> None:
         """Divert no more, then see the packets out that are queued."""
+        import asyncio
         if self._diversion is not None:
             try:
                 self._diversion.remove()
@@ -250,6 +357,15 @@ class Daemon:
 
         In the background: the sets are the main thread's, so that it must put the new ones in place.
         """
+        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            return self._load_again()
+        finally:
+            self._manager.tell("READY=1")
+
+    def _load_again(self) -> Reload:
+        import asyncio
+        from pyfw.edge.commands import Reload
         config = self._load_config()
         surroundings = self.engine.surroundings
         if config.sets:
@@ -271,6 +387,33 @@ class Daemon:
         self.engine.load(program)
         self._journal.follow(program)
 
+    def begin_handover(self) -> None:
+        """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
+        self.handing_over = True
+        self._queue.stop()
+
+    @property
+    def is_judging(self) -> bool:
+        return self._data_thread.is_alive()
+
+    def what_is_handed_over(self) -> dict[str, int]:
+        """Descriptors by name."""
+        diversion = {DIVERSION: self._owner.fileno()} if self._owner is not None else {}
+        return {QUEUE: self._queue.fileno(), CONTROL: self._control.fileno(), **self._state.descriptors, **diversion}
+
+    def take_back(self) -> None:
+        """The successor did not come up: go on."""
+        if self.handing_over and not self._handed_on:
+            self._data_thread.join()
+            self.handing_over = False
+            self._start_judging()
+            self._journal.say("a successor asked for the queue and has not taken it; going on")
+
+    def finish_handover(self) -> None:
+        """The successor judges: end, and leave everything in its place."""
+        self._handed_on = True
+        self._stop.set()
+
     def queue_counters(self) -> QueueCounters | None:
         """The kernel's counters of the queue; None: it is gone."""
         return self._queue_stats.read(self._config.queue.number)
@@ -283,7 +426,7 @@ class Daemon:
         """All counters, nested; each group under its own name."""
         kernel = self.queue_counters()
         return {
-            "daemon": {"version": __version__, "pid": os.getpid(),
+            "daemon": {"version": pyfw.__version__, "pid": os.getpid(),
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
                        "connections_taken_over": self.engine.adopted},
             **self.engine.counters(),
@@ -299,8 +442,21 @@ def give_way() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICE)
 
 
+def load_what_is_needed() -> None:
+    """Load the modules that would otherwise be loaded while packets wait."""
+    from importlib import import_module
+    for name in ("asyncio", "pyfw.edge.control", "pyfw.edge.links", "pyfw.edge.local_addresses"):
+        import_module(name)
+
+
+def asks_for_local_addresses(config: Config) -> bool:
+    chains = config.rules.chains() if config.rules else ()
+    return any(match.name == "addrtype" for _, chain in chains for rule in chain.rules for match in rule.matches)
+
+
 def enter_namespace(name: str) -> None:
     """Move this process to a network namespace; threads started later are in it, too."""
+    from pyroute2 import netns as namespaces
     try:
         namespaces.setns(name, flags=0)
     except FileNotFoundError as error:

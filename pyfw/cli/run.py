@@ -19,6 +19,8 @@ def add_parser(subparsers: Any) -> None:
     add_skip_argument(parser)
     parser.add_argument("--netns", metavar="NAME", help="guard this network namespace, as `ip netns` names it")
     parser.add_argument("--socket", metavar="PATH", type=Path, help="the control socket, instead of the config's")
+    parser.add_argument("--takeover", action="store_true",
+                        help="replace the running daemon: no packet and no connection is lost")
     parser.add_argument("--no-divert", dest="divert", action="store_false",
                         help="do not install the kernel rules that divert packets to the queue")
 
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.socket:
             overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
         Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
-               skip_unsupported=arguments.skip_unsupported).run()
+               skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover).run()
     except ConfigError as error:
         return fail(str(error), 2)
     except DaemonError as error:

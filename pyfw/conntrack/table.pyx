@@ -171,25 +171,28 @@ cdef class Table:
     def copy_from(self, previous) -> None:
         """Enter the connections of a predecessor's table of another size, as far as there is room.
 
-        They keep their ids.  What is no table of this boot and layout is left alone.
+        They keep their ids.  Entries may be shorter or longer than ours: of one LAYOUT, fields are only ever appended,
+        and zeros mean what it was like before there was the field.  What is no table of this boot is left alone.
         """
         cdef const unsigned char[::1] view = previous
         cdef const Header *header
-        cdef const Conn *conns
+        cdef const unsigned char *conns
         cdef Conn copy
-        cdef uint32_t slot
+        cdef uint32_t slot, known
         cdef uint8_t direction
         if view.shape[0] < HEADER_SPACE:
             return
         header = <const Header *> &view[0]
-        conns = <const Conn *> (&view[0] + HEADER_SPACE)
-        if (header.magic[:8] != MAGIC or header.layout != LAYOUT or header.conn_size != sizeof(Conn)
+        conns = &view[0] + HEADER_SPACE
+        if (header.magic[:8] != MAGIC or header.layout != LAYOUT or header.conn_size < sizeof(Key)
                 or header.boot_id[:16] != self.header.boot_id[:16]
-                or (header.used + <uint64_t> 1) * sizeof(Conn) + HEADER_SPACE > <uint64_t> view.shape[0]):
+                or (header.used + <uint64_t> 1) * header.conn_size + HEADER_SPACE > <uint64_t> view.shape[0]):
             return
+        known = min(header.conn_size, <uint32_t> sizeof(Conn))
+        memset(&copy, 0, sizeof(Conn))
         memcpy(self.header.helper_names, header.helper_names, sizeof(header.helper_names))
         for slot in range(1, header.used + 1):
-            copy = conns[slot]
+            memcpy(&copy, conns + <size_t> slot * header.conn_size, known)
             if copy.status & CONN_CONFIRMED and is_sane(&copy) and self.find(&copy.key, 0, &direction) == 0:
                 copy.status &= ~<uint32_t> CONN_CONFIRMED
                 self.header.next_id = copy.id

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.config import ConfigError
+from pyfw.edge.handover import Offer
 from pyfw.edge.queue_stats import QueueCounters
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FINISH_HANDOVER = "hand-over-done"
 DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refusal counts as nothing matched
 FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
 PING_TIMEOUT_S = 10.0
@@ -63,6 +65,13 @@ class Services(Protocol):
     def statistics(self) -> dict[str, Any]: ...
     def queue_counters(self) -> QueueCounters | None: ...
     def has_judged(self, packet_id: int) -> bool: ...
+    handing_over: bool
+    @property
+    def is_judging(self) -> bool: ...
+    def begin_handover(self) -> None: ...
+    def what_is_handed_over(self) -> dict[str, int]: ...
+    def take_back(self) -> None: ...
+    def finish_handover(self) -> None: ...
 
 
 class Reload(NamedTuple):
@@ -76,7 +85,7 @@ class Reload(NamedTuple):
         return f"{self.rules} rules loaded{rest}"
 
 
-Answers = Generator[dict[str, Any] | Pause, None, dict[str, Any]]
+Answers = Generator[dict[str, Any] | Pause | Offer, None, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -260,6 +269,27 @@ def in_background(services: Services, work: Callable[[], T]) -> Generator[Pause,
     return future.result()
 
 
+def hand_over(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """What a successor asks for; see pyfw.edge.handover."""
+    services.begin_handover()
+    try:
+        while services.is_judging:
+            yield Pause(WORK_INTERVAL_S)
+        yield Offer(services.what_is_handed_over(), services.take_back)
+    except GeneratorExit:               # the successor has gone
+        services.take_back()
+        raise
+    return {}
+
+
+def finish_handover(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    if not services.handing_over:
+        raise CommandError("nothing is being handed over", USAGE, "bad_argument")
+    services.finish_handover()
+    return {}
+    yield
+
+
 def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """Done once every packet that was queued before the command has its verdict.
 
@@ -351,5 +381,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
                 Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
                 Argument("text", "what `restore` reads", typed=False),
                 Argument("line", "number of the text's first line", kind=int, typed=False))),
+    Command("hand-over", "what pyfw run --takeover asks for", hand_over, needs_root=True, spoken=False),
+    Command(FINISH_HANDOVER, "the successor judges", finish_handover, needs_root=True, spoken=False),
     Command("version", "the daemon's version", version),
 )}

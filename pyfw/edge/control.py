@@ -23,10 +23,12 @@ import struct
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyfw.edge.commands import NOTHING_MATCHED, Command, CommandError, Pause, Services, find_command
+from pyfw.edge.commands import FINISH_HANDOVER, NOTHING_MATCHED, Command, CommandError, Pause, Services, find_command
+from pyfw.edge.handover import Offer
 
 LINE_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
@@ -85,43 +87,55 @@ class ControlServer:
         self._commands: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
 
-    def bind(self) -> None:
-        """Take the path; a socket file that a dead daemon left is replaced.  Raises SocketInUse, OSError."""
-        _remove_stale_socket(self._path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        old_mask = os.umask(0o177)
-        try:
-            listener.bind(str(self._path))
-        except OSError:
-            listener.close()
-            raise
-        finally:
-            os.umask(old_mask)
+    def bind(self, handed: int | None = None) -> None:
+        """Take the path; a socket file that a dead daemon left is replaced.  Raises SocketInUse, OSError.
+
+        handed: a predecessor's listening socket, which has the path already.
+        """
+        if handed is not None:
+            listener = socket.socket(fileno=handed)
+            listener.setblocking(False)
+        else:
+            _remove_stale_socket(self._path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            old_mask = os.umask(0o177)
+            try:
+                listener.bind(str(self._path))
+            except OSError:
+                listener.close()
+                raise
+            finally:
+                os.umask(old_mask)
+            listener.listen(BACKLOG)
         if self._group_id is not None:
             os.chown(self._path, 0, self._group_id)
             os.chmod(self._path, 0o660)
-        listener.listen(BACKLOG)
         self._listener = listener
+
+    def fileno(self) -> int:
+        """The listening socket."""
+        return self._listener.fileno()
 
     async def start(self) -> None:
         """Serve the bound socket."""
         self._server = await asyncio.start_unix_server(self._serve, sock=self._listener, limit=LINE_BYTES,
                                                        backlog=BACKLOG)
 
-    async def close(self) -> None:
-        """Stop serving, drop the connections and remove the socket file."""
+    async def close(self, *, unlink: bool = True) -> None:
+        """Stop serving, drop the connections and remove the socket file, unless a successor has it."""
         if self._server is not None:
             self._server.close()
         for session in list(self._sessions):
             session.drop()
         await asyncio.sleep(0)
-        self.unbind()
+        self.unbind(unlink=unlink)
 
-    def unbind(self) -> None:
+    def unbind(self, *, unlink: bool = True) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-            self._path.unlink(missing_ok=True)
+            if unlink:
+                self._path.unlink(missing_ok=True)
 
     def counters(self) -> dict[str, Any]:
         """{"connections": open now, "commands": {name: n}, "refusals": {reason: n}}"""
@@ -133,10 +147,12 @@ class ControlServer:
         self._refusals[reason] += 1
 
     def permit(self, command: Command, peer: Peer) -> None:
-        """Raise CommandError unless the peer may give the command."""
+        """Raise CommandError unless the peer may give the command, now."""
         if command.needs_root and not peer.is_root:
             raise CommandError(f"only root may {command.name}; members of group {self._group_name} may read",
                                reason="permission")
+        if self._services.handing_over and command.name != FINISH_HANDOVER:
+            raise CommandError("a successor is taking over: ask again", reason="handing_over")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = _Session(self, reader, writer)
@@ -155,6 +171,7 @@ class ControlServer:
         finally:
             self._sessions.pop(session, None)
             session.drop()
+            session.on_leave()
 
     def _make_room(self) -> None:
         """Let go of the connection whose peer has been silent, or has not read, for longest: root's last."""
@@ -174,6 +191,8 @@ class ControlServer:
                 answer = next(answers)
                 if isinstance(answer, Pause):
                     await asyncio.sleep(answer.seconds)
+                elif isinstance(answer, Offer):
+                    session.offer(answer)
                 else:
                     await session.send(answer)
         except StopIteration as result:
@@ -196,6 +215,7 @@ class _Session:
         self._loop = asyncio.get_running_loop()
         self.peer = Peer.of(connection)
         self.waiting_since = self._loop.time()      # when we last began to wait for the peer
+        self.on_leave: Callable[[], None] = lambda: None
 
     async def run(self, request_s: float, read_s: float) -> None:
         """Answer requests until the peer leaves or oversteps a limit."""
@@ -239,6 +259,15 @@ class _Session:
         except TimeoutError as error:
             self._server.refuse("slow_reader")
             raise ConnectionAbortedError("the client does not read") from error
+
+    def offer(self, offer: Offer) -> None:
+        """Send descriptors.  Raises ConnectionError."""
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as connection:
+            try:
+                socket.send_fds(connection, [_line({"descriptors": list(offer.descriptors)})], list(offer.descriptors.values()))
+            except OSError as error:
+                raise ConnectionAbortedError(f"descriptors cannot be sent: {error.strerror}") from error
+        self.on_leave = offer.taken_back
 
     def dismiss(self, message: str, status: int = NOTHING_MATCHED) -> None:
         """Say why, as far as the peer's buffer has room, and close."""

@@ -126,14 +126,20 @@ class DiversionOwner:
     An abstract Unix socket belongs to a network namespace, and the kernel closes it when its process dies.
     """
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    def __init__(self, handed: int | None = None) -> None:
+        """handed: a predecessor's, which stays held."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, fileno=handed)
+        if handed is not None:
+            return
         try:
             self._socket.bind(_OWNER_SOCKET)
         except OSError:
             self._socket.close()
             raise DivertError("another pyfw diverts the packets of this network namespace: "
                               "stop it, or run this one with --no-divert") from None
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()

@@ -2,12 +2,21 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netfilterqueue._impl cimport NetfilterQueue
 from pyfw.edge.link_names cimport LinkNames
+from pyfw.edge.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.reject cimport Rejecter
 from pyfw.engine cimport Engine, Ruling
 from pyfw.packet cimport Packet
 
 cdef enum:
     BATCH = 64                  # messages taken from the kernel at once
+
+cdef struct InHand:             # the batch in hand, in memory that outlives the process
+    uint32_t version            # IN_HAND_VERSION
+    uint32_t queue              # number of the queue
+    uint32_t numbered           # finished_id means something
+    uint32_t finished_id        # every packet up to here has its verdict
+    uint32_t verdict_bytes      # of the verdicts that are written and, as far as is known, not sent
+    uint8_t verdicts[BATCH * VERDICT_MAX_BYTES]
 
 cdef struct HeldPacket:         # judged, with something left to do once the batch has its verdicts
     Packet packet
@@ -33,6 +42,8 @@ cdef struct Counters:
     uint64_t id_gaps            # numbers that never came: the kernel could not deliver those packets
     uint64_t unknown_links      # packets of an interface that nobody could name
     uint64_t helper_inspections
+    uint64_t verdicts_resent    # that a predecessor had written
+    uint64_t orphans_dropped    # packets that a predecessor had received, and not judged
 
 cdef class QueueLoop:
     cdef Engine engine
@@ -46,5 +57,8 @@ cdef class QueueLoop:
     cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
     cdef Counters counted
     cdef uint32_t newest_id     # of the last packet received
-    cdef uint32_t finished_id   # every packet up to here has its verdict
     cdef bint numbered          # newest_id means something
+    cdef object memory          # keeps `hand`
+    cdef InHand *hand
+    cdef bint orphaned          # a predecessor's packets may be left: those from hand.finished_id on that never come
+    cdef uint32_t last_queued   # if orphaned: id of the last packet that the kernel had queued by then

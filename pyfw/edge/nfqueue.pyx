@@ -8,14 +8,21 @@ connection or a rule is.
 NetfilterQueue opens the socket and binds the queue; nothing else of it is used, because its run() takes one packet
 per system call and loses those over 4,000 bytes.  From recvmmsg to send the loop holds no GIL and allocates nothing.
 Nothing that the kernel sends ends it: whatever goes wrong is counted.
+
+A queue outlives its reader as long as somebody keeps its socket: packets wait in the kernel.  Those that the reader had
+in hand when it died would wait for ever, so the loop writes each verdict to memory that outlives it before it sends
+any, and up to which number all is done.  Who takes over sends those verdicts again, which does no harm, and drops
+what had been received without coming to a verdict: the packets whose numbers never come.
 """
 import os
 import socket
 from collections.abc import Mapping
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOENT, errno
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
 
 from pyfw.edge.link_names cimport *
@@ -23,7 +30,9 @@ from pyfw.edge.messages cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
 
-from pyfw.edge.queue_stats import queue_owner
+from pyfw.edge import queue_socket
+from pyfw.edge.queue_socket import QueueError
+from pyfw.edge.queue_stats import read_kernel_counters
 
 cdef extern from "<libnetfilter_queue/libnetfilter_queue.h>":
     int nfq_set_queue_flags(nfq_q_handle *, uint32_t mask, uint32_t flags)
@@ -63,9 +72,11 @@ cdef extern from *:
     """
     static void *pyfw_exchange(void **place, void *value) { return __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL); }
     static int pyfw_is_set(void **place) { return __atomic_load_n(place, __ATOMIC_RELAXED) != 0; }
+    static void pyfw_publish(uint32_t *place, uint32_t value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
     """
     void *pyfw_exchange(void **, void *) nogil
     bint pyfw_is_set(void **) nogil
+    void pyfw_publish(uint32_t *, uint32_t) nogil       # after all that was written before, for who reads on when we are dead
 
 cdef enum:
     COPY_RANGE = 0xFFFF
@@ -78,23 +89,18 @@ cdef enum:
     # buffers, so that the first cache lines of all of them do not compete for the same cache sets.
     MESSAGE_ROOM = 0xFFFF + 1 + 1024 + 320
     WAKEUP_MS = 100             # how long stop() may take to be noticed
-    RECEIVE_BYTES_PER_PACKET = 8192
+    IN_HAND_VERSION = 1
+    FARTHEST_ORPHAN = 0xFFFF    # no queue is longer
 
-SOL_NETLINK = 270
-NETLINK_NO_ENOBUFS = 5
+IN_HAND_BYTES = sizeof(InHand)
+
 
 cdef struct Rings:
     mmsghdr received[BATCH]
     iovec parts[BATCH]
-    uint8_t verdicts[BATCH * VERDICT_MAX_BYTES]
-    uint32_t verdict_bytes
     Held to_inspect
     Held to_reject
     uint8_t *messages           # BATCH * MESSAGE_ROOM
-
-
-class QueueError(Exception):
-    """The queue cannot be opened: one line that says which and what to do."""
 
 
 # -- the loop -----------------------------------------------------------------------------------------------------
@@ -105,6 +111,8 @@ cdef class QueueLoop:
     length      packets that may wait for a verdict; more are dropped, or with fail_open accepted
     mark        fwmark of the packets that pyfw itself sends (edge.divert.OWN_MARK)
     links       {index: name} of the interfaces, as set_links() takes it
+    memory      IN_HAND_BYTES that outlive the process and that a successor gets; None: it will have none
+    descriptor  the netlink socket of a predecessor, which owns the queue; its packets wait there.  The caller's to close.
 
     Raises QueueError when the queue cannot be had.
     """
@@ -113,14 +121,22 @@ cdef class QueueLoop:
         self.descriptor = -1
 
     def __init__(self, Engine engine not None, *, number: int, mark: int, length: int = 8192,
-                 fail_open: bool = False, links: Mapping[int, str] | None = None):
+                 fail_open: bool = False, links: Mapping[int, str] | None = None, memory=None,
+                 descriptor: int | None = None):
         self.engine = engine
         self.number = number
         self.names = new_link_names({})
         self.set_links(links or {})
         allocate_rings(self)
         self.rejecter = open_rejecter(mark)
-        self.open_queue(length, fail_open)
+        self.memory = bytearray(IN_HAND_BYTES) if memory is None else memory
+        self.hand = in_hand(self.memory)
+        if descriptor is None:
+            memset(self.hand, 0, sizeof(InHand))
+            self.open_queue(length, fail_open)
+        else:
+            self.take_over(descriptor, length, fail_open)
+        self.hand.version, self.hand.queue = IN_HAND_VERSION, self.number
 
     def __dealloc__(self):
         free_rings(<Rings *>self.rings)
@@ -131,32 +147,66 @@ cdef class QueueLoop:
         try:
             self.queue = NetfilterQueue()
         except OSError:
-            raise QueueError(f"NFQUEUE cannot be opened: {why_not_opened()}") from None
+            raise QueueError(f"NFQUEUE cannot be opened: {queue_socket.why_not_opened()}") from None
         try:
             # Nothing is delivered while the copy mode is NONE: no packet meets the library's own reader.
             self.queue.bind(self.number, drop_stray, max_len=length, mode=NFQNL_COPY_NONE, range=0,
-                            sock_len=receive_buffer_bytes(length))
+                            sock_len=queue_socket.receive_buffer_bytes(length))
         except OSError:
-            raise QueueError(why_not_bound(self.number)) from None
+            raise QueueError(queue_socket.why_not_bound(self.number)) from None
         set_queue_flag(self, NFQA_CFG_F_GSO, "GSO (Linux 3.10)")
         set_queue_flag(self, NFQA_CFG_F_UID_GID, "UID_GID (Linux 3.14)")
         if fail_open:
             set_queue_flag(self, NFQA_CFG_F_FAIL_OPEN, "FAIL_OPEN (Linux 3.6)")
-        self.descriptor = self.queue.get_fd()
-        with socket.socket(fileno=os.dup(self.descriptor)) as netlink:
-            netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
-            netlink.settimeout(None)
-            netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(WAKEUP_MS))
+        self.descriptor = os.dup(self.queue.get_fd())
+        queue_socket.set_options(self.descriptor, length, WAKEUP_MS)
         if nfq_set_mode(self.queue.qh, NFQNL_COPY_PACKET, COPY_RANGE) < 0:
             raise QueueError(f"NFQUEUE {self.number}: the kernel refused to copy packets ({os.strerror(errno)})")
+
+    def take_over(self, descriptor: int, length: int, fail_open: bool) -> None:
+        """Read on where a predecessor left off, with this daemon's settings."""
+        cdef uint32_t flags = NFQA_CFG_F_GSO | NFQA_CFG_F_UID_GID | NFQA_CFG_F_FAIL_OPEN
+        cdef bytes unsent
+        counters = read_kernel_counters(self.number)
+        if counters is None or counters.portid != queue_socket.port_of(descriptor):
+            raise QueueError(f"the socket that was handed over does not own NFQUEUE {self.number}")
+        self.descriptor = os.dup(descriptor)
+        queue_socket.set_options(descriptor, length, WAKEUP_MS)
+        os.write(descriptor, queue_socket.settings_message(
+            self.number, length, flags if fail_open else flags & ~<uint32_t>NFQA_CFG_F_FAIL_OPEN, flags))
+        if self.hand.version != IN_HAND_VERSION or self.hand.queue != <uint32_t>self.number:
+            memset(self.hand, 0, sizeof(InHand))
+        self.orphaned = self.hand.numbered != 0
+        self.last_queued = counters.id_sequence
+        unsent = (<char *>self.hand.verdicts)[:min(self.hand.verdict_bytes, <uint32_t>sizeof(self.hand.verdicts))]
+        if unsent:
+            os.write(descriptor, unsent)
+            self.counted.verdicts_resent = queue_socket.count_messages(unsent)
+        self.hand.verdict_bytes = 0
 
     def close(self) -> None:
         """Give the queue back: the kernel drops what still waits in it.  Not while run() is under way."""
         if self.queue is not None:
             self.queue.unbind()
             self.queue = None
+        self.leave()
+
+    def hand_on(self) -> None:
+        """Let go of the queue for a successor, who has its socket.  Not while run() is under way."""
+        if self.queue is not None:
+            Py_INCREF(self.queue)       # the library would unbind it when it goes
+            self.queue = None
+        self.leave()
+
+    def leave(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
             self.descriptor = -1
             self.rejecter.close()
+
+    def fileno(self) -> int:
+        """The netlink socket; -1 when closed."""
+        return self.descriptor
 
     def set_links(self, links: Mapping[int, str]) -> None:
         """Replace the names of the interfaces, from one batch to the next.  Any thread."""
@@ -165,7 +215,7 @@ cdef class QueueLoop:
 
     def run(self) -> None:
         """Judge packets until stop() is called."""
-        if self.queue is None:
+        if self.descriptor < 0:
             raise QueueError(f"NFQUEUE {self.number} is closed")
         while not self.stopping:
             with nogil:
@@ -176,12 +226,16 @@ cdef class QueueLoop:
         """Have run() return within 100 ms.  Any thread."""
         self.stopping = True
 
+    def resume(self) -> None:
+        """Let run() be called again."""
+        self.stopping = False
+
     def drained(self, id_sequence: int) -> bool:
         """Whether every packet that the kernel has numbered up to id_sequence (edge.queue_stats) has its verdict.
 
         Stays False where the last packets before it were lost on their way here: then the kernel has none queued.
         """
-        return id_sequence == 0 or (self.numbered and serial_distance(id_sequence, self.finished_id) >= 0)
+        return id_sequence == 0 or (self.numbered and serial_distance(id_sequence, self.hand.finished_id) >= 0)
 
     @property
     def alive(self) -> int:
@@ -190,7 +244,7 @@ cdef class QueueLoop:
 
     @property
     def last_id(self) -> int:
-        return self.finished_id
+        return self.hand.finished_id
 
     def counters(self) -> dict[str, int]:
         counters = dict(self.counted)
@@ -211,6 +265,8 @@ cdef void serve(QueueLoop loop) noexcept nogil:
     while not loop.stopping:
         received = recvmmsg(loop.descriptor, rings.received, BATCH, MSG_WAITFORONE, NULL)
         loop.counted.wakeups += 1
+        if loop.orphaned and (received > 0 or errno == EAGAIN):
+            drop_orphans(loop, rings, max(received, 0))
         if received > 0:
             serve_batch(loop, rings, received)
         elif errno == EINTR:
@@ -226,20 +282,21 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
     cdef uint64_t now_ns = monotonic_ns()
     cdef uint32_t i
     take_new_names(loop)
-    rings.verdict_bytes = 0
     rings.to_inspect.count = 0
     rings.to_reject.count = 0
     loop.engine.lock()
     for i in range(received):
         serve_message(loop, rings, <uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, now_ns)
     loop.engine.unlock()
-    send_verdicts(loop, rings)
+    send_verdicts(loop)
     for i in range(rings.to_reject.count):
         reject_packet(loop, &rings.to_reject.packets[i], now_ns)
     if rings.to_inspect.count:
         inspect_packets(loop, rings, now_ns)
-        send_verdicts(loop, rings)
-    loop.finished_id = loop.newest_id
+        send_verdicts(loop)
+    if not loop.hand.verdict_bytes:
+        loop.hand.numbered = loop.numbered
+        pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
 
 
@@ -259,7 +316,7 @@ cdef inline void serve_message(QueueLoop loop, Rings *rings, const uint8_t *mess
         loop.counted.malformed += 1
         if queued.has_id:
             note_id(loop, queued.id)
-            add_verdict(loop, rings, queued.id, VERDICT_DROP, NULL)
+            add_verdict(loop, queued.id, VERDICT_DROP, NULL)
 
 
 cdef inline void note_id(QueueLoop loop, uint32_t packet_id) noexcept nogil:
@@ -295,21 +352,22 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
         return
     if ruling.reject and ruling.verdict == VERDICT_DROP:
         hold(&rings.to_reject, &packet, &ruling, queued)
-    give_verdict(loop, rings, &ruling, queued.id, queued.mark)
+    give_verdict(loop, &ruling, queued.id, queued.mark)
 
 
-cdef inline void give_verdict(QueueLoop loop, Rings *rings, const Ruling *ruling, uint32_t packet_id,
+cdef inline void give_verdict(QueueLoop loop, const Ruling *ruling, uint32_t packet_id,
                               uint32_t mark) noexcept nogil:
     """The mark goes along only when it changed: setting it makes the kernel route a local packet anew."""
     cdef bint accepted = ruling.verdict == VERDICT_ACCEPT
-    add_verdict(loop, rings, packet_id, VERDICT_ACCEPT if accepted else VERDICT_DROP,
+    add_verdict(loop, packet_id, VERDICT_ACCEPT if accepted else VERDICT_DROP,
                 &ruling.mark if accepted and ruling.mark != mark else NULL)
 
 
-cdef inline void add_verdict(QueueLoop loop, Rings *rings, uint32_t packet_id, uint32_t verdict,
+cdef inline void add_verdict(QueueLoop loop, uint32_t packet_id, uint32_t verdict,
                              const uint32_t *mark) noexcept nogil:
-    rings.verdict_bytes += put_verdict(rings.verdicts + rings.verdict_bytes, <uint16_t>loop.number,
-                                       packet_id, verdict, mark)
+    cdef InHand *hand = loop.hand
+    cdef uint32_t written = put_verdict(hand.verdicts + hand.verdict_bytes, <uint16_t>loop.number, packet_id, verdict, mark)
+    pyfw_publish(&hand.verdict_bytes, hand.verdict_bytes + written)
 
 
 cdef void hold(Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
@@ -334,19 +392,45 @@ cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcep
         held = &rings.to_inspect.packets[i]
         loop.engine.inspect_packet(&held.packet, now_ns, &held.ruling)
         loop.counted.helper_inspections += 1
-        give_verdict(loop, rings, &held.ruling, held.id, held.mark)
+        give_verdict(loop, &held.ruling, held.id, held.mark)
 
 
-cdef void send_verdicts(QueueLoop loop, Rings *rings) noexcept nogil:
+cdef void send_verdicts(QueueLoop loop) noexcept nogil:
     """All verdicts in one send.  Until the kernel takes them the packets wait: a failure is tried again."""
-    while rings.verdict_bytes:
-        if send(loop.descriptor, rings.verdicts, rings.verdict_bytes, 0) >= 0:
-            rings.verdict_bytes = 0
+    cdef InHand *hand = loop.hand
+    while hand.verdict_bytes:
+        if send(loop.descriptor, hand.verdicts, hand.verdict_bytes, 0) >= 0:
+            pyfw_publish(&hand.verdict_bytes, 0)
         elif errno != EINTR:
             loop.counted.send_errors += 1
             if loop.stopping:
                 return
             pause_1ms()
+
+
+cdef void drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogil:
+    """Drop what a predecessor had received and not judged: what lies between its last verdict and the first packet
+    that comes, or the last one that the kernel had queued if none comes."""
+    cdef QueuedPacket first
+    cdef uint32_t packet_id = loop.hand.finished_id + 1, end = loop.last_queued + 1, i
+    if received:
+        for i in range(<uint32_t>received):
+            read_message(<uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, &first)
+            if first.has_id:
+                break
+        else:
+            return                      # the kernel's answers to verdicts that were sent twice
+        end = first.id
+    loop.orphaned = False
+    if not 0 < serial_distance(packet_id, end) <= FARTHEST_ORPHAN:
+        return
+    while packet_id != end:
+        add_verdict(loop, packet_id, VERDICT_DROP, NULL)
+        loop.counted.orphans_dropped += 1
+        packet_id += 1
+        if loop.hand.verdict_bytes > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
+            send_verdicts(loop)
+    send_verdicts(loop)
 
 
 cdef inline const char *link_name(QueueLoop loop, uint32_t index) noexcept nogil:
@@ -412,14 +496,11 @@ cdef void free_rings(Rings *rings) noexcept nogil:
         free(rings)
 
 
-def receive_buffer_bytes(length: int) -> int:
-    """Bytes of socket buffer for a queue of this length: room for as many packets of an Ethernet MTU, with what the
-    kernel's buffers cost besides.  Offloaded packets of 64 KiB fill it sooner; what is lost then is counted."""
-    return min(max(length * RECEIVE_BYTES_PER_PACKET, 1 << 22), (1 << 30) - 1)
-
-
-def timeval(milliseconds: int) -> bytes:
-    return (milliseconds // 1000).to_bytes(8, "little") + (milliseconds % 1000 * 1000).to_bytes(8, "little")
+cdef InHand *in_hand(memory) except NULL:
+    cdef uint8_t[::1] view = memory
+    if <size_t>view.shape[0] < sizeof(InHand):
+        raise ValueError(f"{IN_HAND_BYTES} bytes of memory are needed, not {view.shape[0]}")
+    return <InHand *>&view[0]
 
 
 def drop_stray(packet) -> None:
@@ -432,17 +513,3 @@ def open_rejecter(mark: int) -> Rejecter:
         return Rejecter(mark)
     except PermissionError:
         raise QueueError("raw sockets cannot be opened: run as root (CAP_NET_ADMIN and CAP_NET_RAW)") from None
-
-
-def why_not_opened() -> str:
-    if os.path.exists("/proc/thread-self/net/netfilter/nfnetlink_queue"):
-        return "run as root (CAP_NET_ADMIN)"
-    return "the kernel lacks nfnetlink_queue (CONFIG_NETFILTER_NETLINK_QUEUE): load it with `modprobe nfnetlink_queue`"
-
-
-def why_not_bound(number: int) -> str:
-    owner = queue_owner(number)
-    if owner is None:
-        return f"NFQUEUE {number} cannot be bound: run as root (CAP_NET_ADMIN)"
-    return (f"NFQUEUE {number} belongs to another program (netlink port {owner}, as a rule its process id): "
-            "stop it, or choose another queue.number")

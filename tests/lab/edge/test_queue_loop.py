@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from pyfw.edge.divert import OWN_MARK
-from pyfw.edge.nfqueue import QueueError, QueueLoop
+from pyfw.edge.nfqueue import QueueLoop
+from pyfw.edge.queue_socket import QueueError
 from pyfw.engine import Engine
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
 
@@ -213,7 +214,8 @@ def test_a_queue_that_was_given_back_can_be_had_again(lab: Lab, queued: Callable
 
 
 OPEN = """
-from pyfw.edge.nfqueue import QueueError, QueueLoop
+from pyfw.edge.nfqueue import QueueLoop
+from pyfw.edge.queue_socket import QueueError
 from pyfw.engine import Engine
 try:
     QueueLoop(Engine(max_entries=16), number=30, mark=1)

@@ -43,6 +43,8 @@ def engine_with(flows: int) -> Engine:
 class StillDaemon:
     """What the commands need of a daemon, with a clock that stands still and a queue that is set by hand."""
 
+    handing_over = False
+
     def __init__(self, flows: int = 3) -> None:
         self.engine = engine_with(flows)
         self.queued = 0

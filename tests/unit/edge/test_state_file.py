@@ -51,7 +51,7 @@ def test_a_file_of_another_size_is_replaced_and_can_still_be_read(tmp_path: Path
     assert bytes(second.memory) == bytes(size)
     assert len(second.previous) == SIZE and second.previous[:4] == b"conn"
     second.close()
-    assert sorted(os.listdir(tmp_path)) == ["lock", "table"]
+    assert sorted(os.listdir(tmp_path)) == ["batch", "lock", "table"]
 
 
 def test_an_empty_file_is_replaced(tmp_path: Path):

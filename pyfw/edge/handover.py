@@ -1,0 +1,68 @@
+"""A daemon hands its work to its successor, over the control socket (`pyfw run --takeover`).
+
+    successor                            predecessor
+    {"command": "hand-over"}        ->   judges no more: packets wait in the kernel's queue
+                                    <-   {"descriptors": [NAME...]} with the descriptors (SCM_RIGHTS)
+    judges what has waited
+    {"command": "hand-over-done"}   ->   ends, and leaves everything in its place
+
+When the connection ends before that, the predecessor goes on as if nothing had been.
+"""
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+QUEUE, CONTROL, DIVERSION = "queue", "control", "diversion"     # with state_file's names: what is handed over
+ANSWER_TIMEOUT_S = 10.0
+MOST_DESCRIPTORS = 16
+
+
+class HandoverError(Exception):
+    """There is nothing to be taken over: one line that says why."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An answer on the control socket that carries descriptors; `taken_back` is called when its connection ends."""
+
+    descriptors: Mapping[str, int]
+    taken_back: Callable[[], None]
+
+
+class Handover:
+    """What a running daemon has handed over; entered, and left without done(), it is given back."""
+
+    def __init__(self, path: str) -> None:
+        """Ask the daemon at this control socket.  Raises HandoverError."""
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._connection.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            self._connection.connect(path)
+            self._say("hand-over")
+            line, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
+            answer = json.loads(line.split(b"\n")[0])
+        except (OSError, ValueError) as error:
+            self._connection.close()
+            raise HandoverError(f"no daemon at {path} hands over: {error}") from None
+        if "error" in answer:
+            self._connection.close()
+            raise HandoverError(f"the daemon at {path} does not hand over: {answer['error']}")
+        self.descriptors: dict[str, int] = dict(zip(answer["descriptors"], descriptors, strict=True))
+
+    def __enter__(self) -> Handover:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.close()
+
+    def done(self) -> None:
+        """The predecessor may end."""
+        self._say("hand-over-done")
+        self._connection.recv(4096)     # its answer: it does not read the queue any more, and never will
+
+    def _say(self, command: str) -> None:
+        self._connection.sendall(json.dumps({"command": command}).encode() + b"\n")
