@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-NAMES = ("accept_all", "udp_flood", "round_trip", "connections")
+NAMES = ("accept_all", "udp_flood", "round_trip", "connections", "echo_load")
 CFLAGS = ("-O2", "-Wall", "-Wextra", "-Werror")
 
 TRAFFIC_CORE = 0        # senders, receivers, and the kernel's work for what they send

@@ -194,6 +194,18 @@ def test_a_table_of_another_size_is_copied(entries):
     assert max(record["id"] for record in second.records()) == 12
 
 
+@pytest.mark.parametrize("entry_bytes", [ENTRY_BYTES - 2, ENTRY_BYTES + 64])
+def test_a_table_whose_entries_have_fewer_or_more_fields_is_copied(entry_bytes):
+    """Fields are appended, never moved: the table of an older version is read, and that of a newer one."""
+    first, memory = busy()
+    other = bytearray(memory[:HEADER_BYTES])
+    other[12:16] = entry_bytes.to_bytes(4, "little")
+    for slot in range(ENTRIES + 1):
+        other += memory[entry(slot):entry(slot + 1)][:entry_bytes].ljust(entry_bytes, b"\xFF")
+    second = watch_after(other, ENTRIES)
+    assert sorted(second.lines("nf")) == sorted(first.lines("nf"))
+
+
 def test_of_a_table_that_is_too_large_the_assured_connections_are_copied():
     first, memory = busy()
     assured = [line for line in first.lines("nf") if "[ASSURED]" in line]

@@ -1,0 +1,70 @@
+"""Keeps a daemon's descriptors and starts the next one with them, as systemd's descriptor store does."""
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from firewall import Firewall
+
+from pyfw.lab import Lab
+
+FIRST = 3                       # SD_LISTEN_FDS_START
+ABOVE_ALL = 100
+
+
+class KeptFirewall(Firewall):
+    """A pyfw whose NOTIFY_SOCKET is ours: READY is waited for, what it stores is given to its successor."""
+
+    def __init__(self, lab: Lab, config: Path, directory: Path, *, settings: Iterable[str] = ()) -> None:
+        super().__init__(lab, config, directory, settings=settings)
+        self.path = directory / "notify.sock"
+        self.kept: dict[str, int] = {}
+        self.said: list[str] = []
+        self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._channel.bind(str(self.path))
+        self._channel.settimeout(20)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            preexec_fn=self._as_systemd_would,
+                                            pass_fds=range(FIRST, FIRST + len(self.kept)))
+        self.read_until("READY=1")
+
+    def read_until(self, wanted: str) -> None:
+        """Take in what the daemon says, up to and with this assignment."""
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 16)
+            assignments = data.decode().splitlines()
+            self.said += assignments
+            named = dict(assignment.partition("=")[::2] for assignment in assignments)
+            if "FDSTOREREMOVE" in named:
+                os.close(self.kept.pop(named["FDNAME"]))
+            if "FDSTORE" in named:
+                self.kept[named["FDNAME"]] = descriptors[0]
+            if wanted in assignments:
+                return
+
+    def forget(self) -> None:
+        """Close what is kept, as systemd does when a service is stopped for good."""
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+        self.kept.clear()
+
+    def stop(self) -> int | None:
+        status = super().stop()
+        self.forget()
+        self._channel.close()
+        return status
+
+    def _as_systemd_would(self) -> None:
+        """In the child, before it becomes the daemon."""
+        copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, ABOVE_ALL) for descriptor in self.kept.values()]
+        for position, copy in enumerate(copies):
+            os.dup2(copy, FIRST + position)
+        os.environ.update(NOTIFY_SOCKET=str(self.path), LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(copies)),
+                          LISTEN_FDNAMES=":".join(self.kept))
