@@ -228,6 +228,7 @@ class Config:
     hooks: tuple[str, ...] = _option(list_of(choice(*HOOKS), at_least=1, at_most=len(HOOKS)), HOOKS)
     exempt: ExemptConfig = _option(_section(ExemptConfig), ExemptConfig)
     conntrack: ConntrackConfig = _option(_section(ConntrackConfig), ConntrackConfig)
+    adopt: str = _option(choice("none", "kernel"), "none")  # whose connections a table that begins empty takes over
     helpers: Mapping[str, HelperConfig] = _option(_helpers, dict)
     state: StateConfig = _option(_section(StateConfig), StateConfig)
     control: ControlConfig = _option(_section(ControlConfig), ControlConfig)

@@ -94,6 +94,7 @@ class Daemon:
         self._journal = Journal()
         self._failure: BaseException | None = None
         self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
+        self._adopted = 0               # connections from a predecessor's table, or the kernel's
         self._handed_on = False         # it is, and stays
         self._started_ns = time.monotonic_ns()
 
@@ -158,6 +159,7 @@ class Daemon:
             config.state.dir, Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max), IN_HAND_BYTES, handed)
         self.engine = engine_from_config(config, self.now_ns(), memory=self._state.memory, boot_id=self._state.boot_id,
                                          previous=self._state.previous)
+        self._adopted = self.engine.adopted
         self._journal.follow(self.engine.program)
         self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
         self._queue_stats = QueueStats()
@@ -172,10 +174,20 @@ class Daemon:
         stack.callback(self._stop_judging)
         self._manager.store({QUEUE: handed.get(QUEUE, self._queue.fileno()),
                              **{name: self._state.descriptors[name] for name in (TABLE, BATCH)}})
+        if config.adopt == "kernel" and not self.engine.adopted:
+            self._adopt_from_kernel()
         if not asks_for_local_addresses(config):
             self._watch_addresses(stack)
         self._watch_links(stack)
         self._open_control(stack, handed.get(CONTROL))
+
+    def _adopt_from_kernel(self) -> None:
+        from pyfw.adopt import adopt
+        from pyfw.edge.kernel_conntrack import ConntrackUnreadable, read_connections
+        try:
+            self._adopted += adopt(self.engine, read_connections(), self.now_ns())
+        except ConntrackUnreadable as error:
+            raise DaemonError(f"adopt: kernel: {error}; load nf_conntrack_netlink, or take `adopt` out of the config") from error
 
     def _watch_links(self, stack: ExitStack) -> None:
         from pyfw.edge.links import Links
@@ -340,7 +352,7 @@ class Daemon:
         diversion = "of " + ", ".join(config.hooks) if self._divert else "that other rules divert"
         rules = f"{config.rule_count} rules" if config.rules else "no rules, everything is accepted"
         return (f"guarding {where}: packets {diversion} on queue {config.queue.number}; {rules}; "
-                f"{self.engine.adopted} connections taken over; control socket {config.control.socket}")
+                f"{self._adopted} connections taken over; control socket {config.control.socket}")
 
     # -- what the control commands need ----------------------------------------------------------------------
 
@@ -428,7 +440,7 @@ class Daemon:
         return {
             "daemon": {"version": pyfw.__version__, "pid": os.getpid(),
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
-                       "connections_taken_over": self.engine.adopted},
+                       "connections_taken_over": self._adopted},
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, **self._queue.counters()},
             "kernel_queue": kernel._asdict() if kernel else {},
