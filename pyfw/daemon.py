@@ -37,6 +37,7 @@ from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
+from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from pyfw.rules.set_store import SetStore
@@ -70,13 +71,15 @@ class Daemon:
     engine: Engine
 
     def __init__(self, config_path: Path | str, overrides: Sequence[str] = (), *, netns: str | None = None,
-                 divert: bool = True, skip_unsupported: bool = False, takeover: bool = False) -> None:
+                 divert: bool = True, skip_unsupported: bool = False, takeover: bool = False, confirm_s: int = 0) -> None:
+        """takeover: replace the running daemon.  confirm_s: end again, unless confirm() is called within so many seconds."""
         self._config_path = config_path
         self._overrides = tuple(overrides)
         self._netns = netns
         self._divert = divert
         self._skip_unsupported = skip_unsupported
         self._takeover = takeover
+        self._confirm_s = confirm_s
         self._config: Config            # this and the next eight: made by run()
         self._state: StateFile
         self._queue: QueueLoop
@@ -92,6 +95,8 @@ class Daemon:
         self._manager = ServiceManager()
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal()
+        self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
+        self._unconfirmed = False
         self._failure: BaseException | None = None
         self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
@@ -253,6 +258,8 @@ class Daemon:
             await self._control.start()     # last: who gets an answer may rely on being guarded
             self._journal.say(self._greeting())
             self._manager.tell("READY=1")
+            if self._confirm_s:
+                self._try(self._confirm_s, self._give_up)
             await self._stop.wait()
             if self._failure is None and not self._handed_on:
                 await self._leave()
@@ -266,6 +273,8 @@ class Daemon:
             self._journal.stop()
         if self._failure is not None:
             raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
+        if self._unconfirmed:
+            raise DaemonError(f"nobody confirmed within {self._confirm_s} s: nothing is diverted any more")
 
     async def _leave(self) -> None:
         """End so that either a successor goes on from here, or nothing is diverted any more."""
@@ -360,32 +369,61 @@ class Daemon:
         """The clock that the queue loop reads, too."""
         return time.monotonic_ns()
 
-    def in_background(self, work: Callable[[], T]) -> Future[T]:
+    def in_background(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
         """Have something done that takes long: one after another, by a thread that gives way to the packets."""
-        return self._worker.submit(work)
+        return self._worker.submit(work, *arguments)
 
-    def reload(self) -> Reload:
+    def reload(self, confirm_s: int = 0) -> Reload:
         """Read the config again and let its sets and rules serve.  Raises ConfigError; then nothing has changed.
 
+        confirm_s: take the rules back after so many seconds, unless confirm() is called before.
         In the background: the sets are the main thread's, so that it must put the new ones in place.
         """
+        if self._trial is not None:
+            raise ConfigError("reload", "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back")
         self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            return self._load_again()
+            return self._load_again(confirm_s)
         finally:
             self._manager.tell("READY=1")
 
-    def _load_again(self) -> Reload:
+    def _load_again(self, confirm_s: int) -> Reload:
         import asyncio
         from pyfw.edge.commands import Reload
-        config = self._load_config()
+        config, former = self._load_config(), self.engine.program
         surroundings = self.engine.surroundings
         if config.sets:
             fresh = config_sets(config, self.now_ns(), self.engine.guard)
             compile_rules(config, Surroundings(surroundings.helpers, fresh))
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._main_loop).result()
         self.serve_rules(compile_rules(config, surroundings))
-        return Reload(config.rule_count, changed_keys(self._config, config))
+        if confirm_s:
+            self._main_loop.call_soon_threadsafe(self._try, confirm_s, lambda: self.in_background(self._take_rules_back, former))
+        return Reload(config.rule_count, changed_keys(self._config, config), confirm_s)
+
+    def _try(self, seconds: int, take_back: Callable[[], object]) -> None:
+        def end() -> None:
+            self._trial = None
+            take_back()
+        self._trial = self._main_loop.call_later(seconds, end)
+
+    def confirm(self) -> bool:
+        """The rules that are on trial stay.  False: none are."""
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.cancel()
+        return trial is not None
+
+    def _take_rules_back(self, former: Program | None) -> None:
+        """The former rules, compiled anew: the sets that they name may be others by now."""
+        with suppress(RulesError):
+            former = former and Program(former.ruleset, self.engine.surroundings, previous=self.engine.program)
+        self.serve_rules(former)
+        self._journal.say("nobody confirmed the new rules: the former ones serve again")
+
+    def _give_up(self) -> None:
+        self._unconfirmed = True
+        self._stop.set()
 
     async def _replace_sets(self, fresh: SetStore) -> None:
         self.engine.surroundings.sets.replace(fresh)

@@ -21,18 +21,29 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--socket", metavar="PATH", type=Path, help="the control socket, instead of the config's")
     parser.add_argument("--takeover", action="store_true",
                         help="replace the running daemon: no packet and no connection is lost")
+    parser.add_argument("--confirm", metavar="SECONDS", type=seconds, default=0,
+                        help="end again after so many seconds, unless `pyfwctl confirm` comes before")
     parser.add_argument("--no-divert", dest="divert", action="store_false",
                         help="do not install the kernel rules that divert packets to the queue")
 
 
+def seconds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"1 to 86400 seconds, not {text!r}")
+    return int(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.takeover and arguments.confirm:
+        return fail("--confirm cannot bring a daemon back that --takeover has replaced; load the rules with "
+                    "`pyfwctl reload --confirm SECONDS`", 2)
     from pyfw.daemon import Daemon, DaemonError
     try:
         overrides = list(arguments.overrides)
         if arguments.socket:
             overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
         Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
-               skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover).run()
+               skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover, confirm_s=arguments.confirm).run()
     except ConfigError as error:
         return fail(str(error), 2)
     except DaemonError as error:

@@ -34,6 +34,7 @@ FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
 PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
 WORK_INTERVAL_S = 0.002
+LONGEST_TRIAL_S = 86400
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
@@ -58,8 +59,9 @@ class Services(Protocol):
     engine: Any
 
     def now_ns(self) -> int: ...
-    def in_background(self, work: Callable[[], T]) -> Future[T]: ...
-    def reload(self) -> Reload: ...
+    def in_background(self, work: Callable[..., T], *arguments: Any) -> Future[T]: ...
+    def reload(self, confirm_s: int = 0) -> Reload: ...
+    def confirm(self) -> bool: ...
     def rule_files(self) -> dict[str | None, Path]: ...
     def serve_rules(self, program: Program | None) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
@@ -79,10 +81,12 @@ class Reload(NamedTuple):
 
     rules: int                  # now in force
     needs_restart: list[str]    # options that changed and are read only at start
+    confirm_s: int = 0          # seconds after which the rules are taken back; 0: they stay
 
     def text(self) -> str:
         rest = f"; changed, but read only at start: {', '.join(self.needs_restart)}" if self.needs_restart else ""
-        return f"{self.rules} rules loaded{rest}"
+        trial = f"; taken back in {self.confirm_s} s, unless `pyfwctl confirm` comes before" if self.confirm_s else ""
+        return f"{self.rules} rules loaded{rest}{trial}"
 
 
 Answers = Generator[dict[str, Any] | Pause | Offer, None, dict[str, Any]]
@@ -254,16 +258,30 @@ def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
     try:
-        outcome = yield from in_background(services, services.reload)
+        outcome = yield from in_background(services, services.reload, _confirm_s(arguments))
     except ConfigError as error:
         raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
     yield {"note": outcome.text()}
     return {"rules": outcome.rules, "needs_restart": outcome.needs_restart}
 
 
-def in_background(services: Services, work: Callable[[], T]) -> Generator[Pause, None, T]:
+def _confirm_s(arguments: Mapping[str, Any]) -> int:
+    seconds = arguments.get("confirm", 0)
+    if not 0 <= seconds <= LONGEST_TRIAL_S:
+        raise CommandError(f"--confirm takes 1 to {LONGEST_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
+    return seconds
+
+
+def confirm(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    if not services.confirm():
+        raise CommandError("there are no rules on trial")
+    yield {"note": "the rules stay"}
+    return {}
+
+
+def in_background(services: Services, work: Callable[..., T], *arguments: Any) -> Generator[Pause, None, T]:
     """What `work` comes to; meanwhile others are answered."""
-    future = services.in_background(work)
+    future = services.in_background(work, *arguments)
     while not future.done():
         yield Pause(WORK_INTERVAL_S)
     return future.result()
@@ -360,7 +378,9 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("json", "as one JSON object", ("--json",), bool),)),
     Command("flush", "forget all connections", flush, needs_root=True),
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
-    Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True),
+    Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True, arguments=(
+        Argument("confirm", "take the rules back after so many seconds, unless confirmed", ("--confirm",), int),)),
+    Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", confirm, needs_root=True),
     Command("save", "write the rules as they are now to the file that the config reads them from",
             elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file"),)),
     Command("iptables", "what pyfw-iptables does",

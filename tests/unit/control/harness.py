@@ -55,18 +55,21 @@ class StillDaemon:
     def now_ns(self) -> int:
         return LATER_NS
 
-    def in_background(self, work):
+    def in_background(self, work, *arguments):
         future = Future()
         try:
-            future.set_result(work())
+            future.set_result(work(*arguments))
         except Exception as error:
             future.set_exception(error)
         return future
 
-    def reload(self) -> Reload:
+    def confirm(self) -> bool:
+        return False
+
+    def reload(self, confirm_s: int = 0) -> Reload:
         if self.bad_config:
             raise ConfigError("gw.yaml:3:1", self.bad_config)
-        return Reload(12, ["queue.number"])
+        return Reload(12, ["queue.number"], confirm_s)
 
     def statistics(self) -> dict:
         return {"packets": 7, "states": {"NEW": 3}, "reasons": {}}

@@ -118,7 +118,7 @@ def test_stats_for_people_and_for_programs(control):
 
 def test_what_changes_something_is_roots():
     assert [name for name, command in COMMANDS.items() if command.needs_root] == [
-        "trace", "flush", "delete", "reload", "save", "iptables", "iptables-restore", "set", "hand-over",
+        "trace", "flush", "delete", "reload", "confirm", "save", "iptables", "iptables-restore", "set", "hand-over",
         "hand-over-done"]
 
 
