@@ -81,7 +81,7 @@ def test_a_group_can_be_turned_off():
     # keys
     ("que: 1", "gw.yaml:1:1: unknown key 'que' in the config, did you mean 'queue'?"),
     ("queue: {}\nzzz: 1", "gw.yaml:2:1: unknown key 'zzz' in the config, known here: queue, hooks, exempt, conntrack, "
-                          "helpers, state, control, variables, sets, rules"),
+                          "adopt, helpers, state, control, variables, sets, rules"),
     ("queue: {nummer: 1}", "gw.yaml:1:9: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("conntrack:\n  tcp:\n    lose: true",
      "gw.yaml:3:5: unknown key 'lose' in conntrack.tcp, did you mean 'loose'?"),
