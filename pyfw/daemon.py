@@ -456,6 +456,7 @@ class Daemon:
         if self.handing_over and not self._handed_on:
             self._data_thread.join()
             self.handing_over = False
+            self.engine.relink()
             self._start_judging()
             self._journal.say("a successor asked for the queue and has not taken it; going on")
 

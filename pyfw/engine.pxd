@@ -28,6 +28,7 @@ cdef class Engine:
     cdef Rulesets serving
     cdef Counters tally
     cdef list helpers
+    cdef object bindings        # of helpers to ports, as they were given
     cdef Watch watch            # looks on if `watching`, which is changed with the lock held
     cdef readonly bint watching
     cdef readonly Lock guard    # of all that the packet path shares with others

@@ -54,6 +54,7 @@ cdef class Engine:
                                tcp_max_retrans=tcp_max_retrans, tcp_ignore_invalid_rst=tcp_ignore_invalid_rst,
                                timeouts=timeouts or {})
         self.tracker.number_helpers(helpers)
+        self.bindings = helpers
         self.helpers = [binding.helper for binding in helpers]
         self.surroundings = Surroundings([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table,
                                          LocalAddresses(self.guard))
@@ -62,6 +63,14 @@ cdef class Engine:
     def memory_size(max_entries: int, expect_max: int) -> int:
         """Bytes of memory that an engine of this size keeps its connections and expectations in."""
         return Tracker.space(max_entries, expect_max)
+
+    def relink(self) -> None:
+        """Begin anew with what is in memory: a successor has been at it, and is gone."""
+        self.lock_politely()
+        self.tracker.table.relink()
+        self.tracker.expectations.relink()
+        self.tracker.number_helpers(self.bindings)
+        self.unlock()
 
     @property
     def adopted(self) -> int:

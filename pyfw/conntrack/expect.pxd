@@ -56,6 +56,7 @@ cdef class Expectations:
     cdef bint lives(self, const Expect *expect, uint64_t now_ns) noexcept nogil
 
     cdef void adopt(self) noexcept
+    cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Address *dst, uint16_t dport, uint8_t protocol) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil
     cdef void give_back(self, uint32_t slot) noexcept nogil

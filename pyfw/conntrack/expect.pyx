@@ -62,6 +62,12 @@ cdef class Expectations:
             else:
                 self.give_back(slot)
 
+    cdef void relink(self) noexcept:
+        """As Table.relink()."""
+        memset(self.buckets, 0, sizeof(self.buckets))
+        self.free = self.count = 0
+        self.adopt()
+
     cdef uint32_t *bucket(self, const Address *dst, uint16_t dport, uint8_t protocol) noexcept nogil:
         cdef uint64_t words[3]
         words[0] = dst.halves[0]

@@ -44,6 +44,7 @@ cdef class Table:
     cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
     cdef void adopt(self)
+    cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil
     cdef void give_back(self, uint32_t slot) noexcept nogil

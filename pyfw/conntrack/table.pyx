@@ -168,6 +168,12 @@ cdef class Table:
                 self.give_back(slot)
         self.header.next_id = max(self.header.next_id, last_id + 1, 1)
 
+    cdef void relink(self) noexcept:
+        """Find every entry anew: somebody else has been at the memory."""
+        memset(self.buckets, 0, (<size_t> self.mask + 1) * sizeof(uint32_t))
+        self.free = self.count = self.adopted = 0
+        self.adopt()
+
     def copy_from(self, previous) -> None:
         """Enter the connections of a predecessor's table of another size, as far as there is room.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FINISH_HANDOVER = "hand-over-done"
+HAND_OVER, FINISH_HANDOVER = "hand-over", "hand-over-done"
 DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refusal counts as nothing matched
 FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
 PING_TIMEOUT_S = 10.0
@@ -401,7 +401,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
                 Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
                 Argument("text", "what `restore` reads", typed=False),
                 Argument("line", "number of the text's first line", kind=int, typed=False))),
-    Command("hand-over", "what pyfw run --takeover asks for", hand_over, needs_root=True, spoken=False),
+    Command(HAND_OVER, "what pyfw run --takeover asks for", hand_over, needs_root=True, spoken=False),
     Command(FINISH_HANDOVER, "the successor judges", finish_handover, needs_root=True, spoken=False),
     Command("version", "the daemon's version", version),
 )}

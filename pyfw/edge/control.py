@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyfw.edge.commands import FINISH_HANDOVER, NOTHING_MATCHED, Command, CommandError, Pause, Services, find_command
+from pyfw.edge.commands import FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Command, CommandError, Pause, Services, find_command
 from pyfw.edge.handover import Offer
 
 LINE_BYTES = 64 * 1024
@@ -151,7 +151,12 @@ class ControlServer:
         if command.needs_root and not peer.is_root:
             raise CommandError(f"only root may {command.name}; members of group {self._group_name} may read",
                                reason="permission")
-        if self._services.handing_over and command.name != FINISH_HANDOVER:
+        if command.name != FINISH_HANDOVER:
+            self._refuse_while_handing_over()
+
+    def _refuse_while_handing_over(self) -> None:
+        """The table may be somebody else's by now."""
+        if self._services.handing_over:
             raise CommandError("a successor is taking over: ask again", reason="handing_over")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,6 +193,8 @@ class ControlServer:
         answers = command.handler(self._services, command.checked_arguments(request))
         try:
             while True:
+                if command.name not in (HAND_OVER, FINISH_HANDOVER):
+                    self._refuse_while_handing_over()
                 answer = next(answers)
                 if isinstance(answer, Pause):
                     await asyncio.sleep(answer.seconds)

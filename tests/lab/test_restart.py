@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import subprocess
@@ -15,6 +16,9 @@ from bench.programs import CFLAGS, SOURCES
 from firewall import Firewall
 from lab.keeper import KeptFirewall
 
+from pyfw.edge.state_file import read_boot_id
+from pyfw.engine import Engine
+from pyfw.helpers import bind
 from pyfw.edge.queue_stats import PATH, parse_queue_counters
 from pyfw.lab import SERVER, Lab
 
@@ -71,6 +75,18 @@ def talks(lab: Lab) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
             assert server.recv(64) == said
             server.sendall(said[::-1])
             assert client.recv(64) == said[::-1]
+
+
+def be_a_successor(handed: dict[str, int]) -> None:
+    """Take the table into use, as `pyfw run --takeover` does, and fail then."""
+    size = os.fstat(handed["table"]).st_size
+    with mmap.mmap(handed["table"], size) as memory:
+        helpers = [bind(name, (port,)) for name, port in (("ftp", 2121),)]
+        engine = Engine(max_entries=64, memory=memory, boot_id=read_boot_id(), helpers=helpers)
+        assert engine.adopted == TALKS
+        del engine
+    for descriptor in handed.values():
+        os.close(descriptor)
 
 
 def queued(lab: Lab) -> int:
@@ -160,7 +176,8 @@ def test_a_takeover_loses_nothing(lab: Lab, config: Path, tmp_path: Path, echo_l
 
 @pytest.mark.parametrize("how", ["--set nonsense=1", "--set conntrack.max_entries=0", "kill"])
 def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config: Path, tmp_path: Path, how: str) -> None:
-    with Firewall(lab, config, tmp_path) as firewall, talks(lab):
+    # A table so small that connections share hash chains.
+    with Firewall(lab, config, tmp_path, settings=["conntrack.max_entries=64"]) as firewall, talks(lab):
         if how == "kill":
             with socket.socket(socket.AF_UNIX) as successor:
                 successor.connect(str(firewall.socket))
@@ -168,8 +185,7 @@ def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config:
                 line, descriptors, _, _ = socket.recv_fds(successor, 65536, 16)
                 assert set(json.loads(line)["descriptors"]) == {"queue", "table", "batch", "lock", "control", "diversion"}
                 assert "a successor is taking over" in firewall.ctl("flush").stderr
-                for descriptor in descriptors:
-                    os.close(descriptor)
+                be_a_successor(dict(zip(json.loads(line)["descriptors"], descriptors, strict=True)))
         else:
             done = subprocess.run([*firewall.argv, "--takeover", *how.split()], capture_output=True, text=True, timeout=20)
             assert done.returncode == 2
