@@ -11,9 +11,9 @@ from pyfw.watch cimport Watch
 
 cdef struct Counters:
     uint64_t packets
-    uint64_t bytes
     uint64_t state[5]           # by CtStateNumber
     uint64_t verdict[2]         # by VerdictNumber
+    uint64_t bytes[2]           # by VerdictNumber
     uint64_t reason[REASONS]    # by ReasonNumber
 
 cdef enum Rulesets:

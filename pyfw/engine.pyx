@@ -183,9 +183,9 @@ cdef class Engine:
 
     cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil:
         self.tally.packets += 1
-        self.tally.bytes += packet.length
         self.tally.state[ruling.state] += 1
         self.tally.verdict[ruling.verdict] += 1
+        self.tally.bytes[ruling.verdict] += packet.length
         self.tally.reason[ruling.reason] += 1
 
     # -- helpers -----------------------------------------------------------------------------------------------
@@ -212,6 +212,8 @@ cdef class Engine:
             ruling.verdict = VERDICT_DROP
             self.tally.verdict[VERDICT_ACCEPT] -= 1
             self.tally.verdict[VERDICT_DROP] += 1
+            self.tally.bytes[VERDICT_ACCEPT] -= packet.length
+            self.tally.bytes[VERDICT_DROP] += packet.length
 
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255:
         """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
@@ -352,9 +354,10 @@ cdef class Engine:
         expect = self.tracker.expectations.counters
         return {
             "packets": self.tally.packets,
-            "bytes": self.tally.bytes,
+            "bytes": self.tally.bytes[VERDICT_DROP] + self.tally.bytes[VERDICT_ACCEPT],
             "states": {state.name: self.tally.state[state] for state in CtState},
             "verdicts": {verdict.name: self.tally.verdict[verdict] for verdict in Verdict},
+            "verdict_bytes": {verdict.name: self.tally.bytes[verdict] for verdict in Verdict},
             "reasons": {reason.name: self.tally.reason[reason] for reason in Reason
                         if reason and self.tally.reason[reason]},
             "table": {"entries": self.tracker.table.count, "max_entries": self.tracker.table.header.max_entries,

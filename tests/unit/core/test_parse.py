@@ -195,4 +195,5 @@ def test_totals_add_up(watch):
     assert counters["bytes"] == sum(map(len, packets))
     assert counters["states"] == {"INVALID": 3, "NEW": 1, "ESTABLISHED": 1, "RELATED": 0, "UNTRACKED": 1}
     assert counters["verdicts"] == {"ACCEPT": 5, "DROP": 1}
+    assert counters["verdict_bytes"] == {"ACCEPT": counters["bytes"] - 1, "DROP": 1}
     assert counters["reasons"] == {"NOT_IP": 1, "ICMP_NO_REQUEST": 1, "ICMP_TRUNCATED": 1}

@@ -201,6 +201,7 @@ def test_a_packet_for_every_reason(case, watch):
     assert after["reasons"][case.reason.name] == 1
     assert after["states"][case.state.name] == before["states"][case.state.name] + 1
     assert after["verdicts"][case.verdict.name] == before["verdicts"][case.verdict.name] + 1
+    assert after["verdict_bytes"][case.verdict.name] == before["verdict_bytes"][case.verdict.name] + len(packet)
     assert [str(error) for error in shown] == ["a defect of the helper"] * (case.reason is Reason.HELPER_ERROR)
 
 

@@ -1,0 +1,46 @@
+"""What the connections do between two walks through the table."""
+from libc.stdint cimport uint32_t, uint64_t
+from pyfw.conntrack.conn cimport Conn
+from pyfw.conntrack.selection cimport Selection
+from pyfw.engine cimport Engine
+
+cdef enum SortKey:
+    SORT_BYTES
+    SORT_PACKETS
+    SORT_AGE
+
+cdef struct Standing:           # what decides who comes first
+    double bytes_rate           # per second, since the walk before
+    double packets_rate
+    uint64_t created_ns
+    uint32_t id
+
+cdef struct Row:
+    Standing standing
+    uint64_t seen_ns
+    Conn conn
+
+cdef class Activity:
+    cdef Engine engine
+    cdef uint32_t slots
+    # Of the last walk, by slot: whose counters these are (0: nobody's), and what they were, both directions together.
+    cdef uint32_t *ids
+    cdef uint64_t *packets
+    cdef uint64_t *bytes
+    cdef uint64_t *stretch_seen_ns      # by stretch: when it was walked; 0: never
+    # Of this walk.
+    cdef Selection selection
+    cdef SortKey key
+    cdef bint reverse
+    cdef Row *rows
+    cdef uint32_t *heap                 # positions in rows; the one that would be given up first is at the top
+    cdef uint32_t most
+    cdef uint32_t kept
+    cdef readonly uint32_t matched      # connections that the selection takes
+
+    cdef void see(self, uint32_t slot, uint64_t then_ns, uint64_t now_ns) noexcept nogil
+    cdef Row *place_for(self, const Standing *standing) noexcept nogil
+    cdef bint precedes(self, const Standing *a, const Standing *b) noexcept nogil
+    cdef bint row_precedes(self, uint32_t place, uint32_t other) noexcept nogil
+    cdef void sift_down(self) noexcept nogil
+    cdef void sift_up(self) noexcept nogil
