@@ -1,10 +1,10 @@
-"""Talks to a daemon's control socket: one request, its answers."""
+"""Talks to a daemon's control socket: one request, its answers; or a stream of them, and more requests meanwhile."""
 from __future__ import annotations
 
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 ANSWER_TIMEOUT_S = 60.0         # of silence; a working daemon answers within milliseconds
 READ_BUFFER_BYTES = 1 << 20     # holds a whole chunk of a listing
@@ -27,19 +27,68 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Raises NoDaemon when nobody listens at `path`, Refused when the daemon answers with an error or breaks off.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_TIMEOUT_S)
-        try:
-            connection.connect(path)
-        except PermissionError as error:
-            raise Refused(f"permission denied on {path}: be root or a member of the control group", 1) from error
-        except OSError as error:
-            raise NoDaemon(f"no pyfw daemon at {path} ({error.strerror or error})") from error
+    with _connected(path) as connection:
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
         except ConnectionError:
             pass                # it has closed already; why stands in what it sent
         yield from _answers(connection, path)
+
+
+class Stream:
+    """Answers as they come, for whoever waits for other things, too.
+
+    Raises NoDaemon when nobody listens at `path`, or any more; Refused when the daemon answers with an error.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = _connected(path)
+        self._rest = b""            # the beginning of a line whose end has not come yet
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def send(self, request: dict[str, Any]) -> None:
+        try:
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+        except ConnectionError:
+            pass                    # it has closed already; why stands in what it sent
+
+    def receive(self) -> list[dict[str, Any]]:
+        """What has come; waits for the first of it."""
+        try:
+            data = self._connection.recv(READ_BUFFER_BYTES)
+        except (ConnectionError, TimeoutError):
+            data = b""
+        if not data:
+            raise NoDaemon(f"the daemon at {self._path} is gone")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        answers = [json.loads(line) for line in lines]
+        for answer in answers:
+            if "error" in answer:
+                raise Refused(answer["error"], answer.get("status", 1))
+        return answers
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_TIMEOUT_S)
+    try:
+        connection.connect(path)
+    except PermissionError as error:
+        connection.close()
+        raise Refused(f"permission denied on {path}: be root or a member of the control group", 1) from error
+    except OSError as error:
+        connection.close()
+        raise NoDaemon(f"no pyfw daemon at {path} ({error.strerror or error})") from error
+    return connection
 
 
 def _answers(connection: socket.socket, path: str) -> Iterator[dict[str, Any]]:

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pyfw.cli.arguments import add_argument
 from pyfw.cli.captured import with_captured_packet
 from pyfw.cli.client import NoDaemon, Refused, ask
+from pyfw.cli.live import shown_live
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
-from pyfw.edge.commands import COMMANDS, NO_DAEMON, Argument
+from pyfw.edge.commands import COMMANDS, NO_DAEMON
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
 
@@ -23,9 +25,11 @@ SOCKET_VARIABLE = "PYFW_SOCKET"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     path = arguments.pop("socket")
-    request = {name: value for name, value in arguments.items() if value not in (None, False)}
+    request = {name: value for name, value in arguments.items() if value is not None and value is not False}
     requests = restore_requests(request, sys.stdin.buffer) if is_restore(request) else [request]
     try:
+        if (status := shown_live(path, request)) is not None:
+            return status
         return next((status for request in requests if (status := _run(path, with_captured_packet(request)))), 0)
     except NoDaemon as error:
         return _fail(str(error), NO_DAEMON)
@@ -79,21 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         if not takes_words:
             subparser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the control socket")
         for argument in filter(lambda argument: argument.typed, command.arguments):
-            _add_argument(subparser, argument)
+            add_argument(subparser, argument)
     return parser
-
-
-def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
-    if argument.kind is list:
-        parser.add_argument(argument.name, nargs=argparse.REMAINDER, metavar=argument.name.upper(), help=argument.help)
-    elif not argument.flags:
-        parser.add_argument(argument.name, nargs="?", metavar=argument.name.upper(), help=argument.help)
-    elif argument.kind is bool:
-        parser.add_argument(*argument.flags, dest=argument.name, action="store_true", help=argument.help)
-    else:
-        metavar = None if argument.choices else argument.name.upper()
-        parser.add_argument(*argument.flags, dest=argument.name, type=argument.kind, metavar=metavar,
-                            choices=argument.choices or None, help=argument.help)
 
 
 if __name__ == "__main__":

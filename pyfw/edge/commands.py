@@ -1,7 +1,7 @@
 """The table of control commands: what each is called, takes, needs and does.
 
 pyfwctl's command line and help, and the server's checks, are made from this table alone.  A handler is a
-generator: it yields answers and Pauses, and returns what the last line says besides `"done": true`.
+generator: it yields answers, Pauses and Listens, and returns what the last line says besides `"done": true`.
 An answer is a dict, sent as one line of JSON, with one of the keys
   text      for the user's standard output, as it stands
   records   a list of objects, each for one line of JSON there
@@ -53,6 +53,12 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class Listen(NamedTuple):
+    """As a Pause, but what the peer says meanwhile ends it: the yield returns the line, parsed; None: nothing was said."""
+
+    seconds: float
+
+
 class Services(Protocol):
     """What the daemon offers to the handlers."""
 
@@ -89,7 +95,7 @@ class Reload(NamedTuple):
         return f"{self.rules} rules loaded{rest}{trial}"
 
 
-Answers = Generator[dict[str, Any] | Pause | Offer, None, dict[str, Any]]
+Answers = Generator[dict[str, Any] | Pause | Listen | Offer, Any, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,15 @@ class Argument:
     name: str
     help: str
     flags: tuple[str, ...] = ()         # none: it is positional and may be left out
-    kind: type = str                    # str, int, bool, or list: all words that follow
+    kind: type = str                    # str, int, float, bool, or list: all words that follow
     choices: tuple[str, ...] = ()
     typed: bool = True                  # False: nothing a user types; pyfwctl fills it in
+    bare: Any = None                    # what the flag means without a value; None: it needs one
 
     def check(self, value: Any) -> None:
-        if type(value) is not self.kind or self.kind is list and not all(type(word) is str for word in value):
-            kind = {str: "a text", int: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
+        fits = type(value) is self.kind or self.kind is float and type(value) is int
+        if not fits or self.kind is list and not all(type(word) is str for word in value):
+            kind = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
             raise CommandError(f"argument '{self.name}' must be {kind}", USAGE, "bad_argument")
         if self.choices and value not in self.choices:
             raise CommandError(f"argument '{self.name}' must be one of {', '.join(self.choices)}, not '{value}'",
@@ -159,7 +167,6 @@ def _protocol_number(text: str) -> int:
 
 def _listing(arguments: Mapping[str, Any]) -> tuple[Any, str]:
     """(Selection, style).  The classic format has no place for IPv6: asking for that gives the newer one."""
-    from pyfw.conntrack.selection import Selection
     addresses = [arguments[name] for name in ("src", "dst") if name in arguments]
     family = arguments.get("family") or ("ipv6" if any(":" in address for address in addresses) else None)
     style = arguments.get("output") or ("nf" if family == "ipv6" else "proc")
@@ -167,13 +174,19 @@ def _listing(arguments: Mapping[str, Any]) -> tuple[Any, str]:
         raise CommandError("the proc format is IPv4 only; use -o nf", USAGE, "bad_argument")
     if style == "proc":
         family = "ipv4"
+    return selection({**arguments, "family": family}), style
+
+
+def selection(arguments: Mapping[str, Any]) -> Any:
+    """The connections that the SELECTORS among the arguments mean.  Raises CommandError."""
+    from pyfw.conntrack.selection import Selection
     try:
-        return Selection(family={"ipv4": 4, "ipv6": 6, None: None}[family],
+        return Selection(family={"ipv4": 4, "ipv6": 6, None: None}[arguments.get("family")],
                          protocol=_protocol_number(arguments["protocol"]) if "protocol" in arguments else None,
                          src=arguments.get("src"), dst=arguments.get("dst"),
                          sport=arguments.get("sport"), dport=arguments.get("dport"), state=arguments.get("state"),
                          unreplied=arguments.get("status") == "UNREPLIED",
-                         assured=arguments.get("status") == "ASSURED"), style
+                         assured=arguments.get("status") == "ASSURED")
     except ValueError as error:
         raise CommandError(str(error), USAGE, "bad_argument") from error
 
@@ -251,6 +264,8 @@ def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
     from pyfw.formats.stats import stats_text
+    if "watch" in arguments:
+        return (yield from elsewhere("watch_commands", "watch_stats")(services, arguments))
     statistics = services.statistics()
     yield {"records": [statistics]} if arguments.get("json") else {"text": stats_text(statistics)}
     return {}
@@ -346,7 +361,7 @@ def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
     return {"version": __version__}
 
 
-FILTERS = (
+SELECTORS = (
     Argument("family", "only this family", ("-f", "--family"), choices=("ipv4", "ipv6")),
     Argument("protocol", "only this protocol, a name or a number", ("-p", "--protocol")),
     Argument("src", "only connections opened from this address or network", ("-s", "--src")),
@@ -356,6 +371,8 @@ FILTERS = (
     Argument("state", "only TCP connections in this state", ("--state",)),
     Argument("status", "only connections without a reply, or only those that eviction spares",
              ("-u", "--status"), choices=("UNREPLIED", "ASSURED")),
+)
+FILTERS = SELECTORS + (
     Argument("output", "format: proc as /proc/net/ip_conntrack (IPv4 only), nf as /proc/net/nf_conntrack, json",
              ("-o", "--output"), choices=("proc", "nf", "json")),
 )
@@ -375,7 +392,17 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
             elsewhere("ask_commands", "trace"), needs_root=True, arguments=(
                 Argument("words", "such as: -p tcp --dport 443 --count 5", kind=list),)),
     Command("stats", "counters: packets, refusals by name, table, queue", stats, arguments=(
-        Argument("json", "as one JSON object", ("--json",), bool),)),
+        Argument("json", "as one JSON object", ("--json",), bool),
+        Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
+    Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("watch_commands", "top"),
+            arguments=SELECTORS + (
+        Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
+                 ("--sort",), choices=("bytes", "packets", "age")),
+        Argument("reverse", "the other end first", ("-r", "--reverse"), bool),
+        Argument("lines", "so many connections (default: 20; on a screen, as many as fit)", ("-n", "--lines"), int),
+        Argument("interval", "seconds that a sample takes (default: 1)", ("-i", "--interval"), float),
+        Argument("once", "one sample as text, then end; the default where the output is no terminal", ("--once",), bool),
+        Argument("json", "one sample as one JSON object", ("--json",), bool))),
     Command("flush", "forget all connections", flush, needs_root=True),
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True, arguments=(

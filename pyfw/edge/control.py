@@ -27,7 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyfw.edge.commands import FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Command, CommandError, Pause, Services, find_command
+from pyfw.edge.commands import (FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Command, CommandError, Listen, Pause, Services,
+                                find_command)
 from pyfw.edge.handover import Offer
 
 LINE_BYTES = 64 * 1024
@@ -191,15 +192,18 @@ class ControlServer:
         self.permit(command, session.peer)
         self._commands[command.name] += 1
         answers = command.handler(self._services, command.checked_arguments(request))
+        heard = None
         try:
             while True:
                 if command.name not in (HAND_OVER, FINISH_HANDOVER):
                     self._refuse_while_handing_over()
-                answer = next(answers)
+                answer, heard = answers.send(heard), None
                 if isinstance(answer, Pause):
                     await asyncio.sleep(answer.seconds)
                 elif isinstance(answer, Offer):
                     session.offer(answer)
+                elif isinstance(answer, Listen):
+                    heard = await session.hear(answer.seconds)
                 else:
                     await session.send(answer)
         except StopIteration as result:
@@ -254,6 +258,19 @@ class _Session:
             self._server.refuse("internal_error")
             traceback.print_exc(file=sys.stderr)
             await self.send({"error": f"internal error: {error!r}", "status": NOTHING_MATCHED})
+
+    async def hear(self, seconds: float) -> Any:
+        """The next line, parsed; None: none came in that time.  Raises CommandError for a bad one, ConnectionError at the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self._reader.readline()
+        except TimeoutError:
+            return None
+        except ValueError as error:
+            raise CommandError(f"a request line may have {LINE_BYTES} bytes", status=2, reason="line_too_long") from error
+        if not line:
+            raise ConnectionAbortedError("the client has left")
+        return _parsed(line)
 
     async def send(self, answer: dict[str, Any]) -> None:
         """One line; returns when the kernel has taken it, and lets others run.  Raises ConnectionError."""

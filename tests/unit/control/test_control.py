@@ -161,7 +161,7 @@ def test_ping_ends_when_nothing_is_queued_though_packets_were_lost(control):
     (b'{"command": "cuont"}', "unknown_command", "unknown command 'cuont'; did you mean 'count'?"),
     (b'{"command": "x"}', "unknown_command", "unknown command 'x'; there are " + ", ".join(COMMANDS)),
     (b'{"command": "count", "all": 1}', "bad_argument", "command 'count' has no argument 'all'"),
-    (b'{"command": "stats", "all": 1}', "bad_argument", "command 'stats' has no argument 'all'; it has json"),
+    (b'{"command": "stats", "all": 1}', "bad_argument", "command 'stats' has no argument 'all'; it has json, watch"),
     (b'{"command": "stats", "json": 1}', "bad_argument", "argument 'json' must be true or false"),
     (b'{"command": "delete", "sport": "80"}', "bad_argument", "argument 'sport' must be a number"),
     (b'{"command": "delete", "sport": true}', "bad_argument", "argument 'sport' must be a number"),
