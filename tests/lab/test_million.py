@@ -1,9 +1,10 @@
-"""A million connections: listed whole, while packets go on.
+"""A million connections: listed whole, or watched, while packets go on.
 
 Times are compared with each other only: a round trip while the table is being listed against one while it is not.
 """
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import subprocess
@@ -87,6 +88,11 @@ def round_trip_ms(lab: Lab) -> Callable[[], float]:
     return ask
 
 
+def report(idle: list[float], doing: str, busy: list[float]) -> None:
+    for what, times in (("idle", idle), (doing, busy)):
+        print(f"{what}: median {median(times):.3f} ms, p99 {times[len(times) * 99 // 100]:.3f} ms, worst {times[-1]:.3f} ms")
+
+
 def test_a_listing_of_a_million_delays_no_packet(firewall: Firewall, round_trip_ms, tmp_path: Path) -> None:
     assert int(firewall.ctl("count").stdout) == MILLION
     idle = sorted(round_trip_ms() for _ in range(PROBES))
@@ -96,8 +102,25 @@ def test_a_listing_of_a_million_delays_no_packet(firewall: Firewall, round_trip_
         while lister.poll() is None:
             busy.append(round_trip_ms())
     busy.sort()
-    for what, times in (("idle", idle), ("while listing", busy)):
-        print(f"{what}: median {median(times):.3f} ms, p99 {times[len(times) * 99 // 100]:.3f} ms, worst {times[-1]:.3f} ms")
+    report(idle, "while listing", busy)
     assert lister.returncode == 0
     assert (tmp_path / "listing").read_bytes().count(b"\n") == MILLION + 1     # and the probes' own connection
+    assert median(busy) < median(idle) + ALLOWED_MS
+
+
+def test_whoever_watches_a_million_delays_no_packet(firewall: Firewall, round_trip_ms) -> None:
+    """Two of them; the probes' own connection is the busiest of all."""
+    idle = sorted(round_trip_ms() for _ in range(PROBES))
+    watching = [subprocess.Popen([BIN / "pyfwctl", "--socket", firewall.socket, "top", "-i", "3", "--json"], stdout=subprocess.PIPE)
+                for _ in range(2)]
+    busy = []
+    while any(process.poll() is None for process in watching):
+        busy.append(round_trip_ms())
+    busy.sort()
+    report(idle, "while watched", busy)
+    for process in watching:
+        sample = json.loads(process.communicate()[0])
+        assert process.returncode == 0 and sample["matched"] == MILLION + 1
+        assert sample["connections"][0]["original"]["dport"] == ECHO_PORT
+        assert [connection["rate"]["packets"] for connection in sample["connections"][1:]] == [0] * 19
     assert median(busy) < median(idle) + ALLOWED_MS
