@@ -134,16 +134,16 @@ cdef dict record(const Conn *conn, uint64_t now_ns):
     }
 
 
-def count_entries(Engine engine not None, uint64_t now_ns) -> int:
-    """Connections in the table; those that expired and were not swept yet are not counted."""
-    cdef Selection everything = Selection()
+def count_entries(Engine engine not None, uint64_t now_ns, Selection selection=None) -> int:
+    """Connections in the table, or the selected ones of them; those that expired and were not swept yet are not counted."""
+    cdef Selection counted = selection or Selection()
     cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
     cdef uint32_t cursor = 1, total = 0
     if found == NULL:
         raise MemoryError("no memory to count with")
     with nogil:
         while cursor:
-            total += collect(engine, everything, &cursor, now_ns, False, found)
+            total += collect(engine, counted, &cursor, now_ns, False, found)
     free(found)
     return total
 

@@ -167,28 +167,36 @@ def _protocol_number(text: str) -> int:
 
 def _listing(arguments: Mapping[str, Any]) -> tuple[Any, str]:
     """(Selection, style).  The classic format has no place for IPv6: asking for that gives the newer one."""
-    addresses = [arguments[name] for name in ("src", "dst") if name in arguments]
-    family = arguments.get("family") or ("ipv6" if any(":" in address for address in addresses) else None)
+    family = arguments.get("family") or ("ipv6" if any(":" in arguments.get(name, "") for name in ADDRESSES) else None)
     style = arguments.get("output") or ("nf" if family == "ipv6" else "proc")
     if style == "proc" and family == "ipv6":
         raise CommandError("the proc format is IPv4 only; use -o nf", USAGE, "bad_argument")
-    if style == "proc":
-        family = "ipv4"
-    return selection({**arguments, "family": family}), style
+    return selection({**arguments, "family": "ipv4" if style == "proc" else family}), style
 
 
 def selection(arguments: Mapping[str, Any]) -> Any:
-    """The connections that the SELECTORS among the arguments mean.  Raises CommandError."""
+    """What the filters among the arguments select."""
     from pyfw.conntrack.selection import Selection
+    plain = {name: arguments[name] for name in PLAIN_FILTERS if name in arguments}
     try:
         return Selection(family={"ipv4": 4, "ipv6": 6, None: None}[arguments.get("family")],
                          protocol=_protocol_number(arguments["protocol"]) if "protocol" in arguments else None,
-                         src=arguments.get("src"), dst=arguments.get("dst"),
-                         sport=arguments.get("sport"), dport=arguments.get("dport"), state=arguments.get("state"),
-                         unreplied=arguments.get("status") == "UNREPLIED",
-                         assured=arguments.get("status") == "ASSURED")
+                         status=arguments["status"].split(",") if "status" in arguments else (),
+                         mark=_mark(arguments["mark"]) if "mark" in arguments else None, **plain)
     except ValueError as error:
         raise CommandError(str(error), USAGE, "bad_argument") from error
+
+
+def _mark(text: str) -> tuple[int, int]:
+    """`MARK` or `MARK/MASK`, decimal or 0x..."""
+    value, slash, mask = text.partition("/")
+    try:
+        numbers = int(value, 0), int(mask, 0) if slash else 0xFFFFFFFF
+    except ValueError:
+        numbers = -1, -1
+    if not all(0 <= number <= 0xFFFFFFFF for number in numbers):
+        raise CommandError(f"'{text}' is no mark; write 5, 0x10 or 0x10/0xff", USAGE, "bad_argument")
+    return numbers
 
 
 def _walk(services: Services, selection: Any, style: str, *,
@@ -233,7 +241,7 @@ def flush(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def count(services: Services, arguments: Mapping[str, Any]) -> Answers:
     from pyfw.listing import count_entries
-    entries = count_entries(services.engine, services.now_ns())
+    entries = count_entries(services.engine, services.now_ns(), selection(arguments))
     yield {"text": f"{entries}\n"}
     return {"count": entries}
 
@@ -361,25 +369,37 @@ def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
     return {"version": __version__}
 
 
-SELECTORS = (
+FILTERS = (
     Argument("family", "only this family", ("-f", "--family"), choices=("ipv4", "ipv6")),
-    Argument("protocol", "only this protocol, a name or a number", ("-p", "--protocol")),
-    Argument("src", "only connections opened from this address or network", ("-s", "--src")),
-    Argument("dst", "only connections opened to this address or network", ("-d", "--dst")),
-    Argument("sport", "only this source port", ("--sport",), int),
-    Argument("dport", "only this destination port", ("--dport",), int),
+    Argument("protocol", "only this protocol, a name or a number", ("-p", "--proto", "--protocol")),
+    Argument("src", "only connections opened from this address or network", ("-s", "--src", "--orig-src")),
+    Argument("dst", "only connections opened to this address or network", ("-d", "--dst", "--orig-dst")),
+    Argument("reply_src", "only connections answered from this address or network", ("-r", "--reply-src")),
+    Argument("reply_dst", "only connections whose answers go to this address or network", ("-q", "--reply-dst")),
+    Argument("mask_src", "the bits of --src that count, as an address", ("--mask-src",)),
+    Argument("mask_dst", "the bits of --dst that count, as an address", ("--mask-dst",)),
+    Argument("sport", "only this source port", ("--sport", "--orig-port-src"), int),
+    Argument("dport", "only this destination port", ("--dport", "--orig-port-dst"), int),
+    Argument("reply_sport", "only this source port of the answers", ("--reply-port-src",), int),
+    Argument("reply_dport", "only this destination port of the answers", ("--reply-port-dst",), int),
+    Argument("icmp_type", "only requests of this ICMP type", ("--icmp-type",), int),
+    Argument("icmp_code", "only requests of this ICMP code", ("--icmp-code",), int),
+    Argument("icmp_id", "only requests with this ICMP id", ("--icmp-id",), int),
     Argument("state", "only TCP connections in this state", ("--state",)),
-    Argument("status", "only connections without a reply, or only those that eviction spares",
-             ("-u", "--status"), choices=("UNREPLIED", "ASSURED")),
+    Argument("status", "only connections with all of these: ASSURED (eviction spares it), SEEN_REPLY, EXPECTED, UNREPLIED",
+             ("-u", "--status")),
+    Argument("mark", "only connections with this mark, or MARK/MASK: that mark under the mask", ("-m", "--mark")),
+    Argument("id", "only the connection with this id, which -o json shows", ("--id",), int),
 )
-FILTERS = SELECTORS + (
-    Argument("output", "format: proc as /proc/net/ip_conntrack (IPv4 only), nf as /proc/net/nf_conntrack, json",
-             ("-o", "--output"), choices=("proc", "nf", "json")),
-)
+PLAIN_FILTERS = ("src", "dst", "reply_src", "reply_dst", "mask_src", "mask_dst", "sport", "dport", "reply_sport", "reply_dport",
+                 "icmp_type", "icmp_code", "icmp_id", "state", "id")      # which Selection takes as they were written
+ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
+OUTPUT = Argument("output", "format: proc as /proc/net/ip_conntrack (IPv4 only), nf as /proc/net/nf_conntrack, json",
+                  ("-o", "--output"), choices=("proc", "nf", "json"))
 
 COMMANDS: dict[str, Command] = {command.name: command for command in (
-    Command("list-conntrack", "list the connections", list_conntrack, arguments=FILTERS),
-    Command("count", "how many connections there are", count),
+    Command("list-conntrack", "list the connections", list_conntrack, arguments=(*FILTERS, OUTPUT)),
+    Command("count", "how many connections there are, or how many the filters select", count, arguments=FILTERS),
     Command("list-expect", "list the connections that helpers expect", list_expect),
     Command("list-rules", "print the rules as iptables -S does", list_rules, arguments=(
         Argument("chain", "only this chain"),
@@ -395,16 +415,17 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("json", "as one JSON object", ("--json",), bool),
         Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
     Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("watch_commands", "top"),
-            arguments=SELECTORS + (
+            arguments=FILTERS + (
         Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
                  ("--sort",), choices=("bytes", "packets", "age")),
-        Argument("reverse", "the other end first", ("-r", "--reverse"), bool),
+        Argument("reverse", "the other end first", ("-R", "--reverse"), bool),
         Argument("lines", "so many connections (default: 20; on a screen, as many as fit)", ("-n", "--lines"), int),
         Argument("interval", "seconds that a sample takes (default: 1)", ("-i", "--interval"), float),
         Argument("once", "one sample as text, then end; the default where the output is no terminal", ("--once",), bool),
         Argument("json", "one sample as one JSON object", ("--json",), bool))),
     Command("flush", "forget all connections", flush, needs_root=True),
-    Command("delete", "forget the selected connections, and print them", delete, needs_root=True, arguments=FILTERS),
+    Command("delete", "forget the selected connections, and print them", delete, needs_root=True,
+            arguments=(*FILTERS, OUTPUT)),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True, arguments=(
         Argument("confirm", "take the rules back after so many seconds, unless confirmed", ("--confirm",), int),)),
     Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", confirm, needs_root=True),

@@ -71,6 +71,15 @@ def test_json_comes_as_records(control):
     ({"protocol": "17", "dport": 53}, 3, 0),
     ({"status": "ASSURED"}, 0, 1),
     ({"status": "UNREPLIED", "output": "nf"}, 3, 0),
+    ({"status": "SEEN_REPLY,ASSURED"}, 0, 1),
+    ({"reply_dst": "10.0.0.0/31"}, 2, 0),
+    ({"reply_src": "192.0.2.1", "reply_sport": 53}, 3, 0),
+    ({"reply_src": "2001:db8::1"}, 0, 1),
+    ({"src": "10.9.9.1", "mask_src": "255.0.0.255"}, 1, 0),
+    ({"mark": "0/0xff"}, 3, 0),
+    ({"mark": "1"}, 0, 1),
+    ({"id": 2}, 1, 0),
+    ({"icmp_type": 8}, 0, 1),
 ])
 def test_filters_that_match_nothing_say_so_by_their_status(control, filters, matched, status):
     with control.connect() as client:
@@ -86,6 +95,12 @@ def test_delete_prints_what_it_deletes_and_says_how_many(control):
         assert listing["text"].count("\n") == 2
         assert client.ask(command="count")[-1]["count"] == 1
         assert client.ask(command="delete", src="10.0.0.0/31")[-1]["status"] == 1
+
+
+def test_count_counts_what_is_selected(control):
+    with control.connect() as client:
+        assert client.ask(command="count", src="10.0.0.0/31") == [{"text": "2\n"}, {"done": True, "count": 2}]
+        assert client.ask(command="count", family="ipv6")[-1]["count"] == 0
 
 
 def test_flush_forgets_all(control):
@@ -160,7 +175,7 @@ def test_ping_ends_when_nothing_is_queued_though_packets_were_lost(control):
     (b'{"command": ["count"]}', "malformed", 'a request is a JSON object on one line, such as {"command": "count"}'),
     (b'{"command": "cuont"}', "unknown_command", "unknown command 'cuont'; did you mean 'count'?"),
     (b'{"command": "x"}', "unknown_command", "unknown command 'x'; there are " + ", ".join(COMMANDS)),
-    (b'{"command": "count", "all": 1}', "bad_argument", "command 'count' has no argument 'all'"),
+    (b'{"command": "version", "all": 1}', "bad_argument", "command 'version' has no argument 'all'"),
     (b'{"command": "stats", "all": 1}', "bad_argument", "command 'stats' has no argument 'all'; it has json, watch"),
     (b'{"command": "stats", "json": 1}', "bad_argument", "argument 'json' must be true or false"),
     (b'{"command": "delete", "sport": "80"}', "bad_argument", "argument 'sport' must be a number"),

@@ -30,6 +30,13 @@ def pyfwctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     (["list-conntrack", "--state", "ESTABLISHED"], 1, "", ""),
     (["delete", "-s", "10.0.0.1"], 0, FLOW.format(1), "pyfwctl: 1 flow entries have been deleted.\n"),
     (["delete", "-s", "10.9.9.9"], 1, "", "pyfwctl: 0 flow entries have been deleted.\n"),
+    (["delete", "--orig-src", "10.0.0.9", "--mask-src", "255.0.0.0", "-q", "10.0.0.2", "--reply-port-src", "53", "-m", "0x0/0xff",
+      "-u", "UNREPLIED", "--orig-port-dst", "53"], 0, FLOW.format(2), "pyfwctl: 1 flow entries have been deleted.\n"),
+    (["count", "-r", "192.0.2.1", "--proto", "udp"], 0, "3\n", ""),
+    (["list-conntrack", "-u", "MAYBE"], 2, "", "pyfwctl: status: 'MAYBE' is not a status; there are ASSURED, SEEN_REPLY, EXPECTED, "
+                                               "UNREPLIED\n"),
+    (["list-conntrack", "-m", "x"], 2, "", "pyfwctl: 'x' is no mark; write 5, 0x10 or 0x10/0xff\n"),
+    (["delete", "--mask-src", "255.0.0.0"], 2, "", "pyfwctl: mask_src says nothing without src\n"),
     (["flush"], 0, "", "pyfwctl: connection tracking table has been emptied (3 flow entries).\n"),
     (["list-expect"], 0, "", ""),
     (["ping"], 0, "", ""),
@@ -46,7 +53,7 @@ def test_a_command_prints_and_ends_as_it_says(control, arguments, status, stdout
 
 @pytest.mark.parametrize("arguments", [
     [], ["nonsense"], ["list-conntrack", "--sport", "x"], ["list-conntrack", "-o", "xml"], ["count", "extra"],
-    ["list-conntrack", "-u", "MAYBE"], ["list-rules", "-t", "nat"],
+    ["list-conntrack", "-i", "1"], ["list-rules", "-t", "nat"],
 ])
 def test_wrong_usage_ends_with_2(control, arguments):
     done = pyfwctl("--socket", str(control.path), *arguments)

@@ -7,6 +7,8 @@ import pytest
 from pyfw.conntrack.selection import Selection
 from pyfw.enums import CtState
 from pyfw.listing import count_entries, table_records, table_text
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.program import Program
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, gre, icmp, udp
 from unit.core.traffic import TcpConversation, Watch
 
@@ -57,9 +59,18 @@ def name_of(record: dict) -> str:
     ({"sport": 0}, ""), ({"dport": 0}, ""),            # nor has GRE
     ({"state": "ESTABLISHED"}, "1 3"), ({"state": "established"}, "1 3"), ({"state": "SYN_SENT"}, "2"),
     ({"state": "TIME_WAIT"}, "4"), ({"state": "CLOSE"}, ""),
-    ({"unreplied": True}, "2 5 7 gre"), ({"assured": True}, "1 3 4"),
-    ({"unreplied": True, "assured": True}, ""),
-    ({"protocol": 17, "unreplied": True}, "5"), ({"family": 6, "src": CLIENT}, ""),
+    ({"status": ["UNREPLIED"]}, "2 5 7 gre"), ({"status": ["assured"]}, "1 3 4"), ({"status": ["SEEN_REPLY"]}, "1 3 4 6"),
+    ({"status": ["UNREPLIED", "ASSURED"]}, ""), ({"status": ["SEEN_REPLY", "ASSURED"]}, "1 3 4"), ({"status": ["EXPECTED"]}, ""),
+    ({"protocol": 17, "status": ["UNREPLIED"]}, "5"), ({"family": 6, "src": CLIENT}, ""),
+    ({"reply_src": SERVER}, "1 2 4 5 6 7 gre"), ({"reply_src": CLIENT}, ""), ({"reply_dst": "192.168.0.0/16"}, "4"),
+    ({"src": CLIENT, "reply_dst": "192.168.7.7"}, ""), ({"src": CLIENT, "reply_dst": CLIENT, "reply_sport": 53}, "5 6"),
+    ({"reply_sport": 22}, "4"), ({"reply_dport": 6}, "6"), ({"sport": 6, "reply_dport": 5}, ""),
+    ({"src": "10.9.0.2", "mask_src": "255.0.255.255"}, "1 2 5 6 7 gre"), ({"src": "10.9.0.2", "mask_src": "255.255.0.0"}, ""),
+    ({"dst": "fd00:1::77", "mask_dst": "ffff:ffff::"}, "3"), ({"dst": SERVER, "mask_dst": "0.0.0.0"}, "1 2 4 5 6 7 gre"),
+    ({"icmp_type": 8}, "7"), ({"icmp_type": 0}, ""), ({"icmp_code": 0}, "7"), ({"icmp_code": 1}, ""), ({"icmp_id": 7}, "7"),
+    ({"icmp_id": 8}, ""), ({"icmp_type": 8, "icmp_id": 7, "src": CLIENT}, "7"),
+    ({"id": 3}, "3"), ({"id": 99}, ""),
+    ({"mark": (0, 0xFFFFFFFF)}, "1 2 3 4 5 6 7 gre"), ({"mark": (1, 0xFFFFFFFF)}, ""),
 ])
 def test_selections(town, conditions, names):
     selection = Selection(**conditions)
@@ -78,11 +89,31 @@ def test_selections(town, conditions, names):
     ({"state": "OPEN"}, "state: 'OPEN' is not a TCP state; choose one of SYN_SENT, SYN_RECV, ESTABLISHED"),
     ({"state": "NONE"}, "is not a TCP state"),
     ({"state": "IGNORE"}, "is not a TCP state"),
+    ({"status": ["MAYBE"]}, "status: 'MAYBE' is not a status; there are ASSURED, SEEN_REPLY, EXPECTED, UNREPLIED"),
+    ({"mask_src": "255.0.0.0"}, "mask_src says nothing without src"),
+    ({"src": "10.0.0.0/8", "mask_src": "255.0.0.0"}, "src: 10.0.0.0/8 has its mask already; leave mask_src out"),
+    ({"dst": "10.0.0.1", "mask_dst": "ffff::"}, "mask_dst: 'ffff::' is no mask of IPv4, such as 255.255.0.0"),
+    ({"reply_src": "10.0.0.0/33"}, "reply_src: '10.0.0.0/33' is not an address or a network"),
+    ({"reply_dport": 65536}, "reply_dport must be 0 to 65535, not 65536"),
+    ({"icmp_type": 256}, "icmp_type must be 0 to 255, not 256"),
+    ({"id": 0}, "id must be 1 to 4294967295, not 0"), ({"id": 1 << 32}, "id must be 1 to 4294967295, not 4294967296"),
 ])
 def test_selections_that_cannot_be_say_what_is_wrong(conditions, words):
     with pytest.raises(ValueError) as caught:
         Selection(**conditions)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("mark, names", [
+    ((0x12, 0xFFFFFFFF), "1"), ((0x10, 0xF0), "1 2"), ((0, 0xF0), "3"), ((0x12, 0xF0), ""), ((0, 0), "1 2 3")])
+def test_marks_are_compared_under_their_mask(watch, mark, names):
+    rules = "".join(f"-A FORWARD -p udp --sport {port} -j CONNMARK --set-mark {value}\n" for port, value in ((1, 0x12), (2, 0x13)))
+    watch.engine.load(Program(parse_save(f"*filter\n{rules}COMMIT\n"), watch.engine.surroundings))
+    for port in (1, 2, 3):
+        watch.send(udp(CLIENT, SERVER, port, 53))
+    selection = Selection(mark=mark)
+    assert " ".join(name_of(record) for record in watch.records(selection)) == names
+    assert count_entries(watch.engine, watch.now_ns, selection) == len(names.split())
 
 
 def test_a_record_says_all(tcp):
