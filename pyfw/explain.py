@@ -48,7 +48,9 @@ def visits(passage: Passage) -> Iterator[Visit]:
         visit = _Meeting(passage, step, family, table, len(callers)).visit()
         action, chain, target = _way(passage.program, step.number, family)
         if step.fit == FITS:
-            if action is Action.JUMP:
+            if action is Action.AUDIT:
+                visit = replace(visit, why="it only audits: on as if it had not matched")
+            elif action is Action.JUMP:
                 callers.append(chain)
                 visit = replace(visit, why=f"to {target}")
             elif action is Action.GOTO:
@@ -86,6 +88,8 @@ class _Meeting:
         why = ""
         if self.rule is None:
             outcome = "end"
+        elif fit == FITS_DROP and self.rule.audit:
+            outcome, why = "no", "it only audits a header that is missing or broken"
         elif fit == FITS_NOT:
             why = self.why_not()
         elif fit == FITS_DROP:

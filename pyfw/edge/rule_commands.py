@@ -14,7 +14,7 @@ from typing import Any
 from pyfw.config import ConfigError
 from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background
 from pyfw.rules.edit import CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.printing import Counters, print_ruleset, print_rules
+from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules
 from pyfw.rules.model import RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
 from pyfw.rules.restore import Restored, restore
@@ -54,7 +54,7 @@ def _listing(services: Services, request: Request) -> list[str]:
         known_chain(table, request.chain)
     if request.command == "-S":
         lines = print_rules(ruleset, request.table, request.chain, family=request.family, counters=counters)
-        rules = [line for line in lines if line.startswith("-A")]
+        rules = [line for line in lines if line.startswith(("-A", AUDIT))]
         return lines if request.number is None else rules[request.number - 1:request.number]
     return list(list_chains(table, request.family, request.chain, request.number, verbose=verbose,
                             numeric="numeric" in request.flags, exact="exact" in request.flags,

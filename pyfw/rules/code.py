@@ -29,6 +29,7 @@ class Action(Enum):
     HELPER = auto()
     TRACE = auto()
     OBJECT = auto()         # what `performs` does
+    AUDIT = auto()          # log, go on as if the rule had not matched
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ cdef enum ActionNumber:
     ACTION_HELPER = 8
     ACTION_OBJECT = 9           # a PacketAction
     ACTION_TRACE = 10
+    ACTION_AUDIT = 11
 
 cdef struct TransportArgs:
     uint16_t sport_low

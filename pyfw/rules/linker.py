@@ -59,7 +59,7 @@ class Numbering:
         (get_chainname_rulenum() in ip_tables.c)
         """
         table, chain, index = self.places[number]
-        if index == len(chain.rules) or chain.rules[index].matches or not is_verdict(chain.rules[index].target):
+        if index == len(chain.rules) or chain.rules[index].matches or not is_verdict(chain.rules[index].enforced):
             return self.name(number)
         return f"{table}:{chain.name}:{'policy' if chain.policy else 'return'}:{index + 1}"
 
@@ -98,6 +98,13 @@ def chain_end(chain: Chain, family: int) -> RuleCode:
 
 
 def compile_rule(rule: Rule, family: int) -> RuleCode:
+    code = compile_parts(rule, family)
+    if rule.audit:
+        code.action, code.chain = Action.AUDIT, ""      # whatever its target would do
+    return code
+
+
+def compile_parts(rule: Rule, family: int) -> RuleCode:
     code = RuleCode()
     for match in rule.matches:
         MATCHES[match.name].compile(match, code)

@@ -52,7 +52,7 @@ def reachable_chains(table: Table) -> set[str]:
     reached = set(waiting)
     while waiting:
         for rule in table.chain(waiting.pop()).rules:
-            name = rule.target.name if rule.target else ""
+            name = rule.enforced.name if rule.enforced else ""
             if table.chain(name) is not None and name not in reached:
                 reached.add(name)
                 waiting.append(name)
@@ -107,20 +107,20 @@ def is_narrow(rule: Rule) -> bool:
 
 def is_final(table: Table, rule: Rule) -> bool:
     """Whether no packet that the rule matches goes on to the next one."""
-    if rule.target is None:
+    if rule.enforced is None:
         return False
-    if rule.target.name in FINAL or rule.target.goto:
+    if rule.enforced.name in FINAL or rule.enforced.goto:
         return True
-    chain = table.chain(rule.target.name)
+    chain = table.chain(rule.enforced.name)
     return chain is not None and decides_all(table, chain)
 
 
 def decides_all(table: Table, chain: Chain) -> bool:
     """Whether every packet that enters the chain meets its end there: it has no RETURN, and a last word for all."""
-    if any(rule.target is not None and rule.target.name == "RETURN" for rule in chain.rules):
+    if any(rule.enforced is not None and rule.enforced.name == "RETURN" for rule in chain.rules):
         return False
-    return any(rule.target is not None and not any(True for _ in demands(rule)) and rule.family is None
-               and rule.target.name in FINAL - {"RETURN"} for rule in chain.rules)
+    return any(rule.enforced is not None and not any(True for _ in demands(rule)) and rule.family is None
+               and rule.enforced.name in FINAL - {"RETURN"} for rule in chain.rules)
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def address_slips(rule: Rule) -> Iterator[Warning]:
 
 def bare_related(table: Table, chain: Chain, rule: Rule) -> Iterator[Warning]:
     """ACCEPT for RELATED and neither a protocol nor a helper."""
-    if chain.name != "FORWARD" or rule.target is None or rule.target.name != "ACCEPT" or rule.match("helper"):
+    if chain.name != "FORWARD" or rule.enforced is None or rule.enforced.name != "ACCEPT" or rule.match("helper"):
         return
     states = [found for match in rule.matches if (found := states_of(match)) is not None]
     header = rule.match("ip")
@@ -150,7 +150,7 @@ def bare_related(table: Table, chain: Chain, rule: Rule) -> Iterator[Warning]:
 
 def accepting_everything(table: Table, chain: Chain) -> Iterator[Warning]:
     for number, rule in enumerate(chain.rules, 1):
-        if rule.target is not None and rule.target.name == "ACCEPT" and not any(True for _ in demands(rule)) and rule.family is None:
+        if rule.enforced is not None and rule.enforced.name == "ACCEPT" and not any(True for _ in demands(rule)) and rule.family is None:
             yield Warning("accepts-all", f"rule {number} of {chain.name} accepts everything that comes to it; "
                           f"say which packets it is for", rule.location)
     if chain.policy == "ACCEPT" and chain.rules and not any(drops(table, rule) for rule in chain.rules):
@@ -159,17 +159,17 @@ def accepting_everything(table: Table, chain: Chain) -> Iterator[Warning]:
 
 
 def drops(table: Table, rule: Rule) -> bool:
-    if rule.target is None:
+    if rule.enforced is None:
         return False
-    chain = table.chain(rule.target.name)
-    return rule.target.name in ("DROP", "REJECT") or chain is not None and any(drops(table, inner) for inner in chain.rules)
+    chain = table.chain(rule.enforced.name)
+    return rule.enforced.name in ("DROP", "REJECT") or chain is not None and any(drops(table, inner) for inner in chain.rules)
 
 
 def late_established(chain: Chain) -> Iterator[Warning]:
     """Each packet of every connection walks what stands before the rule that accepts ESTABLISHED."""
     for number, rule in enumerate(chain.rules):
         states = [found for match in rule.matches if (found := states_of(match)) is not None]
-        if rule.target is not None and rule.target.name == "ACCEPT" and states and states[0] & ESTABLISHED:
+        if rule.enforced is not None and rule.enforced.name == "ACCEPT" and states and states[0] & ESTABLISHED:
             before = [earlier for earlier in chain.rules[:number] if not concerns_established(earlier)]
             if len(before) >= LONG_LIST:
                 yield Warning("late-established", f"{len(before)} rules about other packets stand before the one that accepts "
@@ -181,4 +181,4 @@ def concerns_established(rule: Rule) -> bool:
     """Whether moving the ESTABLISHED rule before this one would change anything for such packets: it drops or logs them."""
     states = [found for match in rule.matches if (found := states_of(match)) is not None]
     about = not states or bool(states[0] & ESTABLISHED)
-    return about and (rule.target is None or rule.target.name != "ACCEPT")
+    return about and (rule.enforced is None or rule.enforced.name != "ACCEPT")

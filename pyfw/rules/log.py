@@ -44,6 +44,11 @@ def trace_settings(rule: str) -> LogSettings:
     return LogSettings(prefix=f"TRACE: {rule} ", tcp_sequence=True, tcp_options=True, ip_options=True)
 
 
+def audit_settings(rule: str) -> LogSettings:
+    """How a packet is printed that matched `rule`, which only audits."""
+    return LogSettings(prefix=f"AUDIT: {rule} ")
+
+
 def format_log(record: LogRecord) -> str:
     """The line without its time stamp: `prefixIN=eth0 OUT=eth1 MAC= SRC=... `, with the space at its end."""
     head = f"{record.settings.prefix}IN={record.indev} OUT={record.outdev} "

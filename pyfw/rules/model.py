@@ -77,12 +77,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Matches, all of which must hold, and the target; None only counts.  `family`: 4, 6, or None for both."""
+    """Matches, all of which must hold, and the target; None only counts.  `family`: 4, 6, or None for both.
+
+    `audit`: packets that match are counted and logged, and go on as if they had not.
+    """
 
     matches: tuple[Match, ...] = ()
     target: Target | None = None
     family: int | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
+    audit: bool = False
+
+    @property
+    def enforced(self) -> Target | None:
+        """The target, unless the rule only audits."""
+        return None if self.audit else self.target
 
     def match(self, name: str) -> Match | None:
         return next((match for match in self.matches if match.name == name), None)

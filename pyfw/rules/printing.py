@@ -11,6 +11,10 @@ from pyfw.rules.values import quote
 Counters = Mapping[tuple[str, str], tuple[tuple[int, int] | None, Sequence[tuple[int, int]]]]
 """(table, chain) -> (packets, bytes) of the policy, None for one's own chain, and of each rule."""
 
+AUDIT = "# audit: "
+"""Before a rule that only audits, for which iptables has no words: to whatever reads the text back it is a comment, so that
+the rule is left out there, and never enforced."""
+
 
 def print_rule(rule: Rule, family: int | None = None, counters: tuple[int, int] | None = None) -> str:
     """A rule without its chain, as `iptables -S` prints it; with counters as `iptables -v -S`.
@@ -72,7 +76,7 @@ def _print_chain(chain: Chain, family: int | None, counters: Sequence[tuple[int,
         if family in (None, rule.family) or rule.family is None:
             printed = print_rule(rule, family, counters[index] if counters else None)
             bound = f"-{rule.family} " if rule.family and not family and rule.family not in implied_families(rule) else ""
-            lines.append(f"{bound}-A {chain.name} {printed}".rstrip())
+            lines.append(f"{AUDIT if rule.audit else ''}{bound}-A {chain.name} {printed}".rstrip())
     return lines
 
 
@@ -96,7 +100,8 @@ def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Coun
             if counters:
                 shown = [count for rule, count in zip(chain.rules, counters[table.name, chain.name][1], strict=True)
                          if not family or rule.family in (None, family)]
-                rules = [f"[{packets}:{size}] {line}" for (packets, size), line in zip(shown, rules, strict=True)]
+                rules = [line if line.startswith(AUDIT) else f"[{packets}:{size}] {line}"
+                         for (packets, size), line in zip(shown, rules, strict=True)]
             lines += rules
         lines.append("COMMIT")
     return "\n".join(lines) + "\n" if lines else ""

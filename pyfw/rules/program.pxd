@@ -20,6 +20,7 @@ cdef class Program:
     cdef readonly uint64_t serial   # unlike any other program's of this process
     cdef LogRing ring
     cdef LogRing traces         # what TRACE has logged: every rule that such a packet matches
+    cdef LogRing audits         # packets that rules matched which only audit
     cdef readonly object ruleset
     cdef readonly Surroundings surroundings
     cdef readonly object numbering

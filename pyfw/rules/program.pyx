@@ -27,9 +27,9 @@ from pyfw.rules.check import check_ruleset
 from pyfw.rules.code import RuleCode
 from pyfw.rules.flat import TABLE_NUMBERS
 from pyfw.rules.linker import Numbering, compile_rule, link
-from pyfw.rules.log import LogRecord, trace_settings
+from pyfw.rules.log import LogRecord, audit_settings, trace_settings
 from pyfw.rules.model import Rule, RulesError, Ruleset
-from pyfw.rules.printing import print_rule
+from pyfw.rules.printing import AUDIT, print_rule
 from pyfw.rules.values import suggestion
 
 SERIALS = count(1)
@@ -72,6 +72,7 @@ cdef class Program:
         self.serial = next(SERIALS)
         log_init(&self.ring, log_rate, log_burst)
         log_init(&self.traces, 0, 0)
+        log_init(&self.audits, log_rate, log_burst)
         for family in range(FAMILIES):
             known = previous.codes if previous is not None else {}
             linked = link(ruleset, self.numbering, (4, 6)[family], partial(code_of, self, known))
@@ -116,7 +117,7 @@ cdef class Program:
             fit = rule_fits(rule, flat, &view, context, &failed)
             if context.trace != NULL:
                 note_step(context.trace, table, rule, fit, failed)
-            if fit == FITS_NOT:
+            if fit == FITS_NOT or fit == FITS_DROP and rule.action == ACTION_AUDIT:
                 continue
             outcome.rule = rule.number
             if fit == FITS_DROP:
@@ -152,6 +153,9 @@ cdef class Program:
                 (<PacketAction> flat.actions[rule.helper]).act(context, outcome)
             elif rule.action == ACTION_TRACE:
                 context.traced = not context.dry
+            elif rule.action == ACTION_AUDIT:
+                if not context.dry:
+                    log_packet(&self.audits, packet, <const char *> view.outdev, rule.number, context.now_ns)
             elif rule.action == ACTION_CONTINUE:
                 pass
             elif not outcome.notrack and not outcome.helper:     # the first of NOTRACK and CT decides
@@ -183,7 +187,8 @@ cdef class Program:
     cdef str print_place(self, index, family):
         _, chain, position = self.numbering.places[index]
         if position < len(chain.rules):
-            return f"-A {chain.name} {print_rule(chain.rules[position], family)}".rstrip()
+            rule = chain.rules[position]
+            return f"{AUDIT if rule.audit else ''}-A {chain.name} {print_rule(rule, family)}".rstrip()
         policy = chain.policy_of(family or 4)
         return f"-P {chain.name} {policy}" if policy else f"-N {chain.name}"
 
@@ -226,20 +231,23 @@ cdef class Program:
                     self.flat[family].zeroed[number] = previous.flat[family].zeroed[origin]
 
     def logs(self, most: int = 128) -> list[LogRecord]:
-        """What LOG and TRACE met since the last call, at most `most` packets of each, oldest first."""
-        return [*self.read_ring(&self.ring, most), *self.read_ring(&self.traces, most)]
+        """What LOG, TRACE and auditing rules met since the last call, at most `most` packets of each, oldest first."""
+        return [*self.read_ring(&self.ring, most), *self.read_ring(&self.traces, most), *self.read_ring(&self.audits, most)]
 
     cdef list read_ring(self, LogRing *ring, int most):
         cdef LogEntry *entry
         cdef bint traced = ring == &self.traces
+        cdef bint audited = ring == &self.audits
         records = []
         while len(records) < most:
             entry = log_next(ring)
             if entry == NULL:
                 break
             name = self.numbering.traced_name(entry.number) if traced else self.numbering.name(entry.number)
+            settings = (trace_settings(name) if traced else audit_settings(name) if audited
+                        else self.log_settings[entry.number])
             records.append(LogRecord(
-                settings=trace_settings(name) if traced else self.log_settings[entry.number], rule=name,
+                settings=settings, rule=name,
                 now_ns=entry.now_ns, hook=Hook(entry.hook), indev=device_name(entry.indev), outdev=device_name(entry.outdev),
                 mark=entry.mark, length=entry.length, data=(<char *> entry.data)[:entry.captured]))
             log_done(ring)
@@ -247,8 +255,8 @@ cdef class Program:
 
     @property
     def logs_suppressed(self) -> int:
-        """Lines of LOG and TRACE that were not kept, since the program was made."""
-        return self.ring.suppressed + self.traces.suppressed
+        """Lines of LOG, TRACE and auditing rules that were not kept, since the program was made."""
+        return self.ring.suppressed + self.traces.suppressed + self.audits.suppressed
 
     def walk(self, table: str, data: bytes, hook: Hook, indev: str = "", outdev: str = "", state: int = STATE_NEW, *,
              mark: int = 0, now_ns: int = 0, wall_ns: int = 0, on_wire: int = 0) -> Walk | None:

@@ -110,7 +110,7 @@ class _View:
         return f"{'!' if setting.inverted else ' '}{network_text(setting.value):<19} "
 
     def extras(self, rule: Rule) -> str:
-        words = []
+        words = ["[audit] "] if rule.audit else []
         rule = settled(rule, self.family)
         if rule.target and rule.target.goto:
             words.append("[goto] ")

@@ -15,7 +15,8 @@ A rule is an iptables line, or a mapping whose keys are iptables' long options w
 `src`, `dst` and `proto` for short), with `jump` or `goto` and, for one family only, `family: 4` or `6`.  A
 value that begins with `! ` is negated; a list is what commas separate; an option without value takes
 true, or false for its negation.  Matches stand in the order of their keys.  The same rule written
-either way is the same Rule.
+either way is the same Rule.  `audit: true`, which iptables has no words for, makes a rule count and log what it
+matches and do nothing.
 
 `rules:` may also be one iptables text of all tables, or {file: all.rules}.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -72,7 +74,7 @@ def rule_keys() -> list[str]:
     """Every key that a rule's mapping may have."""
     options = [option for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options]
     spelled = {name[2:]: None for option in options for name in (option.name, *option.aliases) if name.startswith("--")}
-    return [*spelled, *sorted(_TARGET_KEYS), "family"]
+    return [*spelled, *sorted(_TARGET_KEYS), "family", "audit"]
 
 
 class _Loader:
@@ -197,9 +199,10 @@ class _Loader:
         for word, key, value in sorted(entries, key=lambda entry: entry[0] not in _PROTOCOL_KEYS | _TARGET_KEYS):
             if word in _TARGET_KEYS:
                 builder.set_target(self.text(value, word), word == "goto", self.at(value))
-            elif word != "family":
+            elif word not in ("family", "audit"):
                 self.setting(builder, word, key, value)
-        return builder.rules()
+        audit = any(word == "audit" and self.truth(value, word, self.text(value, word)) for word, _, value in entries)
+        return tuple(replace(rule, audit=audit) for rule in builder.rules())
 
     def family(self, entries: list[tuple[str, yaml.Node, yaml.Node]]) -> int | None:
         for word, _, value in entries:
