@@ -7,6 +7,7 @@ from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
 from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
 from pyfw.ruling cimport Ruling
+from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
 
 cdef struct Counters:
@@ -31,6 +32,8 @@ cdef class Engine:
     cdef object bindings        # of helpers to ports, as they were given
     cdef Watch watch            # looks on if `watching`, which is changed with the lock held
     cdef readonly bint watching
+    cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `watching` is
+    cdef bint shadowing
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
     cdef readonly Surroundings surroundings     # what its programs refer to by name
@@ -51,6 +54,7 @@ cdef class Engine:
     cdef void decide(self, Context *context, Ruling *ruling) noexcept nogil
     cdef uint64_t serving_serial(self) noexcept nogil
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
+    cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil
     cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255

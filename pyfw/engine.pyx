@@ -14,11 +14,13 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.origin cimport origin_of
 from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport *
 from pyfw.rules.program cimport *
 from pyfw.ruling cimport judgement_of
+from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
 
 from pyfw.enums import CtState, Direction, Reason, Verdict
@@ -123,7 +125,7 @@ cdef class Engine:
         cdef Outcome outcome
         cdef Found found
         memset(&outcome, 0, sizeof(Outcome))
-        if self.serving and not self.consult(TABLE_RAW, context, &outcome, ruling):
+        if not self.compared(TABLE_RAW, context, &outcome, ruling):
             return
         memset(&found, 0, sizeof(Found))
         found.direction = DIR_NONE
@@ -142,7 +144,7 @@ cdef class Engine:
             return                              # dropped, whatever the rules say (nf_conntrack_alloc())
         if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
             ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule
-        elif not self.serving or self.consult(TABLE_FILTER, context, &outcome, ruling):
+        elif self.compared(TABLE_FILTER, context, &outcome, ruling):
             self.accept(packet, context.now_ns, &found, ruling)
 
     cdef uint64_t serving_serial(self) noexcept nogil:
@@ -153,14 +155,27 @@ cdef class Engine:
 
     cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil:
         """Confirm a new connection, and see whether a helper wants the payload."""
-        if found.conn == &self.tracker.fresh and not self.tracker.commit(now_ns, found):
-            ruling.reason = REASON_TABLE_FULL
-            return
+        if found.conn == &self.tracker.fresh:
+            found.conn.origin = origin_of(self.tracker.table.header, packet.hook, packet.indev, packet.outdev)
+            if not self.tracker.commit(now_ns, found):
+                ruling.reason = REASON_TABLE_FULL
+                return
         ruling.verdict = VERDICT_ACCEPT
         ruling.conn = found.slot
         ruling.conn_id = found.conn.id if found.slot else 0
         ruling.inspect = (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
                           and packet.payload_length > 0 and packet.captured == packet.length)
+
+    cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
+        """Ask the rules, if there are any, and a shadow, if there is one, which does not count."""
+        cdef bint accepted
+        if not self.shadowing:
+            return not self.serving or self.consult(table, context, outcome, ruling)
+        self.shadow.walk(table, context)
+        accepted = not self.serving or self.consult(table, context, outcome, ruling)
+        if table == TABLE_FILTER or not accepted:
+            self.shadow.compare(context, ruling, accepted, self.serving_serial())
+        return accepted
 
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
@@ -312,6 +327,9 @@ cdef class Engine:
         """
         cdef Rulesets next
         cdef Program new = program, old = self.program
+        cdef Shadow shadow = self.shadow
+        if shadow is not None:
+            shadow.note_program(program)
         if program is None:
             next = SERVES_NONE
         elif self.serving == SERVES_FIRST:
@@ -333,6 +351,23 @@ cdef class Engine:
             self.first = None
         if next != SERVES_SECOND:
             self.second = None
+        if shadow is not None:
+            shadow.fold(program)
+
+    def load_shadow(self, program) -> None:
+        """Let rules judge every packet from the next one on, and decide none (shadow.pyx); None: nothing does."""
+        cdef Shadow shadow = None if program is None else Shadow(program, self.guard)
+        if shadow is not None:
+            shadow.note_program(self.program)
+        self.set_shadowing(False)
+        self.shadow = shadow
+        self.set_shadowing(shadow is not None)
+
+    def set_shadowing(self, bint shadowing) -> None:
+        with nogil:
+            self.lock_politely()
+            self.shadowing = shadowing
+            self.unlock()
 
     def sweep(self, uint64_t now_ns) -> int:
         """Free what is expired in the next part of the table, slice by slice; returns the number of connections freed."""

@@ -5,6 +5,7 @@ Who may write what:
   expires, status, counters  engine.pyx
   track                      the protocol's own module, and nobody else
   helper_*                   expect.pyx, engine.pyx and the helper (through its memory)
+  origin                     engine.pyx, when the entry is made
 
 192 bytes: three cache lines, of which a lookup reads the first, TCP the second, counting the third.
 """
@@ -80,4 +81,4 @@ cdef struct Conn:
     uint8_t helper_memory[HELPER_MEMORY]
     uint8_t helper              # 1 + position among the engine's helpers; 0: none
     uint8_t master_helper       # the helper that expected it, as `helper`; 0: none did
-    uint8_t zero[2]
+    uint16_t origin             # where its first packet was met (origin.pyx); 0: not known

@@ -2,6 +2,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
 
+cdef enum:
+    LINK_NUMBERS = 128
+
 cdef struct Header:             # first bytes of the memory; a successor process checks all of it
     char magic[8]
     uint32_t layout
@@ -13,6 +16,7 @@ cdef struct Header:             # first bytes of the memory; a successor process
     uint32_t next_id
     uint32_t used               # slots 1..used were in use at some time
     char helper_names[8][16]    # what Conn.helper numbers meant
+    char link_names[LINK_NUMBERS][16]   # and the numbers in Conn.origin; 0: no interface
 
 cdef struct TableCounters:
     uint64_t created

@@ -197,6 +197,7 @@ cdef class Table:
         known = min(header.conn_size, <uint32_t> sizeof(Conn))
         memset(&copy, 0, sizeof(Conn))
         memcpy(self.header.helper_names, header.helper_names, sizeof(header.helper_names))
+        memcpy(self.header.link_names, header.link_names, sizeof(header.link_names))
         for slot in range(1, header.used + 1):
             memcpy(&copy, conns + <size_t> slot * header.conn_size, known)
             if copy.status & CONN_CONFIRMED and is_sane(&copy) and self.find(&copy.key, 0, &direction) == 0:

@@ -36,6 +36,8 @@ cdef struct Context:            # what a rule may look at, and change
     uint8_t state               # CtStateNumber
     uint8_t direction           # DirectionNumber
     uint8_t dry                 # only a question: counters, tokens, sets stay as they are; packet and conn are copies
+    uint8_t shadow              # these rules are not in force: sets stay as they are; packet and conn are copies
+    uint8_t at_leisure          # as if no other packet came: limits have room, and no share is drawn
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
     uint8_t traced              # TRACE was met: every rule that matches is logged

@@ -43,7 +43,7 @@ cdef class SetTest(PacketTest):
         cdef bint found
         query.now_ns = context.now_ns
         query.bytes = context.packet.length
-        query.dry = context.dry
+        query.dry = context.dry or context.shadow
         found = match_packet(&self.named.slot, context.packet, self.sides, &query) > 0
         return FITS if found != self.inverted else FITS_NOT
 
@@ -65,7 +65,7 @@ cdef class SetAction(PacketAction):
 
     cdef void act(self, Context *context, Outcome *outcome) noexcept nogil:
         cdef SetQuery query
-        if context.dry:
+        if context.dry or context.shadow:
             return
         memset(&query, 0, sizeof(query))
         query.now_ns = context.now_ns

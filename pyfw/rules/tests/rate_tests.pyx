@@ -4,7 +4,7 @@
 May know: packets, connections by the table that they were bound to, the context's clock.  Must not know: syntax.
 
 Laws: what is remembered has a place of fixed size, found by a keyed hash; with no place left a packet is dropped, as the kernel
-does when it has no memory.  A dry context changes nothing.
+does when it has no memory.  A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
 """
 import os
 
@@ -55,7 +55,7 @@ cdef class LimitTest(PacketTest):
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef uint64_t credit_ns = earned(self.credit_ns, self.last_ns, context.now_ns, self.full_ns)
-        cdef bint fits = credit_ns >= self.cost_ns
+        cdef bint fits = credit_ns >= self.cost_ns or context.at_leisure
         if not context.dry:
             self.credit_ns = credit_ns - self.cost_ns if fits else credit_ns
             self.last_ns = context.now_ns
@@ -73,6 +73,8 @@ cdef class StatisticTest(PacketTest):
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef bint fits
         cdef uint32_t count
+        if context.at_leisure:
+            return FITS if self.inverted else FITS_NOT
         if self.every:
             count = self.count + 1
             fits = count == self.every
@@ -152,6 +154,8 @@ cdef class HashLimitTest(PacketTest):
             if packet.fragment == 2 or not packet.has_tuple:
                 return FITS_DROP
             words[4] = (packet.sport if self.mode & BY_SPORT else 0) | <uint64_t> (packet.dport if self.mode & BY_DPORT else 0) << 16
+        if context.at_leisure:
+            return FITS_NOT if self.above else FITS
         words[4] |= <uint64_t> packet.family << 32
         bucket = self.table.find(words, context.now_ns)
         if bucket == NULL:
@@ -207,6 +211,8 @@ cdef class ConnLimitTest(PacketTest):
         cdef CountedGroup *group
         cdef uint32_t count
         cdef bint known = False
+        if context.at_leisure:
+            return FITS if (1 > self.limit) == self.above else FITS_NOT
         words[0], words[1] = address.halves[0] & self.mask[0], address.halves[1] & self.mask[1]
         group = self.group_of(words, packet.family)
         own_key(context, &own)

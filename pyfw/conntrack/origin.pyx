@@ -1,0 +1,52 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Where a connection's first packet was met.
+
+    bits 0-1    hook: INPUT, FORWARD or OUTPUT; 0: not known
+    bits 2-8    number of the interface it came in by; 0: none
+    bits 9-15   number of the interface it leaves by; 0: none
+
+Rules speak of interfaces by name, and names outlive a restart where the kernel's indices need not mean the same: the names
+stand in the table's header, so that a successor finds them beside the entries.  A number, once given, keeps its name.
+May know: the header of the table.  Must not know: entries, packets.
+"""
+from libc.string cimport memcmp, memcpy
+
+from pyfw.conntrack.table cimport LINK_NUMBERS
+from pyfw.enums cimport HOOK_FORWARD, HOOK_INPUT, HOOK_OUTPUT
+from pyfw.packet cimport IFNAMSIZ
+
+cdef enum:
+    NO_NUMBER = 0xFF            # more interfaces have been seen than there are numbers
+
+
+cdef uint8_t number_of(Header *header, const char *name) noexcept nogil:
+    """The interface's number, a new one if need be; 0 for no interface, NO_NUMBER where none is left."""
+    cdef uint8_t number
+    if name[0] == 0:
+        return 0
+    for number in range(1, LINK_NUMBERS):
+        if header.link_names[number][0] == 0:
+            memcpy(header.link_names[number], name, IFNAMSIZ)
+            return number
+        if memcmp(header.link_names[number], name, IFNAMSIZ) == 0:
+            return number
+    return NO_NUMBER
+
+
+cdef uint16_t origin_of(Header *header, uint8_t hook, const char *indev, const char *outdev) noexcept nogil:
+    """As an entry keeps it; the names have IFNAMSIZ bytes."""
+    cdef uint8_t number_in, number_out
+    if hook != HOOK_INPUT and hook != HOOK_FORWARD and hook != HOOK_OUTPUT:
+        return 0
+    number_in = number_of(header, indev)
+    number_out = number_of(header, outdev)
+    if number_in == NO_NUMBER or number_out == NO_NUMBER:
+        return 0
+    return <uint16_t> (hook | number_in << 2 | number_out << 9)
+
+
+cdef uint8_t read_origin(const Header *header, uint16_t origin, const char **indev, const char **outdev) noexcept nogil:
+    """The hook, or 0 for an origin that is not known; the names live as long as the table."""
+    indev[0] = header.link_names[origin >> 2 & LINK_NUMBERS - 1]
+    outdev[0] = header.link_names[origin >> 9]
+    return origin & 3
