@@ -10,7 +10,7 @@ from pyfw.config import Config, ConfigError
 from pyfw.engine import Engine
 from pyfw.helpers import bind
 from pyfw.lock import Lock
-from pyfw.rules.model import RulesError
+from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.set_store import SetStore, load_sets
 from pyfw.rules.set_text import SetError
@@ -25,17 +25,34 @@ def config_sets(config: Config, now_ns: int = 0, lock: Lock | None = None) -> Se
         raise ConfigError("sets", str(error)) from error
 
 
-def compile_rules(config: Config, surroundings: Surroundings | None = None) -> Program | None:
+def check_rules(config: Config, sets: SetStore | None = None) -> None:
+    """Raise ConfigError for rules that cannot be compiled; `sets`: those that the config's files make, if they were read."""
+    surroundings = Surroundings(config.helpers, sets or config_sets(config))
+    compile_rules(config, surroundings)
+    compile_shadow(config, surroundings)
+
+
+def compile_rules(config: Config, surroundings: Surroundings) -> Program | None:
     """The config's rules as the packet path runs them; None: it has none.
 
-    `surroundings` are those of the engine that will run them; without, the config is only checked.  Raises ConfigError.
+    `surroundings` are those of the engine that will run them.  Raises ConfigError.
     """
-    if config.rules is None:
+    return compiled(config.rules, surroundings, "rules")
+
+
+def compile_shadow(config: Config, surroundings: Surroundings) -> Program | None:
+    """The config's shadow rules, likewise: they see the engine's sets, addresses and connections, and remember by themselves."""
+    own = Surroundings(surroundings.helpers, surroundings.sets, surroundings.table, surroundings.addresses)
+    return compiled(config.policy.shadow, own, "policy.shadow")
+
+
+def compiled(rules: Ruleset | None, surroundings: Surroundings, place: str) -> Program | None:
+    if rules is None:
         return None
     try:
-        return Program(config.rules, surroundings or Surroundings(config.helpers, config_sets(config)))
+        return Program(rules, surroundings)
     except RulesError as error:
-        raise ConfigError.from_rules(error, "rules") from error
+        raise ConfigError.from_rules(error, place) from error
 
 
 def rule_texts(program: Program | None) -> dict[str, str]:

@@ -118,6 +118,34 @@ def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset:
         raise ConfigError.from_rules(error, location_of(node.start_mark)) from error
 
 
+def _shadow(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
+    """The rules of another config (a name in .yaml or .yml, read with its own variables), or a file of iptables-save text."""
+    from pyfw.rules.check import check_ruleset
+    from pyfw.rules.iptables import parse_save
+    if is_null(node):
+        return None
+    path = scope.directory / read_text(node, name, scope)
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            return _rules_of(path, scope.skipped)
+        return check_ruleset(parse_save(path.read_text(encoding="utf-8"), source=str(path), variables=scope.variables,
+                                        skipped=scope.skipped))
+    except (OSError, UnicodeDecodeError) as error:
+        raise error_at(node, f"{name}: {path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from error
+    except RulesError as error:
+        raise ConfigError.from_rules(error, str(path)) from error
+
+
+def _rules_of(path: Path, skipped: list[str] | None) -> Ruleset:
+    """Another config's rules, and nothing else of it."""
+    root = _compose(_file_text(path), str(path))
+    found = {key: value for key, _, value in entries(root, "the config")} if root is not None else {}
+    if "rules" not in found:
+        raise ConfigError(str(path), "it has no `rules:`, of which a shadow is made")
+    variables = _variables(found["variables"], "variables", Scope(path.parent, {})) if "variables" in found else {}
+    return _rules(found["rules"], "rules", Scope(path.parent, variables, skipped))
+
+
 SetSource = tuple[Place, bytes]
 """Where a text in the syntax of `ipset save` begins, and the text."""
 
@@ -221,6 +249,14 @@ class ControlConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """How rules come into force, and how they are tried before."""
+
+    kill_states: bool = _option(read_switch, False)         # new rules end the connections that they would not have accepted
+    shadow: Ruleset | None = _option(_shadow, None)         # judged for every packet and not enforced
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One configuration file, read and checked."""
 
@@ -232,6 +268,7 @@ class Config:
     helpers: Mapping[str, HelperConfig] = _option(_helpers, dict)
     state: StateConfig = _option(_section(StateConfig), StateConfig)
     control: ControlConfig = _option(_section(ControlConfig), ControlConfig)
+    policy: PolicyConfig = _option(_section(PolicyConfig), PolicyConfig)
     variables: Mapping[str, str] = _option(_variables, dict)
     sets: tuple[SetSource, ...] = _option(_sets, ())
     rules: Ruleset | None = _option(_rules, None)           # None: connections are tracked, everything is accepted
@@ -341,8 +378,9 @@ def _grafted(node: yaml.Node, parts: list[str], value: yaml.Node, mark: yaml.Mar
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted names of the options in which two configs differ, rules, sets and variables left out."""
-    return [name for name in _changed_names(old, new, "") if name.partition(".")[0] not in ("rules", "sets", "variables")]
+    """Dotted names of the options in which two configs differ, those left out that a reload reads."""
+    reloaded = ("rules", "sets", "variables", "policy")
+    return [name for name in _changed_names(old, new, "") if name.partition(".")[0] not in reloaded]
 
 
 def _changed_names(old: Any, new: Any, name: str) -> list[str]:

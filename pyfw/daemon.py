@@ -26,19 +26,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfw
-from pyfw.build import compile_rules, config_sets, engine_from_config
+from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets, engine_from_config
 from pyfw.config import Config, ConfigError, changed_keys, load_config, rule_files
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
-from pyfw.edge.journal import Journal
+from pyfw.edge.journal import SHADOW, Journal
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
+from pyfw.kill_states import Slice, review
 from pyfw.rules.model import RulesError
-from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from pyfw.rules.set_store import SetStore
 
@@ -111,7 +111,7 @@ class Daemon:
         """
         self._config = self._load_config()
         if QUEUE not in self._manager.inherited:
-            compile_rules(self._config)     # to know before anything is touched; where packets wait, once must do
+            check_rules(self._config)       # to know before anything is touched; where packets wait, once must do
         if os.geteuid() != 0:
             raise DaemonError("must be root to take packets from the kernel: run it with sudo")
         if self._netns is not None:
@@ -166,6 +166,9 @@ class Daemon:
                                          previous=self._state.previous)
         self._adopted = self.engine.adopted
         self._journal.follow(self.engine.program)
+        self._serve_shadow(compile_shadow(config, self.engine.surroundings))
+        if config.policy.kill_states and self.engine.adopted:
+            self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
         self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
         self._queue_stats = QueueStats()
         stack.callback(self._queue_stats.close)
@@ -351,9 +354,25 @@ class Daemon:
 
     def _reload_on_signal(self) -> None:
         try:
-            self._journal.say(self.reload().text())
+            outcome = self.reload()
         except ConfigError as error:
             self._journal.say(f"{error}; the old rules stay in force")
+            return
+        self._journal.say(outcome.text())
+        if outcome.kill_states:
+            asyncio.run_coroutine_threadsafe(self._kill_states(), self._main_loop).result()
+
+    async def _kill_states(self) -> None:
+        """In the main thread: the worker may be kept from the processor while it holds the lock that the packets need."""
+        slices = []
+        for part in review(self.engine, self.engine.program, self.now_ns()):
+            slices.append(part._replace(text=b""))
+            await asyncio.sleep(0)
+        self._note_review(slices)
+
+    def _note_review(self, slices: Sequence[Slice]) -> None:
+        from pyfw.edge.state_commands import review_text
+        self._journal.say(review_text(sum(part.killed for part in slices), sum(part.unknown for part in slices)))
 
     def _greeting(self) -> str:
         config = self._config
@@ -394,12 +413,14 @@ class Daemon:
         surroundings = self.engine.surroundings
         if config.sets:
             fresh = config_sets(config, self.now_ns(), self.engine.guard)
-            compile_rules(config, Surroundings(surroundings.helpers, fresh))
+            check_rules(config, fresh)
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._main_loop).result()
-        self.serve_rules(compile_rules(config, surroundings))
+        program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)
+        self.serve_rules(program)
+        self._serve_shadow(shadow)
         if confirm_s:
             self._main_loop.call_soon_threadsafe(self._try, confirm_s, lambda: self.in_background(self._take_rules_back, former))
-        return Reload(config.rule_count, changed_keys(self._config, config), confirm_s)
+        return Reload(config.rule_count, changed_keys(self._config, config), config.policy.kill_states, confirm_s)
 
     def _try(self, seconds: int, take_back: Callable[[], object]) -> None:
         def end() -> None:
@@ -436,6 +457,10 @@ class Daemon:
         """Let another program judge, from one packet to the next."""
         self.engine.load(program)
         self._journal.follow(program)
+
+    def _serve_shadow(self, program: Program | None) -> None:
+        self.engine.load_shadow(program)
+        self._journal.follow(program, SHADOW)
 
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
@@ -483,6 +508,7 @@ class Daemon:
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, **self._queue.counters()},
             "kernel_queue": kernel._asdict() if kernel else {},
+            **({"shadow": self.engine.shadow.counters()} if self.engine.shadow else {}),
             "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed},
             "control": self._control.counters(),
         }

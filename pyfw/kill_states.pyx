@@ -35,7 +35,8 @@ from typing import NamedTuple
 
 cdef enum:
     FIRST_SLOT = 1
-    SLICE_SLOTS = 512           # looked at in one call
+    SLICE_SLOTS = 512           # looked at in one call, at most
+    SLICE_RULES = 1 << 16       # met in one call, about, by connections that walk through all of them
     PACKET_BYTES = 128          # more than any packet made here has
     TTL = 64
     WINDOW = 0xFFFF
@@ -60,10 +61,12 @@ cdef class Reviewer:
     cdef Engine engine
     cdef Program program
     cdef Tracker tracker        # in which no connection is ever entered: every packet is a first one
+    cdef uint32_t slots         # looked at in one call: whoever waits for it shall not wait long
     cdef uint8_t bytes[PACKET_BYTES]
 
     def __init__(self, Engine engine not None, Program program not None):
         self.engine, self.program = engine, program
+        self.slots = max(1, min(SLICE_SLOTS, SLICE_RULES // (1 + len(program.numbering))))
         self.tracker = Tracker(1, 1, bytearray(Tracker.space(1, 1)), bytes(16), bytes(16))
         self.tracker.settings = engine.tracker.settings
         memcpy(self.tracker.helper_rows, engine.tracker.helper_rows, sizeof(engine.tracker.helper_rows))
@@ -81,7 +84,7 @@ cdef class Reviewer:
             free(text)
             raise MemoryError("no memory to review connections")
         with nogil:
-            while slot < cursor + SLICE_SLOTS and not over:
+            while slot < cursor + self.slots and not over:
                 fate = self.judge(slot, now_ns, &killed[refused], &over)
                 refused += fate == REFUSED
                 unknown += fate == UNKNOWN

@@ -37,12 +37,12 @@ def add_skip_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 nothing wrong; 1 warnings, with --strict; 2 an error."""
-    from pyfw.build import compile_rules
+    from pyfw.build import check_rules
     from pyfw.rules.lint import lint
     skipped: list[str] | None = [] if arguments.skip_unsupported else None
     try:
         config = load_config(arguments.config, arguments.overrides, skipped)
-        compile_rules(config)
+        check_rules(config)
     except ConfigError as error:
         if not arguments.json:
             return fail(str(error), 2)

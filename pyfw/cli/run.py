@@ -23,6 +23,8 @@ def add_parser(subparsers: Any) -> None:
                         help="replace the running daemon: no packet and no connection is lost")
     parser.add_argument("--confirm", metavar="SECONDS", type=seconds, default=0,
                         help="end again after so many seconds, unless `pyfwctl confirm` comes before")
+    parser.add_argument("--shadow", metavar="FILE", type=Path,
+                        help="rules to be judged for every packet and not enforced, instead of the config's policy.shadow")
     parser.add_argument("--no-divert", dest="divert", action="store_false",
                         help="do not install the kernel rules that divert packets to the queue")
 
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         overrides = list(arguments.overrides)
         if arguments.socket:
             overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
+        if arguments.shadow:
+            overrides.append(f"policy.shadow={json.dumps(str(arguments.shadow.absolute()))}")
         Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
                skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover, confirm_s=arguments.confirm).run()
     except ConfigError as error:

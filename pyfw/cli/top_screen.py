@@ -12,11 +12,11 @@ from rich.text import Text
 
 from pyfw.cli.arguments import add_argument
 from pyfw.cli.screen import BACKSPACE, ENTER, ESCAPE, stepped_interval
-from pyfw.edge.commands import SELECTORS
+from pyfw.edge.commands import FILTERS
 from pyfw.formats.rates import scaled
 from pyfw.formats.top import COLUMNS, MOST_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head
 
-SELECTOR_FLAGS = {argument.name: argument.flags[0] for argument in SELECTORS}
+SELECTOR_FLAGS = {argument.name: argument.flags[0] for argument in FILTERS}
 SORT_KEYS = {key[0]: key for key in SORT_COLUMNS}       # b, p, a
 SORT_NAMES = {"bytes": ("most bytes/s", "fewest bytes/s"), "packets": ("most packets/s", "fewest packets/s"),
               "age": ("oldest", "youngest")}            # first: as it is, and reversed
@@ -163,7 +163,7 @@ class TopScreen:
 def read_filter(text: str) -> dict[str, Any]:
     """list-conntrack's options -> arguments of a request.  Raises ValueError that says what is wrong."""
     parser = _FilterParser(add_help=False, allow_abbrev=False)
-    for argument in SELECTORS:
+    for argument in FILTERS:
         add_argument(parser, argument)
     return {name: value for name, value in vars(parser.parse_args(shlex.split(text))).items() if value is not None}
 

@@ -87,6 +87,7 @@ class Reload(NamedTuple):
 
     rules: int                  # now in force
     needs_restart: list[str]    # options that changed and are read only at start
+    kill_states: bool = False   # connections that these rules would not have accepted are to end
     confirm_s: int = 0          # seconds after which the rules are taken back; 0: they stay
 
     def text(self) -> str:
@@ -285,13 +286,20 @@ def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
     except ConfigError as error:
         raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
     yield {"note": outcome.text()}
-    return {"rules": outcome.rules, "needs_restart": outcome.needs_restart}
+    killed = {}
+    if (outcome.kill_states or arguments.get("kill_states")) and not outcome.confirm_s:
+        from pyfw.edge.state_commands import kill_states
+        killed = yield from kill_states(services)
+    return {"rules": outcome.rules, "needs_restart": outcome.needs_restart, **killed}
 
 
 def _confirm_s(arguments: Mapping[str, Any]) -> int:
     seconds = arguments.get("confirm", 0)
     if not 0 <= seconds <= LONGEST_TRIAL_S:
         raise CommandError(f"--confirm takes 1 to {LONGEST_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
+    if seconds and arguments.get("kill_states"):
+        raise CommandError("--confirm cannot bring connections back that --kill-states has ended: first the one, then the other",
+                           USAGE, "bad_argument")
     return seconds
 
 
@@ -427,8 +435,16 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True,
             arguments=(*FILTERS, OUTPUT)),
     Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True, arguments=(
-        Argument("confirm", "take the rules back after so many seconds, unless confirmed", ("--confirm",), int),)),
+        Argument("confirm", "take the rules back after so many seconds, unless confirmed", ("--confirm",), int),
+        Argument("kill_states", "then forget the connections that the new rules would not have accepted, and print them",
+                 ("--kill-states",), bool))),
     Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", confirm, needs_root=True),
+    Command("shadow", "rules that are judged and not enforced: what they would decide otherwise (diff), their counters (rules), "
+            "count anew (reset)", elsewhere("state_commands", "shadow"), needs_root=True, arguments=(
+                Argument("action", "diff, rules or reset (default: diff)", choices=("diff", "rules", "reset")),
+                Argument("chain", "rules: only this chain"),
+                Argument("table", "rules: the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")),
+                Argument("json", "diff: one JSON object for each", ("--json",), bool))),
     Command("save", "write the rules as they are now to the file that the config reads them from",
             elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file"),)),
     Command("iptables", "what pyfw-iptables does",

@@ -18,15 +18,17 @@ INTERVAL_S = 0.1
 BATCH = 256                     # records taken from a program at once
 MESSAGES_KEPT = 1000            # that wait for a slow reader; the oldest make room
 STOP_S = 1.0                    # how long a stop waits for the last lines to be written
+SHADOW = "SHADOW: "             # before what rules log that are not in force
 SUPPRESSED_NOTE_S = 5.0         # one note about suppressed lines in so many seconds, at most
 
 
 class Journal:
-    """Follows the program that serves, and writes what it logs."""
+    """Follows the program that serves, and its shadow, and writes what they log."""
 
     def __init__(self) -> None:
         self._messages: deque[str] = deque(maxlen=MESSAGES_KEPT)
-        self._programs: deque[Program] = deque()    # the last one serves; those before it are to be drained yet
+        # By what stands before their lines.  The last of each serves; those before it are to be drained yet.
+        self._followed: dict[str, deque[Program]] = {"": deque(), SHADOW: deque()}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pyfw-journal", daemon=True)
         self._suppressed_before = 0                 # by programs that are gone
@@ -38,10 +40,10 @@ class Journal:
         """One line for the administrator.  Any thread; never waits."""
         self._messages.append(message)
 
-    def follow(self, program: Program | None) -> None:
-        """The program that serves from now on.  Any thread."""
+    def follow(self, program: Program | None, prefix: str = "") -> None:
+        """The program that serves from now on; `prefix` SHADOW: as a shadow.  Any thread."""
         if program is not None:
-            self._programs.append(program)
+            self._followed[prefix].append(program)
 
     def start(self) -> None:
         self._thread.start()
@@ -54,7 +56,8 @@ class Journal:
     @property
     def suppressed(self) -> int:
         """Lines that LOG's rate limit kept back since the start."""
-        return self._suppressed_before + sum(program.logs_suppressed for program in tuple(self._programs))
+        followed = [program for programs in self._followed.values() for program in tuple(programs)]
+        return self._suppressed_before + sum(program.logs_suppressed for program in followed)
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL_S):
@@ -64,16 +67,20 @@ class Journal:
     def _write_all(self) -> None:
         while self._messages:
             _write(f"pyfw: {self._messages.popleft()}\n")
-        while self._programs:
-            program = self._programs[0]
+        for prefix, programs in self._followed.items():
+            self._write_logs(prefix, programs)
+        self._note_suppressed()
+
+    def _write_logs(self, prefix: str, programs: deque[Program]) -> None:
+        while programs:
+            program = programs[0]
             while records := program.logs(BATCH):
-                _write("".join(f"{_line(record)}\n" for record in records))
+                _write("".join(f"{prefix}{_line(record)}\n" for record in records))
                 self.lines += len(records)
-            if len(self._programs) == 1:
+            if len(programs) == 1:
                 break
             self._suppressed_before += program.logs_suppressed
-            self._programs.popleft()
-        self._note_suppressed()
+            programs.popleft()
 
     def _note_suppressed(self) -> None:
         suppressed, now_s = self.suppressed, time.monotonic()

@@ -86,7 +86,7 @@ def test_the_busiest_connection_is_the_first_line_with_its_rate(lab: Lab, guard:
         flow_is_on(firewall)
         text = firewall.ctl("top", "-i", "1", check=True).stdout
         seen = sample(firewall, "-i", "2")
-        fewest = sample(firewall, "-i", "1", "-r")
+        fewest = sample(firewall, "-i", "1", "-R")
         oldest = sample(firewall, "-i", "1", "--sort", "age", "-n", "1")
         rate = flow.bytes_per_second()
     first = seen["connections"][0]

@@ -51,6 +51,7 @@ class StillDaemon:
         self.judged = 0
         self.waiting = 0
         self.bad_config: str | None = None
+        self.kill_states = False
 
     def now_ns(self) -> int:
         return LATER_NS
@@ -69,7 +70,7 @@ class StillDaemon:
     def reload(self, confirm_s: int = 0) -> Reload:
         if self.bad_config:
             raise ConfigError("gw.yaml:3:1", self.bad_config)
-        return Reload(12, ["queue.number"], confirm_s)
+        return Reload(12, ["queue.number"], self.kill_states, confirm_s)
 
     def statistics(self) -> dict:
         return {"packets": 7, "states": {"NEW": 3}, "reasons": {}}

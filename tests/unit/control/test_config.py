@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config import Config, ConfigError, HelperConfig, changed_keys, load_config, parse_config
+from pyfw.config import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, parse_config
 
 
 def config(text: str, *overrides: str) -> Config:
@@ -81,7 +81,7 @@ def test_a_group_can_be_turned_off():
     # keys
     ("que: 1", "gw.yaml:1:1: unknown key 'que' in the config, did you mean 'queue'?"),
     ("queue: {}\nzzz: 1", "gw.yaml:2:1: unknown key 'zzz' in the config, known here: queue, hooks, exempt, conntrack, "
-                          "adopt, helpers, state, control, variables, sets, rules"),
+                          "adopt, helpers, state, control, policy, variables, sets, rules"),
     ("queue: {nummer: 1}", "gw.yaml:1:9: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("conntrack:\n  tcp:\n    lose: true",
      "gw.yaml:3:5: unknown key 'lose' in conntrack.tcp, did you mean 'loose'?"),
@@ -226,3 +226,56 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
 def test_a_directory_is_no_config(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the config file: Is a directory"):
         load_config(tmp_path)
+
+
+# -- policy ------------------------------------------------------------------------------------------------------------
+
+SHADOW_YAML = """\
+variables: {LAN: eth1}
+queue: {number: nonsense}
+rules: {filter: {FORWARD: {policy: DROP, rules: [{in: $LAN, jump: ACCEPT}]}}}
+"""
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Reads `policy: {...}` of a config that lies beside other files."""
+    (tmp_path / "next.rules").write_text("*filter\n:FORWARD DROP\n-A FORWARD -i $LAN -j ACCEPT\nCOMMIT\n")
+    (tmp_path / "next.yaml").write_text(SHADOW_YAML)
+    (tmp_path / "bad.rules").write_text("*filter\n-A FORWARD -j nowhere\nCOMMIT\n")
+    (tmp_path / "bad.yaml").write_text("rules: {filter: {FORWARD: {policy: MAYBE}}}\n")
+    (tmp_path / "none.yaml").write_text("hooks: [INPUT]\n")
+
+    def read(policy: str, *overrides: str) -> Config:
+        return parse_config(f"policy: {{{policy}}}\nvariables: {{LAN: eth1}}\n", "gw.yaml", tmp_path, overrides)
+    return read
+
+
+def test_a_policy_is_off_unless_it_is_said(beside):
+    assert (beside("").policy.kill_states, beside("").policy.shadow) == (False, None)
+    assert beside("kill_states: true, shadow: null").policy == PolicyConfig(True, None)
+
+
+def test_a_shadow_is_iptables_text_or_the_rules_of_another_config(beside, tmp_path):
+    text = beside("shadow: next.rules").policy.shadow
+    assert text == beside("shadow: next.yaml").policy.shadow == beside("", f"policy.shadow={tmp_path}/next.rules").policy.shadow
+    assert [chain.name for _, chain in text.chains() if chain.rules] == ["FORWARD"]
+
+
+@pytest.mark.parametrize("policy, message", [
+    ("shadow: gone.rules", "gw.yaml:1:18: policy.shadow: {dir}/gone.rules: No such file or directory"),
+    ("shadow: bad.rules", "{dir}/bad.rules:2:15: there is no target or chain 'nowhere'"),
+    ("shadow: bad.yaml", "{dir}/bad.yaml:1:36: the policy of FORWARD is ACCEPT or DROP, not MAYBE"),
+    ("shadow: none.yaml", "{dir}/none.yaml: it has no `rules:`, of which a shadow is made"),
+    ("shadow: gone.yaml", "{dir}/gone.yaml: cannot read the config file: No such file or directory"),
+    ("kill_states: maybe", "gw.yaml:1:23: policy.kill_states must be true or false, not 'maybe'"),
+    ("kill_state: true", "gw.yaml:1:10: unknown key 'kill_state' in policy, did you mean 'kill_states'?"),
+])
+def test_mistakes_in_a_policy_are_named_with_their_place(beside, tmp_path, policy, message):
+    with pytest.raises(ConfigError) as caught:
+        beside(policy)
+    assert str(caught.value).startswith(message.format(dir=tmp_path))
+
+
+def test_a_policy_takes_effect_at_a_reload(beside):
+    assert changed_keys(beside(""), beside("kill_states: true, shadow: next.rules")) == []

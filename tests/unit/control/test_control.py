@@ -15,8 +15,14 @@ import pytest
 from pyfw.edge import control as control_module
 from pyfw.edge.commands import COMMANDS
 from pyfw.edge.control import MAX_CONNECTIONS, ControlServer, SocketInUse
+from pyfw.edge.state_commands import kill_states
+from pyfw.enums import Hook
+from pyfw.listing import count_entries
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.parts import Surroundings
+from pyfw.rules.program import Program
 
-from unit.control.harness import Client, StillDaemon, as_user, running, wait_until
+from unit.control.harness import Client, StillDaemon, as_user, running, udp_packet, wait_until
 
 NOBODY = 65534
 
@@ -123,6 +129,59 @@ def test_a_reload_names_what_needs_a_restart(control):
             "note": "12 rules loaded; changed, but read only at start: queue.number"}
 
 
+def drop_from(services: StillDaemon, *sources: str) -> None:
+    services.engine.load(Program(parse_save("".join(f"-A FORWARD -s {source} -j DROP\n" for source in sources)),
+                                 services.engine.surroundings))
+
+
+def test_a_reload_that_kills_lists_what_goes(control):
+    drop_from(control.services, "10.0.0.0/31")
+    with control.connect() as client:
+        assert client.ask(command="reload")[-1] == {"done": True, "rules": 12, "needs_restart": ["queue.number"]}
+        _, listing, note, done = client.ask(command="reload", kill_states=True)
+        assert [line.split("src=")[1].split()[0] for line in listing["text"].splitlines()] == ["10.0.0.0", "10.0.0.1"]
+        assert listing["text"].startswith("ipv4     2 udp      17 3599 src=")
+        assert note == {"note": "2 flow entries have been deleted, which these rules would not have accepted."}
+        assert (done["killed"], done["unknown"]) == (2, 0)
+        assert client.ask(command="count")[-1]["count"] == 1
+        control.services.kill_states = True
+        assert client.ask(command="reload")[-1]["killed"] == 0
+
+
+def test_whoever_leaves_while_states_are_killed_leaves_none_behind(tmp_path):
+    services = StillDaemon(flows=5000)
+    drop_from(services, "10.0.0.0/8")
+    answers = kill_states(services)
+    assert "text" in next(answers)
+    answers.close()
+    assert count_entries(services.engine, services.now_ns()) == 0
+
+
+@pytest.mark.parametrize("request_", [{"action": "diff"}, {"action": "rules"}, {"action": "reset"}, {}])
+def test_without_a_shadow_it_is_said_how_to_have_one(control, request_):
+    with control.connect() as client:
+        assert client.ask(command="shadow", **request_) == [
+            {"error": "there is no shadow ruleset; `pyfw run --shadow FILE` or `policy: {shadow: FILE}` loads one", "status": 1}]
+
+
+def test_a_shadow_over_the_socket(control):
+    engine = control.services.engine
+    engine.load_shadow(Program(parse_save("-A FORWARD -p udp -j DROP\n"), Surroundings()))
+    engine.judge(udp_packet(1), Hook.FORWARD, "eth1", "eth0", now=1)
+    with control.connect() as client:
+        found, note, done = client.ask(command="shadow", json=True)
+        assert (found["records"][0]["packets"], found["records"][0]["real"]["rule"]) == (1, None)
+        assert note == {"note": "1 of 1 packets judged otherwise"}
+        assert done == {"done": True, "judged": 1, "otherwise": 1, "unkept": 0, "status": 0}
+        assert client.ask(command="shadow", action="rules", chain="FORWARD")[0]["text"] == (
+            "-P FORWARD ACCEPT -c 0 0\n-A FORWARD -p udp -c 1 28 -j DROP\n")
+        assert client.ask(command="shadow", action="rules", table="raw")[0]["text"] == "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n"
+        assert client.ask(command="shadow", action="rules", chain="mine")[0]["error"] == "the shadow has no chain 'mine' in table filter"
+        client.ask(command="shadow", action="reset")
+        assert client.ask(command="shadow")[-1]["status"] == 1
+        assert "must be one of diff, rules, reset" in client.ask(command="shadow", action="show")[0]["error"]
+
+
 def test_stats_for_people_and_for_programs(control):
     with control.connect() as client:
         assert client.ask(command="stats")[0]["text"].splitlines() == [
@@ -133,7 +192,7 @@ def test_stats_for_people_and_for_programs(control):
 
 def test_what_changes_something_is_roots():
     assert [name for name, command in COMMANDS.items() if command.needs_root] == [
-        "trace", "flush", "delete", "reload", "confirm", "save", "iptables", "iptables-restore", "set", "hand-over",
+        "trace", "flush", "delete", "reload", "confirm", "shadow", "save", "iptables", "iptables-restore", "set", "hand-over",
         "hand-over-done"]
 
 

@@ -1,0 +1,72 @@
+"""`pyfwctl reload --kill-states` and `pyfwctl shadow ...`: connections that new rules end, and rules that are only tried.
+
+Entries for the table of commands.
+"""
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services
+from pyfw.formats.shadow import difference_record, difference_text
+from pyfw.kill_states import review
+from pyfw.rules.printing import print_rules
+from pyfw.shadow import Shadow
+
+
+def kill_states(services: Services) -> Generator[dict[str, Any] | Pause, None, dict[str, Any]]:
+    """End what the rules in force would not have accepted, and list it; {"killed": n, "unknown": n}.
+
+    If whoever asked leaves meanwhile, the rest of the table is gone through all the same.
+    """
+    slices = review(services.engine, services.engine.program, services.now_ns())
+    killed = unknown = 0
+    try:
+        for part in slices:
+            killed, unknown = killed + part.killed, unknown + part.unknown
+            yield {"text": part.text.decode("ascii")} if part.text else Pause(0)
+    finally:
+        for _ in slices:
+            pass
+    yield {"note": review_text(killed, unknown)}
+    return {"killed": killed, "unknown": unknown}
+
+
+def review_text(killed: int, unknown: int) -> str:
+    rest = f"; {unknown} more stay, of whose first packet nothing is known" if unknown else ""
+    return f"{killed} flow entries have been deleted, which these rules would not have accepted{rest}."
+
+
+def shadow(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """`action`: diff, rules or reset."""
+    loaded = services.engine.shadow
+    if loaded is None:
+        raise CommandError("there is no shadow ruleset; `pyfw run --shadow FILE` or `policy: {shadow: FILE}` loads one")
+    action = arguments.get("action", "diff")
+    if action == "reset":
+        loaded.reset()
+        return {}
+    if action == "rules":
+        return (yield from _rules(loaded, arguments.get("table", "filter"), arguments.get("chain")))
+    return (yield from _diff(services, loaded, bool(arguments.get("json"))))
+
+
+def _rules(loaded: Shadow, table: str, chain: str | None) -> Answers:
+    program = loaded.program
+    counters = program.counters() if program.ruleset.table(table) else None
+    try:
+        lines = print_rules(program.ruleset, table, chain, counters=counters)
+    except KeyError as error:
+        raise CommandError(f"the shadow has no chain '{chain}' in table {table}") from error
+    yield {"text": "".join(f"{line}\n" for line in lines)}
+    return {}
+
+
+def _diff(services: Services, loaded: Shadow, as_json: bool) -> Answers:
+    found = loaded.found(services.engine.program)
+    counted = loaded.counters()
+    for difference in found:
+        yield {"records": [difference_record(difference)]} if as_json else {"text": difference_text(difference)}
+    unkept = f"; {counted['unkept']} of them are not shown: they differ in too many ways" if counted["unkept"] else ""
+    yield {"note": f"{counted['otherwise']} of {counted['judged']} packets judged otherwise{unkept}"}
+    return {**counted, "status": DONE if found else NOTHING_MATCHED}
