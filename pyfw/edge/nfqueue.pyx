@@ -174,9 +174,10 @@ cdef class QueueLoop:
         queue_socket.set_options(descriptor, length, WAKEUP_MS)
         os.write(descriptor, queue_socket.settings_message(
             self.number, length, flags if fail_open else flags & ~<uint32_t>NFQA_CFG_F_FAIL_OPEN, flags))
-        if self.hand.version != IN_HAND_VERSION or self.hand.queue != <uint32_t>self.number:
-            memset(self.hand, 0, sizeof(InHand))
-        self.orphaned = self.hand.numbered != 0
+        self.orphaned = self.hand.version == IN_HAND_VERSION and self.hand.queue == <uint32_t>self.number
+        if not self.orphaned:
+            memset(self.hand, 0, sizeof(InHand))    # what was in hand is not known
+        self.newest_id = self.hand.finished_id
         self.last_queued = counters.id_sequence
         unsent = (<char *>self.hand.verdicts)[:min(self.hand.verdict_bytes, <uint32_t>sizeof(self.hand.verdicts))]
         if unsent:
@@ -295,7 +296,6 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
         inspect_packets(loop, rings, now_ns)
         send_verdicts(loop)
     if not loop.hand.verdict_bytes:
-        loop.hand.numbered = loop.numbered
         pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
 

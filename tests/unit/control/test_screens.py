@@ -134,8 +134,8 @@ def test_q_quits_but_not_out_of_a_filter(top: TopScreen) -> None:
 
 
 @pytest.mark.parametrize("keys, note", [
-    ("/-p\r", "filter: argument -p/--protocol: expected one argument"), ("/443\r", "filter: unrecognized arguments: 443"),
-    ("/--sport x\r", "filter: argument --sport: invalid int value: 'x'"), ("/'\r", "filter: No closing quotation"),
+    ("/-p\r", "filter: argument -p/--proto/--protocol: expected one argument"), ("/443\r", "filter: unrecognized arguments: 443"),
+    ("/--sport x\r", "filter: argument --sport/--orig-port-src: invalid int value: 'x'"), ("/'\r", "filter: No closing quotation"),
     ("/-h\r", "filter: unrecognized arguments: -h"), ("/-o nf\r", "filter: unrecognized arguments: -o nf"),
 ])
 def test_a_filter_that_cannot_be_is_said_and_not_sent(top: TopScreen, keys: str, note: str) -> None:

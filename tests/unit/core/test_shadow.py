@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.engine import Engine
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.formats.shadow import difference_record, difference_text
 from pyfw.rules.edit import edit, read_request
