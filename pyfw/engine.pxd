@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
+from pyfw.droplog cimport DropLog
 from pyfw.enums cimport REASONS
 from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
@@ -11,11 +12,9 @@ from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
 
 cdef struct Counters:
-    uint64_t packets
-    uint64_t state[5]           # by CtStateNumber
-    uint64_t verdict[2]         # by VerdictNumber
+    uint64_t packets[5][2]      # by CtStateNumber and VerdictNumber
     uint64_t bytes[2]           # by VerdictNumber
-    uint64_t reason[REASONS]    # by ReasonNumber
+    uint64_t reason[REASONS][2] # by ReasonNumber and VerdictNumber
 
 cdef enum Rulesets:
     SERVES_NONE = 0             # track and accept everything
@@ -34,6 +33,8 @@ cdef class Engine:
     cdef readonly bint watching
     cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `watching` is
     cdef bint shadowing
+    cdef DropLog drops          # takes what is dropped if `logging_drops`, which is changed with the lock held
+    cdef bint logging_drops
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
     cdef readonly Surroundings surroundings     # what its programs refer to by name
@@ -44,7 +45,7 @@ cdef class Engine:
     cdef void lock(self) noexcept nogil
     cdef void lock_politely(self) noexcept nogil
     cdef void unlock(self) noexcept nogil
-    # With the lock held.
+    # With the lock held.  A packet whose ruling.inspect is set is counted once it was inspected.
     cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil
     # With the GIL and without the lock: runs the helper on an accepted packet whose ruling.inspect
     # is set; may turn ruling.verdict to DROP.  Never raises.
@@ -56,7 +57,7 @@ cdef class Engine:
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil
-    cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil
+    cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255
 

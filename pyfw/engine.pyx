@@ -104,7 +104,7 @@ cdef class Engine:
         ruling.reason = parse(packet)
         if ruling.reason:
             packet.length = packet.captured     # what its header says is not to be believed
-            self.count(packet, ruling)
+            self.count(packet, now_ns, ruling)
             return
         memset(&context, 0, sizeof(Context))
         context.packet = packet
@@ -115,7 +115,8 @@ cdef class Engine:
         if self.watching:
             self.watch.begin(&context)
         self.decide(&context, ruling)
-        self.count(packet, ruling)
+        if not ruling.inspect:
+            self.count(packet, now_ns, ruling)
         if context.trace != NULL:
             self.watch.end(&context, ruling, self.serving_serial())
 
@@ -196,12 +197,13 @@ cdef class Engine:
             ruling.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
         return False
 
-    cdef void count(self, const Packet *packet, const Ruling *ruling) noexcept nogil:
-        self.tally.packets += 1
-        self.tally.state[ruling.state] += 1
-        self.tally.verdict[ruling.verdict] += 1
+    cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil:
+        """What became of a packet, for good: no counter ever falls."""
+        self.tally.packets[ruling.state][ruling.verdict] += 1
         self.tally.bytes[ruling.verdict] += packet.length
-        self.tally.reason[ruling.reason] += 1
+        self.tally.reason[ruling.reason][ruling.verdict] += 1
+        if self.logging_drops and ruling.verdict == VERDICT_DROP:
+            self.drops.note(packet, ruling, self.serving_serial(), now_ns)
 
     # -- helpers -----------------------------------------------------------------------------------------------
 
@@ -211,24 +213,20 @@ cdef class Engine:
         A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted, and the
         exception is shown to `on_helper_error`, if anybody set that; it must not raise.
         """
-        cdef uint8_t reason
+        cdef uint8_t reason, remark = ruling.reason
         try:
             reason = self.ask_helper(packet, now_ns, ruling)
         except Exception as error:
             reason = REASON_HELPER_ERROR
             if self.on_helper_error is not None:
                 self.on_helper_error(error)
-        if reason == 0:
-            return
-        self.tally.reason[reason] += 1
-        if reason != REASON_HELPER_REFUSED or ruling.reason == REASON_NONE:
-            ruling.reason = reason
-        if reason != REASON_HELPER_REFUSED:
+        if reason and reason != REASON_HELPER_REFUSED:
             ruling.verdict = VERDICT_DROP
-            self.tally.verdict[VERDICT_ACCEPT] -= 1
-            self.tally.verdict[VERDICT_DROP] += 1
-            self.tally.bytes[VERDICT_ACCEPT] -= packet.length
-            self.tally.bytes[VERDICT_DROP] += packet.length
+        if ruling.verdict == VERDICT_DROP or remark == REASON_NONE:
+            ruling.reason = reason
+        self.count(packet, now_ns, ruling)
+        if reason and remark:                   # two things to say of one packet; a drop has one reason
+            self.tally.reason[remark if ruling.reason == reason else reason][VERDICT_ACCEPT] += 1
 
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255:
         """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
@@ -330,6 +328,8 @@ cdef class Engine:
         cdef Shadow shadow = self.shadow
         if shadow is not None:
             shadow.note_program(program)
+        if self.drops is not None:
+            self.drops.follow(new)
         if program is None:
             next = SERVES_NONE
         elif self.serving == SERVES_FIRST:
@@ -344,6 +344,8 @@ cdef class Engine:
                 new.carry_counters(old)
             self.serving = next
             self.unlock()
+        if self.drops is not None and old is not new:
+            self.drops.retire(old)
         if new is not None:
             new.previous = None
         self.program = program
@@ -369,6 +371,17 @@ cdef class Engine:
             self.shadowing = shadowing
             self.unlock()
 
+    def log_drops(self) -> DropLog:
+        """Where packets that are dropped from now on can be read."""
+        if self.drops is None:
+            self.drops = DropLog()
+            self.drops.follow(self.program)
+            with nogil:
+                self.lock_politely()
+                self.logging_drops = True
+                self.unlock()
+        return self.drops
+
     def sweep(self, uint64_t now_ns) -> int:
         """Free what is expired in the next part of the table, slice by slice; returns the number of connections freed."""
         cdef uint32_t freed = 0
@@ -384,22 +397,30 @@ cdef class Engine:
         return freed
 
     def counters(self) -> dict:
-        """What was judged since the start, by state, verdict and reason; use of table and expectations."""
+        """What was judged since the start, by state, verdict and reason; use of table and expectations.
+
+        reasons: also of packets that passed all the same; drops: of those that did not, each for one reason.
+        """
+        cdef Counters tally = self.tally
         table = self.tracker.table.counters
         expect = self.tracker.expectations.counters
+        judged = {state.name: {verdict.name: tally.packets[state][verdict] for verdict in Verdict} for state in CtState}
+        reasons = {reason.name: tally.reason[reason] for reason in Reason if reason}
         return {
-            "packets": self.tally.packets,
-            "bytes": self.tally.bytes[VERDICT_DROP] + self.tally.bytes[VERDICT_ACCEPT],
-            "states": {state.name: self.tally.state[state] for state in CtState},
-            "verdicts": {verdict.name: self.tally.verdict[verdict] for verdict in Verdict},
-            "verdict_bytes": {verdict.name: self.tally.bytes[verdict] for verdict in Verdict},
-            "reasons": {reason.name: self.tally.reason[reason] for reason in Reason
-                        if reason and self.tally.reason[reason]},
+            "packets": sum(sum(verdicts.values()) for verdicts in judged.values()),
+            "bytes": tally.bytes[VERDICT_DROP] + tally.bytes[VERDICT_ACCEPT],
+            "states": {state: sum(verdicts.values()) for state, verdicts in judged.items()},
+            "verdicts": {verdict.name: sum(verdicts[verdict.name] for verdicts in judged.values()) for verdict in Verdict},
+            "verdict_bytes": {verdict.name: tally.bytes[verdict] for verdict in Verdict},
+            "judged": judged,
+            "reasons": {name: sum(by_verdict) for name, by_verdict in reasons.items() if sum(by_verdict)},
+            "drops": {name: by_verdict[VERDICT_DROP] for name, by_verdict in reasons.items() if by_verdict[VERDICT_DROP]},
             "table": {"entries": self.tracker.table.count, "max_entries": self.tracker.table.header.max_entries,
                       "created": table.created, "destroyed": table.destroyed, "expired": table.expired,
                       "early_drop": table.early_drop, "table_full": table.table_full},
-            "expectations": {"entries": self.tracker.expectations.count, "created": expect.created, "used": expect.used,
-                             "expired": expect.expired},
+            "expectations": {"entries": self.tracker.expectations.count,
+                             "max_entries": self.tracker.expectations.limit, "created": expect.created,
+                             "used": expect.used, "expired": expect.expired},
         }
 
 

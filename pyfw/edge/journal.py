@@ -1,4 +1,4 @@
-"""What the daemon says: LOG's lines and its own messages, to standard error, by a thread of its own.
+"""What the daemon says: LOG's lines, the dropped packets' and its own messages, to standard error, by a thread of its own.
 
 Whoever reads standard error may be slow or gone; then this thread waits or writes in vain, and nobody else does.
 """
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from pyfw.droplog import DropLog
 from pyfw.rules.log import LogRecord, format_log
 from pyfw.rules.program import Program
 
@@ -32,9 +33,12 @@ class Journal:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pyfw-journal", daemon=True)
         self._suppressed_before = 0                 # by programs that are gone
-        self._noted_suppressed = 0
-        self._noted_s = 0.0
+        self._counting = threading.Lock()           # a program goes, and what it suppressed is added
+        self._suppressed_lines = _Suppressed("{} log lines suppressed")
+        self._drops: DropLog | None = None
+        self._suppressed_drops = _Suppressed("{} drops not logged")
         self.lines = 0
+        self.drops = 0                              # lines about dropped packets
 
     def say(self, message: str) -> None:
         """One line for the administrator.  Any thread; never waits."""
@@ -44,6 +48,10 @@ class Journal:
         """The program that serves from now on; `prefix` SHADOW: as a shadow.  Any thread."""
         if program is not None:
             self._followed[prefix].append(program)
+
+    def follow_drops(self, drops: DropLog) -> None:
+        """Write what is dropped, too."""
+        self._drops = drops
 
     def start(self) -> None:
         self._thread.start()
@@ -56,8 +64,14 @@ class Journal:
     @property
     def suppressed(self) -> int:
         """Lines that LOG's rate limit kept back since the start."""
-        followed = [program for programs in self._followed.values() for program in tuple(programs)]
-        return self._suppressed_before + sum(program.logs_suppressed for program in followed)
+        with self._counting:
+            followed = [program for programs in self._followed.values() for program in tuple(programs)]
+            return self._suppressed_before + sum(program.logs_suppressed for program in followed)
+
+    @property
+    def suppressed_drops(self) -> int:
+        """Drops that the rate limit kept back since the start."""
+        return self._drops.suppressed if self._drops is not None else 0
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL_S):
@@ -69,7 +83,11 @@ class Journal:
             _write(f"pyfw: {self._messages.popleft()}\n")
         for prefix, programs in self._followed.items():
             self._write_logs(prefix, programs)
-        self._note_suppressed()
+        while self._drops is not None and (records := self._drops.read(BATCH)):
+            _write("".join(f"{_line(record)}\n" for record in records))
+            self.drops += len(records)
+        self._suppressed_lines.note(self.suppressed)
+        self._suppressed_drops.note(self.suppressed_drops)
 
     def _write_logs(self, prefix: str, programs: deque[Program]) -> None:
         while programs:
@@ -79,14 +97,24 @@ class Journal:
                 self.lines += len(records)
             if len(programs) == 1:
                 break
-            self._suppressed_before += program.logs_suppressed
-            programs.popleft()
+            with self._counting:
+                self._suppressed_before += program.logs_suppressed
+                programs.popleft()
 
-    def _note_suppressed(self) -> None:
-        suppressed, now_s = self.suppressed, time.monotonic()
-        if suppressed > self._noted_suppressed and now_s - self._noted_s >= SUPPRESSED_NOTE_S:
-            _write(f"pyfw: {suppressed - self._noted_suppressed} log lines suppressed\n")
-            self._noted_suppressed, self._noted_s = suppressed, now_s
+
+class _Suppressed:
+    """Says how many lines were kept back since it last said so, once in SUPPRESSED_NOTE_S."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+        self._noted = 0
+        self._noted_s = 0.0
+
+    def note(self, suppressed: int) -> None:
+        now_s = time.monotonic()
+        if suppressed > self._noted and now_s - self._noted_s >= SUPPRESSED_NOTE_S:
+            _write(f"pyfw: {self._words.format(suppressed - self._noted)}\n")
+            self._noted, self._noted_s = suppressed, now_s
 
 
 def _line(record: LogRecord) -> str:

@@ -9,7 +9,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-from pyfw.enums import Hook
+from pyfw.enums import Hook, Reason
 from pyfw.rules.code import LogSettings
 
 _ACCURATE_ECN = 0x01           # the last of the four bits behind the data offset (RFC 9768); older kernels print no AE
@@ -26,10 +26,10 @@ _PORT_PROTOCOLS = {17: "UDP", 136: "UDPLITE"}
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One packet that LOG met.  `length` is that of the whole packet, of which `data` may be the beginning only."""
+    """One packet that LOG met, or that was dropped.  `length` is that of the whole packet, of which `data` may be the beginning only."""
 
     settings: LogSettings
-    rule: str
+    rule: str | None            # None: dropped, and not by a rule
     now_ns: int
     hook: Hook
     indev: str
@@ -49,16 +49,25 @@ def audit_settings(rule: str) -> LogSettings:
     return LogSettings(prefix=f"AUDIT: {rule} ")
 
 
+def drop_settings(rule: str | None, reason: Reason, text: str) -> LogSettings:
+    """How a dropped packet is printed: with what dropped it, and with the sequence numbers that reasons speak of."""
+    why = reason.name if reason in (Reason.RULE, Reason.POLICY) else f"{reason.name} ({text})"
+    return LogSettings(prefix=f"DROP: {rule or '-'} {why} ", tcp_sequence=True)
+
+
 def format_log(record: LogRecord) -> str:
     """The line without its time stamp: `prefixIN=eth0 OUT=eth1 MAC= SRC=... `, with the space at its end."""
     head = f"{record.settings.prefix}IN={record.indev} OUT={record.outdev} "
     if record.indev:
         head += "MAC= "
     printer = _Printer(record)
-    if record.data[0] >> 4 == 4:
+    version = record.data[0] >> 4 if record.data else 0
+    if version == 4:
         printer.ipv4(0)
-    else:
+    elif version == 6:
         printer.ipv6(0)
+    else:
+        printer.add(f"LEN={record.length} ")    # not IP: only a drop's
     return head + "".join(printer.parts)
 
 

@@ -1,4 +1,4 @@
-"""Packets that LOG met, on their way from the packet path to whoever prints them: one writer, one reader, no lock.
+"""Packets that LOG met, or that were dropped, on their way from the packet path to whoever prints them: one writer, one reader, no lock.
 
 The writer allocates nothing and never waits: a full ring, or a spent token bucket, counts the packet as suppressed.
 """
@@ -18,6 +18,9 @@ cdef struct LogEntry:
     uint8_t hook
     char indev[IFNAMSIZ]
     char outdev[IFNAMSIZ]
+    uint8_t reason              # of a drop (Ruling.reason), with the numbers that belong to it
+    uint32_t argument[4]
+    uint64_t serial             # of a drop: whose rule `number` is (Program.serial)
     uint8_t data[LOG_BYTES]
 
 cdef struct LogRing:
@@ -32,5 +35,7 @@ cdef struct LogRing:
 
 cdef void log_init(LogRing *ring, uint64_t rate, uint64_t burst) noexcept nogil
 cdef void log_packet(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil
+cdef LogEntry *log_begin(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil
+cdef void log_end(LogRing *ring) noexcept nogil
 cdef LogEntry *log_next(LogRing *ring) noexcept nogil
 cdef void log_done(LogRing *ring) noexcept nogil

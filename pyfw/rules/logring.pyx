@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The ring between LOG and its printer, and the token bucket before it.
+"""The ring between LOG, or what drops packets, and its printer, and the token bucket before it.
 
 May know: packets as they were parsed.  Must not know: rules, text, clocks.
 
@@ -41,10 +41,19 @@ cdef bint take_token(LogRing *ring, uint64_t now_ns) noexcept nogil:
 
 cdef void log_packet(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil:
     """Keep the packet's headers for the printer, or count it as suppressed.  `outdev` is what its chain may know."""
+    if log_begin(ring, packet, outdev, number, now_ns) != NULL:
+        log_end(ring)
+
+
+cdef LogEntry *log_begin(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil:
+    """As log_packet(), but what else the entry has is yet to be filled in; log_end() then gives it to the reader.
+
+    NULL: suppressed.
+    """
     cdef LogEntry *entry
     if ring.head - counter_acquire(&ring.tail) >= LOG_ENTRIES or not take_token(ring, now_ns):
         ring.suppressed += 1
-        return
+        return NULL
     entry = &ring.entries[ring.head % LOG_ENTRIES]
     entry.now_ns = now_ns
     entry.number = number
@@ -55,6 +64,10 @@ cdef void log_packet(LogRing *ring, const Packet *packet, const char *outdev, ui
     memcpy(entry.indev, packet.indev, IFNAMSIZ)
     memcpy(entry.outdev, outdev, IFNAMSIZ)
     memcpy(entry.data, packet.data, entry.captured)
+    return entry
+
+
+cdef void log_end(LogRing *ring) noexcept nogil:
     counter_release(&ring.head, ring.head + 1)
 
 

@@ -77,7 +77,7 @@ def test_it_is_used_once(master):
     master.announce(7000)
     assert master.watch.send(coming(7000)).state is RELATED
     assert master.watch.send(coming(7000, sport=21)).state is NEW
-    assert expectations(master.watch) == {"entries": 0, "created": 1, "used": 1, "expired": 0}
+    assert expectations(master.watch) == {"entries": 0, "max_entries": 4, "created": 1, "used": 1, "expired": 0}
 
 
 @pytest.mark.parametrize("packet, state", [

@@ -112,6 +112,9 @@ def totals_add_up(watch: Watch) -> None:
     assert counters["packets"] == watch.sent
     assert sum(counters["states"].values()) == watch.sent
     assert sum(counters["verdicts"].values()) == watch.sent
+    assert sum(counters["drops"].values()) == counters["verdicts"]["DROP"], "each drop has one reason"
+    for state, by_verdict in counters["judged"].items():
+        assert sum(by_verdict.values()) == counters["states"][state]
     table = counters["table"]
     assert table["entries"] == table["created"] - table["destroyed"] <= table["max_entries"]
     assert 0 <= counters["expectations"]["entries"] <= 16

@@ -202,6 +202,10 @@ def test_a_packet_for_every_reason(case, watch):
     assert after["states"][case.state.name] == before["states"][case.state.name] + 1
     assert after["verdicts"][case.verdict.name] == before["verdicts"][case.verdict.name] + 1
     assert after["verdict_bytes"][case.verdict.name] == before["verdict_bytes"][case.verdict.name] + len(packet)
+    assert (after["judged"][case.state.name][case.verdict.name]
+            == before["judged"][case.state.name][case.verdict.name] + 1)
+    assert after["drops"].get(case.reason.name, 0) == (case.verdict is Verdict.DROP)
+    assert sum(after["drops"].values()) == after["verdicts"]["DROP"]
     assert [str(error) for error in shown] == ["a defect of the helper"] * (case.reason is Reason.HELPER_ERROR)
 
 

@@ -1,0 +1,13 @@
+"""Dropped packets, each with its rule and its reason, on their way to whoever prints them."""
+from libc.stdint cimport uint64_t
+from pyfw.packet cimport Packet
+from pyfw.rules.logring cimport LogEntry, LogRing
+from pyfw.ruling cimport Ruling
+
+cdef class DropLog:
+    cdef LogRing ring
+    cdef dict programs          # serial -> Program: those whose rules the ring may speak of
+    cdef list retired           # (ring.head when it had stopped serving, its serial), oldest first
+
+    cdef void note(self, const Packet *packet, const Ruling *ruling, uint64_t serial, uint64_t now_ns) noexcept nogil
+    cdef object record_of(self, const LogEntry *entry)
