@@ -1,6 +1,7 @@
 """The queue loop: packets from NFQUEUE to the engine, verdicts back."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netfilterqueue._impl cimport NetfilterQueue
+from pyfw.edge.latency cimport Latency
 from pyfw.edge.link_names cimport LinkNames
 from pyfw.edge.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.reject cimport Rejecter
@@ -55,6 +56,8 @@ cdef class QueueLoop:
     cdef LinkNames *names       # of the data thread alone
     cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
     cdef Counters counted
+    cdef uint32_t verdict_count # verdicts that are written and not sent
+    cdef Latency latency        # from the receiving of a batch to the sending of a packet's verdict
     cdef uint32_t newest_id     # of the last packet received
     cdef bint numbered          # newest_id means something
     cdef object memory          # keeps `hand`

@@ -17,6 +17,7 @@ what had been received without coming to a verdict: the packets whose numbers ne
 import os
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
@@ -25,6 +26,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
 
+from pyfw.edge.latency cimport latency_counters, observe
 from pyfw.edge.link_names cimport *
 from pyfw.edge.messages cimport *
 from pyfw.enums cimport *
@@ -253,6 +255,10 @@ cdef class QueueLoop:
                         rejects_failed=self.rejecter.failed)
         return counters
 
+    def latency_counters(self) -> dict[str, Any]:
+        """How long verdicts took (edge.latency): not the time that packets waited in the queue."""
+        return latency_counters(&self.latency)
+
 
 cdef inline int serial_distance(uint32_t start, uint32_t end) noexcept nogil:
     """From start to end in a numbering that wraps at 2^32 (RFC 1982)."""
@@ -283,18 +289,19 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
     cdef uint64_t now_ns = monotonic_ns()
     cdef uint32_t i
     take_new_names(loop)
+    loop.verdict_count = 0
     rings.to_inspect.count = 0
     rings.to_reject.count = 0
     loop.engine.lock()
     for i in range(received):
         serve_message(loop, rings, <uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, now_ns)
     loop.engine.unlock()
-    send_verdicts(loop)
+    send_verdicts(loop, now_ns)
     for i in range(rings.to_reject.count):
         reject_packet(loop, &rings.to_reject.packets[i], now_ns)
     if rings.to_inspect.count:
         inspect_packets(loop, rings, now_ns)
-        send_verdicts(loop)
+        send_verdicts(loop, now_ns)
     if not loop.hand.verdict_bytes:
         pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
@@ -368,6 +375,7 @@ cdef inline void add_verdict(QueueLoop loop, uint32_t packet_id, uint32_t verdic
     cdef InHand *hand = loop.hand
     cdef uint32_t written = put_verdict(hand.verdicts + hand.verdict_bytes, <uint16_t>loop.number, packet_id, verdict, mark)
     pyfw_publish(&hand.verdict_bytes, hand.verdict_bytes + written)
+    loop.verdict_count += 1
 
 
 cdef void hold(Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
@@ -395,12 +403,14 @@ cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcep
         give_verdict(loop, &held.ruling, held.id, held.mark)
 
 
-cdef void send_verdicts(QueueLoop loop) noexcept nogil:
+cdef void send_verdicts(QueueLoop loop, uint64_t received_ns) noexcept nogil:
     """All verdicts in one send.  Until the kernel takes them the packets wait: a failure is tried again."""
     cdef InHand *hand = loop.hand
     while hand.verdict_bytes:
         if send(loop.descriptor, hand.verdicts, hand.verdict_bytes, 0) >= 0:
+            observe(&loop.latency, monotonic_ns() - received_ns, loop.verdict_count)
             pyfw_publish(&hand.verdict_bytes, 0)
+            loop.verdict_count = 0
         elif errno != EINTR:
             loop.counted.send_errors += 1
             if loop.stopping:
@@ -426,11 +436,12 @@ cdef void drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogi
         return
     while packet_id != end:
         add_verdict(loop, packet_id, VERDICT_DROP, NULL)
+        loop.verdict_count = 0              # nobody knows how long they have waited
         loop.counted.orphans_dropped += 1
         packet_id += 1
         if loop.hand.verdict_bytes > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
-            send_verdicts(loop)
-    send_verdicts(loop)
+            send_verdicts(loop, 0)
+    send_verdicts(loop, 0)
 
 
 cdef inline const char *link_name(QueueLoop loop, uint32_t index) noexcept nogil:
