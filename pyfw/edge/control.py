@@ -12,13 +12,10 @@ Every refusal is counted under its name.
 from __future__ import annotations
 
 import asyncio
-import errno
-import grp
 import json
 import os
 import pwd
 import socket
-import stat
 import struct
 import sys
 import traceback
@@ -30,6 +27,7 @@ from typing import Any, NamedTuple
 from pyfw.edge.commands import (FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Command, CommandError, Listen, Pause, Services,
                                 find_command)
 from pyfw.edge.handover import Offer
+from pyfw.edge.unix_socket import bind_unix_socket, group_id_of
 
 LINE_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
@@ -38,10 +36,6 @@ REQUEST_S = 30.0
 READ_S = 60.0
 SEND_BUFFER_BYTES = 1 << 20         # of the kernel, per connection: the next chunk is made while the client reads
 PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
-
-
-class SocketInUse(OSError):
-    """A living daemon listens on the control socket's path."""
 
 
 class Peer(NamedTuple):
@@ -78,7 +72,7 @@ class ControlServer:
                  request_s: float = REQUEST_S, read_s: float = READ_S) -> None:
         self._path = path
         self._group_name = group
-        self._group_id = _group_id(group)
+        self._group_id = group_id_of(group)
         self._services = services
         self._request_s = request_s
         self._read_s = read_s
@@ -93,25 +87,8 @@ class ControlServer:
 
         handed: a predecessor's listening socket, which has the path already.
         """
-        if handed is not None:
-            listener = socket.socket(fileno=handed)
-            listener.setblocking(False)
-        else:
-            _remove_stale_socket(self._path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            old_mask = os.umask(0o177)
-            try:
-                listener.bind(str(self._path))
-            except OSError:
-                listener.close()
-                raise
-            finally:
-                os.umask(old_mask)
-            listener.listen(BACKLOG)
-        if self._group_id is not None:
-            os.chown(self._path, 0, self._group_id)
-            os.chmod(self._path, 0o660)
-        self._listener = listener
+        self._listener = bind_unix_socket(self._path, self._group_id, handed)
+        self._listener.listen(BACKLOG)
 
     def fileno(self) -> int:
         """The listening socket."""
@@ -316,29 +293,3 @@ def _parsed(line: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CommandError(f"not a line of JSON: {detail}", status=2, reason="malformed") from error
-
-
-def _group_id(name: str | None) -> int | None:
-    try:
-        return grp.getgrnam(name).gr_gid if name else None
-    except KeyError:
-        return None
-
-
-def _remove_stale_socket(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "exists and is not a socket", str(path))
-    except FileNotFoundError:
-        return
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-        return
-    except BlockingIOError:
-        pass                            # its backlog is full: somebody listens
-    finally:
-        probe.close()
-    raise SocketInUse(errno.EADDRINUSE, "a running daemon listens here", str(path))

@@ -14,8 +14,9 @@ import pytest
 
 from pyfw.edge import control as control_module
 from pyfw.edge.commands import COMMANDS
-from pyfw.edge.control import MAX_CONNECTIONS, ControlServer, SocketInUse
+from pyfw.edge.control import MAX_CONNECTIONS, ControlServer
 from pyfw.edge.state_commands import kill_states
+from pyfw.edge.unix_socket import SocketInUse
 from pyfw.enums import Hook
 from pyfw.listing import count_entries
 from pyfw.rules.iptables import parse_save
