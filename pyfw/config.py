@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from pyfw.config_values import (ConfigError, Reader, Scope, TAG, choice, entries, error_at, is_null, list_of,
-                                location_of, whole_number, read_absolute_path, read_duration_s, read_group, read_interface,
-                                read_socket_path, read_switch, read_text, shown, suggest)
+from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, TAG, choice, entries, error_at, is_null,
+                                list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
+                                read_interface, read_listen, read_socket_path, read_switch, read_text, shown, suggest)
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
 
@@ -257,6 +257,20 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is written to standard error besides what rules LOG."""
+
+    drops: bool = _option(read_switch, False)               # dropped packets, each with its rule and reason
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Prometheus metrics over HTTP.  A Unix socket is open to root and members of control.group, as the control socket."""
+
+    listen: LoopbackAddress | Path | None = _option(read_listen, None)     # None: nowhere
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One configuration file, read and checked."""
 
@@ -269,6 +283,8 @@ class Config:
     state: StateConfig = _option(_section(StateConfig), StateConfig)
     control: ControlConfig = _option(_section(ControlConfig), ControlConfig)
     policy: PolicyConfig = _option(_section(PolicyConfig), PolicyConfig)
+    log: LogConfig = _option(_section(LogConfig), LogConfig)
+    metrics: MetricsConfig = _option(_section(MetricsConfig), MetricsConfig)
     variables: Mapping[str, str] = _option(_variables, dict)
     sets: tuple[SetSource, ...] = _option(_sets, ())
     rules: Ruleset | None = _option(_rules, None)           # None: connections are tracked, everything is accepted
@@ -322,7 +338,10 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for key, _, value_node in entries(root, "the config"):
         if key == "variables":
             variables = _variables(value_node, "variables", Scope(directory, {}))
-    return _section(Config)(root, "the config", Scope(directory, variables, skipped))
+    config = _section(Config)(root, "the config", Scope(directory, variables, skipped))
+    if config.metrics.listen == config.control.socket:
+        raise ConfigError(source, f"metrics.listen and control.socket are both {config.control.socket}; give them a path each")
+    return config
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:

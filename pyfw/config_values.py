@@ -6,11 +6,12 @@ text is one line, `file:line:column: what is wrong, and what would be right`.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,6 +26,7 @@ TAG = "tag:yaml.org,2002:"
 KINDS = {"map": "a mapping", "seq": "a list", "null": "nothing", "bool": "a truth value", "int": "a number",
          "float": "a number with a point", "str": "a text", "timestamp": "a date"}
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})?")
+_ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):(\d{1,5})", re.ASCII)
 _DURATION = re.compile(r"(\d{1,10})([smhd]?)")
 
 
@@ -187,6 +189,41 @@ def read_socket_path(node: yaml.Node, name: str, scope: Scope) -> Path:
     if len(bytes(path)) > MAX_SOCKET_PATH:
         raise error_at(node, f"{name} is {len(bytes(path))} bytes long; a socket's path may have {MAX_SOCKET_PATH}")
     return path
+
+
+class LoopbackAddress(NamedTuple):
+    """Where something listens that only this machine may reach."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_listen(node: yaml.Node, name: str, scope: Scope) -> LoopbackAddress | Path | None:
+    """`127.0.0.1:9469`, `[::1]:9469`, the path of a Unix socket, or null."""
+    if is_null(node):
+        return None
+    text = read_text(node, name, scope)
+    if text.startswith("/"):
+        return read_socket_path(node, name, scope)
+    match = _ADDRESS_AND_PORT.fullmatch(text)
+    if not match:
+        raise error_at(node, f"{name} must be a loopback address and a port, such as 127.0.0.1:9469 or \"[::1]:9469\", "
+                             f"or a socket's absolute path such as /run/pyfw/metrics.sock, not {shown(node)}")
+    host, port = match[1] or match[2], int(match[3])
+    try:
+        address = ipaddress.IPv6Address(host) if match[1] else ipaddress.IPv4Address(host)
+    except ValueError as error:
+        raise error_at(node, f"{name}: '{host}' is no IPv{6 if match[1] else 4} address; names are not "
+                             "looked up: 127.0.0.1 or [::1]") from error
+    if not address.is_loopback:
+        raise error_at(node, f"{name}: {host} is no loopback address; only this machine may ask, at 127.0.0.1, [::1] "
+                             "or a Unix socket")
+    if not 1 <= port <= 65535:
+        raise error_at(node, f"{name}: the port must be from 1 to 65535, not {port}")
+    return LoopbackAddress(str(address), port)
 
 
 def read_group(node: yaml.Node, name: str, scope: Scope) -> str | None:

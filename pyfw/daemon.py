@@ -3,6 +3,7 @@
     data thread      QueueLoop.run(): packets in, verdicts out, without the GIL
     journal thread   LOG's lines and messages to standard error; it alone waits when nobody reads them
     main thread      asyncio: control socket, sweeping, sets, signals
+    metrics thread   asyncio: answers who asks for metrics, at the lowest priority
     worker thread    reads and compiles rules, at the lowest priority
 
 The diversion comes last and goes first, so that packets are diverted only while somebody judges them; what is queued
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pyfw.edge.control import ControlServer
     from pyfw.edge.links import Links
     from pyfw.edge.local_addresses import AddressAlarm
+    from pyfw.edge.metrics_server import MetricsServer
 
 T = TypeVar("T")
 
@@ -88,6 +90,7 @@ class Daemon:
         self._links: Links
         self._addresses: AddressAlarm
         self._control: ControlServer
+        self._metrics: MetricsServer | None = None
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event
         self._owner: DiversionOwner | None = None
@@ -102,6 +105,7 @@ class Daemon:
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
         self._handed_on = False         # it is, and stays
         self._started_ns = time.monotonic_ns()
+        self._reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}      # seconds since 1970
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -169,6 +173,8 @@ class Daemon:
         self._serve_shadow(compile_shadow(config, self.engine.surroundings))
         if config.policy.kill_states and self.engine.adopted:
             self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
+        if config.log.drops:
+            self._journal.follow_drops(self.engine.log_drops())
         self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
         self._queue_stats = QueueStats()
         stack.callback(self._queue_stats.close)
@@ -188,6 +194,8 @@ class Daemon:
             self._watch_addresses(stack)
         self._watch_links(stack)
         self._open_control(stack, handed.get(CONTROL))
+        stack.callback(self._close_metrics)
+        self._open_metrics()
 
     def _adopt_from_kernel(self) -> None:
         from pyfw.adopt import adopt
@@ -215,6 +223,24 @@ class Daemon:
         self._control = ControlServer(config.socket, config.group, self)
         self._control.bind(listener)
         stack.callback(self._control.unbind)
+
+    def _open_metrics(self) -> None:
+        config = self._config
+        if config.metrics.listen is None:
+            return
+        from pyfw.edge.metrics_server import MetricsServer
+        from pyfw.edge.unix_socket import group_id_of
+        from pyfw.formats.metrics import Exposition
+        exposition = Exposition(self.statistics, lambda: self.engine.program)
+        metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way)
+        metrics.bind()
+        metrics.start()
+        self._metrics = metrics
+
+    def _close_metrics(self) -> None:
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            metrics.stop()
 
     # -- the data thread -------------------------------------------------------------------------------------
 
@@ -271,6 +297,7 @@ class Daemon:
                 task.cancel()
             self._worker.shutdown(wait=False, cancel_futures=True)
             await self._control.close(unlink=not self._handed_on)
+            self._close_metrics()
             self._stop_judging()
             self._release_queue()
             self._journal.stop()
@@ -400,11 +427,16 @@ class Daemon:
         """
         if self._trial is not None:
             raise ConfigError("reload", "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back")
+        result = "failed"
         self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            return self._load_again(confirm_s)
+            outcome = self._load_again(confirm_s)
+            result = "good"
         finally:
             self._manager.tell("READY=1")
+            self._reloads[result] += 1
+            self._reloads[f"last_{result}_s"] = int(time.time())
+        return outcome
 
     def _load_again(self, confirm_s: int) -> Reload:
         import asyncio
@@ -465,6 +497,7 @@ class Daemon:
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
         self.handing_over = True
+        self._close_metrics()               # the successor wants the address
         self._queue.stop()
 
     @property
@@ -483,6 +516,8 @@ class Daemon:
             self.handing_over = False
             self.engine.relink()
             self._start_judging()
+            with suppress(OSError):
+                self._open_metrics()
             self._journal.say("a successor asked for the queue and has not taken it; going on")
 
     def finish_handover(self) -> None:
@@ -506,11 +541,15 @@ class Daemon:
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
                        "connections_taken_over": self._adopted},
             **self.engine.counters(),
-            "queue": {"number": self._config.queue.number, **self._queue.counters()},
+            "queue": {"number": self._config.queue.number, "length": self._config.queue.length, **self._queue.counters()},
             "kernel_queue": kernel._asdict() if kernel else {},
             **({"shadow": self.engine.shadow.counters()} if self.engine.shadow else {}),
-            "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed},
+            "verdict_latency": self._queue.latency_counters(),
+            "reloads": dict(self._reloads),
+            "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed,
+                    "drops": self._journal.drops, "drops_suppressed": self._journal.suppressed_drops},
             "control": self._control.counters(),
+            **({"metrics": metrics.counters()} if (metrics := self._metrics) is not None else {}),
         }
 
 

@@ -36,8 +36,8 @@ def test_a_configuration_denies_by_default_and_compiles(name: str) -> None:
 def test_the_gateways_configuration_names_every_option_of_its_defaults() -> None:
     """It is documentation: what it says beside a value must be what leaving it out would mean."""
     shown, default = load_config(CONFIG / "pyfw.yaml"), load_config(CONFIG / "host.yaml")
-    assert (shown.queue, shown.conntrack, shown.state, shown.control) == (
-        default.queue, default.conntrack, default.state, default.control)
+    assert (shown.queue, shown.conntrack, shown.state, shown.control, shown.log, shown.metrics) == (
+        default.queue, default.conntrack, default.state, default.control, default.log, default.metrics)
 
 
 def test_the_unit_file_is_clean(tmp_path: Path) -> None:

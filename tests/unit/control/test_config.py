@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.config import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, parse_config
+from pyfw.config_values import LoopbackAddress
 
 
 def config(text: str, *overrides: str) -> Config:
@@ -34,6 +35,8 @@ helpers:
   ftp: {ports: [21, 2121], strict: false, loose: true}
 state: {dir: /run/pyfw/gw}
 control: {socket: /run/pyfw/gw.sock, group: wheel}
+log: {drops: true}
+metrics: {listen: "127.0.0.1:9469"}
 variables: {MGMT: eth9, LAN: 10.0.0.0/8, BOTH: "$LAN,${MGMT}", PORT: 22}
 """
 
@@ -53,6 +56,7 @@ def test_every_option_is_read():
     assert whole.helpers == {"ftp": HelperConfig((21, 2121), {"strict": False, "loose": True})}
     assert whole.state.dir == Path("/run/pyfw/gw")
     assert (whole.control.socket, whole.control.group) == (Path("/run/pyfw/gw.sock"), "wheel")
+    assert whole.log.drops and whole.metrics.listen == LoopbackAddress("127.0.0.1", 9469)
     assert whole.variables == {"MGMT": "eth9", "LAN": "10.0.0.0/8", "BOTH": "10.0.0.0/8,eth9", "PORT": "22"}
 
 
@@ -77,11 +81,21 @@ def test_a_group_can_be_turned_off():
     assert config("control: {group: null}").control.group is None
 
 
+@pytest.mark.parametrize("written, address", [
+    ("", None), ("null", None),
+    ("127.0.0.1:9469", LoopbackAddress("127.0.0.1", 9469)), ("127.8.9.10:1", LoopbackAddress("127.8.9.10", 1)),
+    ("'[::1]:65535'", LoopbackAddress("::1", 65535)), ("'[0:0::1]:80'", LoopbackAddress("::1", 80)),
+    ("/run/pyfw/metrics.sock", Path("/run/pyfw/metrics.sock")),
+])
+def test_metrics_are_for_this_machine(written, address):
+    assert config(f"metrics: {{listen: {written}}}").metrics.listen == address
+
+
 @pytest.mark.parametrize("text, message", [
     # keys
     ("que: 1", "gw.yaml:1:1: unknown key 'que' in the config, did you mean 'queue'?"),
     ("queue: {}\nzzz: 1", "gw.yaml:2:1: unknown key 'zzz' in the config, known here: queue, hooks, exempt, conntrack, "
-                          "adopt, helpers, state, control, policy, variables, sets, rules"),
+                          "adopt, helpers, state, control, policy, log, metrics, variables, sets, rules"),
     ("queue: {nummer: 1}", "gw.yaml:1:9: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("conntrack:\n  tcp:\n    lose: true",
      "gw.yaml:3:5: unknown key 'lose' in conntrack.tcp, did you mean 'loose'?"),
@@ -129,6 +143,25 @@ def test_a_group_can_be_turned_off():
     ("state: {dir: run/pyfw}", "gw.yaml:1:14: state.dir must be an absolute path such as /run/pyfw, not 'run/pyfw'"),
     ("control: {socket: /%s}" % ("x" * 107),
      "gw.yaml:1:19: control.socket is 108 bytes long; a socket's path may have 107"),
+    *[(f"metrics: {{listen: '{bad}'}}", f"gw.yaml:1:19: metrics.listen: {wrong}") for bad, wrong in [
+        ("0.0.0.0:9469", "0.0.0.0 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
+        ("192.0.2.1:9469", "192.0.2.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
+        ("[::]:9469", ":: is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
+        ("[::ffff:127.0.0.1]:1", "::ffff:127.0.0.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a "
+                                 "Unix socket"),
+        ("localhost:9469", "'localhost' is no IPv4 address; names are not looked up: 127.0.0.1 or [::1]"),
+        ("[127.0.0.1]:9469", "'127.0.0.1' is no IPv6 address; names are not looked up: 127.0.0.1 or [::1]"),
+        ("127.0.0.1:0", "the port must be from 1 to 65535, not 0"),
+        ("127.0.0.1:65536", "the port must be from 1 to 65535, not 65536"),
+    ]],
+    *[(f"metrics: {{listen: '{bad}'}}", "gw.yaml:1:19: metrics.listen must be a loopback address and a port, such as 127.0.0.1:9469 "
+       f"or \"[::1]:9469\", or a socket's absolute path such as /run/pyfw/metrics.sock, not '{bad}'")
+      for bad in ("9469", ":9469", "127.0.0.1", "::1:9469", "[::1]", "run/pyfw.sock", "127.0.0.1:9469/metrics", "[::1%lo]:1")],
+    ("metrics: {listen: /%s}" % ("x" * 107), "gw.yaml:1:19: metrics.listen is 108 bytes long; a socket's path may have 107"),
+    ("metrics: {listen: /run/a}\ncontrol: {socket: /run/a}",
+     "gw.yaml: metrics.listen and control.socket are both /run/a; give them a path each"),
+    ("metrics: {port: 9469}", "gw.yaml:1:11: unknown key 'port' in metrics, known here: listen"),
+    ("log: {drops: 10}", "gw.yaml:1:14: log.drops must be true or false, not '10'"),
     # durations
     *[(f"conntrack: {{timeouts: {{udp: {bad}}}}}",
        "gw.yaml:1:29: conntrack.timeouts.udp must be a duration such as 30s, 2m, 1h, 5d or plain seconds, "
