@@ -1,0 +1,120 @@
+"""What the containers are made of, kept between runs: a Debian tree, and the wheels that an installation takes.
+
+Both lie in $PYFW_TEST_CACHE, or in /var/cache/pyfw-tests, under names that hold a checksum of what they were made from; so a
+second run finds them made, and a change makes them anew.  Debian's packages come from where this machine's apt gets them.
+"""
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("PYFW_TEST_CACHE", "/var/cache/pyfw-tests"))
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "procps",
+    "gcc", "libc6-dev", "libnetfilter-queue-dev", "python3-dev", "python3-venv",    # what scripts/install would fetch
+    "iptables", "iproute2",
+    "bash-completion", "curl", "iputils-ping", "man-db", "zsh",                     # what the tests use
+)
+SOURCES = ("LICENSE", "README.md", "pyproject.toml", "pyfw")
+BUILT = ("*.c", "*.so", "__pycache__")
+
+
+class CacheError(Exception):
+    """The tree or the wheels cannot be made: one line, and the end of what the program said."""
+
+
+def debian_tree() -> Path:
+    """A Debian of this machine's release, never booted and never written to."""
+    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    return _kept("debian", f"{release} {' '.join(PACKAGES)}".encode(), lambda path: _bootstrap(release, path))
+
+
+def wheels() -> Path:
+    """The wheels of pyfw, of what it needs, and of what builds it."""
+    return _kept("wheels", b"".join(_sources()), _build_wheels)
+
+
+def _kept(name: str, made_from: bytes, make: Callable[[Path], None]) -> Path:
+    """The cached directory; made first, whole or not at all, if it is not there."""
+    path = CACHE / f"{name}-{hashlib.sha256(made_from).hexdigest()[:16]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with _locked(CACHE / f"{name}.lock"):
+        if not path.exists():
+            unfinished = Path(tempfile.mkdtemp(prefix=f"{name}-unfinished-", dir=CACHE))
+            unfinished.chmod(0o755)
+            try:
+                make(unfinished)
+                unfinished.rename(path)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _bootstrap(release: str, path: Path) -> None:
+    indexes = _run(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", f"Codename: {release}",
+                    "Component: main", "Origin: Debian"]).split()
+    if not indexes:
+        raise CacheError(f"apt knows no source for Debian {release}: run apt-get update")
+    _run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, path, indexes[0]])
+    for package in (path / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+
+
+def _sources() -> Iterator[bytes]:
+    for name in SOURCES:
+        for path in sorted([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*")):
+            if path.is_file() and not any(path.match(pattern) for pattern in ("*.c", "*.so", "*.pyc")):
+                yield str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes()
+
+
+def _build_wheels(path: Path) -> None:
+    """pyfw's own from the modules that scripts/setup has compiled: that they can be built is another test's matter."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"],
+              *project["project"]["optional-dependencies"].get("completion", ())]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir"]
+    others = _kept_wheels_of_others(pip, needed)
+    for wheel in others.iterdir():
+        os.link(wheel, path / wheel.name)
+    with tempfile.TemporaryDirectory(prefix="pyfw-wheel-") as directory:
+        source = Path(directory)
+        for name in SOURCES:
+            _run(["cp", "-a", ROOT / name, source])
+        built = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        for module in ROOT.glob("pyfw/**/*.so"):
+            target = built / module.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(module, target)
+        _run([*pip, path, "--no-deps", "--no-build-isolation", source])
+
+
+def _kept_wheels_of_others(pip: list[str], needed: list[str]) -> Path:
+    return _kept("dependencies", "\n".join(needed).encode(), lambda path: _run([*pip, path, *needed]) and None)
+
+
+def _run(argv: list[str | os.PathLike]) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "CFLAGS"}
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+    if done.returncode:
+        raise CacheError(f"{argv[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
