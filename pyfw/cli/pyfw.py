@@ -8,7 +8,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 SUBCOMMANDS = {
     "run": "guard this machine or a network namespace",
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     wanted = next((word for word in argv if not word.startswith("-")), "")
     try:
-        arguments = _parser(wanted).parse_args(argv)
+        arguments = make_parser((wanted,)).parse_args(argv)
         return importlib.import_module(f"pyfw.cli.{arguments.command}").run(arguments)
     except ModuleNotFoundError as error:
         return fail(f"the module {error.name} is missing: build and install pyfw with `pip install .` in its source "
@@ -42,15 +42,15 @@ def fail(message: str, status: int) -> int:
     return status
 
 
-def _parser(wanted: str) -> argparse.ArgumentParser:
-    """Knows all subcommands by name, and the arguments of the wanted one: the others' modules are not loaded."""
+def make_parser(wanted: Container[str] = SUBCOMMANDS) -> argparse.ArgumentParser:
+    """Knows all subcommands by name, and the arguments of those wanted: the others' modules are not loaded."""
     from pyfw import __version__
     parser = argparse.ArgumentParser(prog="pyfw", description="A stateful packet filter in user space.",
                                      epilog="A running daemon is steered with pyfwctl.")
     parser.add_argument("--version", action="version", version=f"pyfw {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in SUBCOMMANDS.items():
-        if name == wanted:
+        if name in wanted:
             importlib.import_module(f"pyfw.cli.{name}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)

@@ -23,7 +23,7 @@ SOCKET_VARIABLE = "PYFW_SOCKET"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(make_parser().parse_args(argv))
     path = arguments.pop("socket")
     request = {name: value for name, value in arguments.items() if value is not None and value is not False}
     requests = restore_requests(request, sys.stdin.buffer) if is_restore(request) else [request]
@@ -66,7 +66,7 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     from pyfw import __version__
     default_socket = os.environ.get(SOCKET_VARIABLE) or str(ControlConfig().socket)
     parser = argparse.ArgumentParser(

@@ -1,0 +1,182 @@
+"""The manual pages: they name what there is, all of it and nothing else, with its defaults, and are well-formed."""
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pyfw.asked import add_question_arguments
+from pyfw.cli import pyfw, pyfwctl
+from pyfw.config import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
+from pyfw.conntrack.timeouts import DEFAULTS
+from pyfw.edge.ask_commands import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
+from pyfw.edge.set_commands import FLAGS as SET_FLAGS
+from pyfw.helpers.ftp import FtpHelper
+from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.set_store import COMMANDS as SET_COMMANDS
+from pyfw.rules.set_text import TYPES
+
+MAN = Path(__file__).resolve().parents[2] / "pyfw" / "man"
+PAGES = sorted(path.name for path in MAN.iterdir())
+HELP = {"-h", "--help"}
+
+
+def sections(page: str, macro: str) -> dict[str, list[str]]:
+    """The lines below each heading (.Sh or .Ss), to the next of either kind."""
+    parts: dict[str, list[str]] = {}
+    here: list[str] = []
+    for line in (MAN / page).read_text().splitlines():
+        if line.startswith((".Sh ", ".Ss ")):
+            here = []
+            if line.startswith(f".{macro} "):
+                parts[line.split(" ", 1)[1]] = here
+        here.append(line)
+    return parts
+
+
+def named(lines: list[str], macro: str) -> set[str]:
+    """What `macro` marks in the list's tags."""
+    return {word for line in lines if line.startswith(".It ") for word in re.findall(rf"\b{macro} (\S+)", line)}
+
+
+def options(lines: list[str]) -> set[str]:
+    return {f"-{flag}" for flag in named(lines, "Fl")}
+
+
+def subparsers(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    return next((action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)), {})
+
+
+def option_strings(parser: argparse.ArgumentParser) -> set[str]:
+    below = [option_strings(subparser) for subparser in subparsers(parser).values()]
+    return {flag for action in parser._actions for flag in action.option_strings}.union(*below) - HELP
+
+
+PARSERS = {("pyfw.8", name): parser for name, parser in subparsers(pyfw.make_parser()).items()}
+PARSERS |= {("pyfwctl.8", name): parser for name, parser in subparsers(pyfwctl.make_parser()).items()}
+BY_WORDS = {("pyfwctl.8", "set"), ("pyfwctl.8", "trace")}       # whose options no parser knows
+
+
+@pytest.mark.parametrize("page, module", [("pyfw.8", pyfw), ("pyfwctl.8", pyfwctl)])
+def test_a_page_has_every_command(page: str, module: Any) -> None:
+    assert list(sections(page, "Ss")) and set(sections(page, "Ss")) == set(subparsers(module.make_parser()))
+
+
+@pytest.mark.parametrize("page, command", sorted(PARSERS.keys() - BY_WORDS))
+def test_a_command_has_its_options(page: str, command: str) -> None:
+    parser = PARSERS[page, command]
+    wanted = option_strings(parser) - ({"--socket"} if page == "pyfwctl.8" else set())      # said once, for all
+    assert options(sections(page, "Ss")[command]) == wanted
+    actions = subparsers(parser)
+    assert actions.keys() <= named(sections(page, "Ss")[command], "Cm")
+
+
+def test_options_for_all_commands() -> None:
+    assert options(sections("pyfwctl.8", "Sh")["DESCRIPTION"]) == {"--socket", "--version"}
+
+
+def test_both_explains_take_the_same_options() -> None:
+    """Which is why one is described with the other."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_question_arguments(parser)
+    assert option_strings(PARSERS["pyfw.8", "explain"]) - option_strings(parser) == {"-c", "--config", "--set"}
+
+
+def test_traces_words() -> None:
+    lines = sections("pyfwctl.8", "Ss")["trace"]
+    assert options(lines) == set(re.findall(r"^  (--\w+)", TRACE_HELP, re.MULTILINE))
+    assert all(TraceRequest.read([option, "7"]).filter in ([], ["7"]) for option in options(lines))
+    text = "\n".join(lines)
+    assert f"default: {DEFAULT_COUNT}." in text and f"At most {PACKETS_PER_SECOND} packets" in text
+
+
+def test_sets_words() -> None:
+    lines = sections("pyfwctl.8", "Ss")["set"]
+    assert options(lines) == SET_FLAGS.keys() - {"--exist"} | {"-o", "-output"}
+    commands = [line.split()[2] for line in lines if line.startswith(".It Cm ")]
+    assert sorted(commands) == sorted(SET_COMMANDS)
+    assert {line.split()[1] for line in lines if line.startswith(".Cm ") and ":" in line} == set(TYPES)
+
+
+# -- the config ----------------------------------------------------------------------------------------------
+
+
+def defaults(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option's dotted name and its default, as YAML has it."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from defaults(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", plain(value)
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else \
+        str(value) if isinstance(value, Path) else value
+
+
+def keys(section: str) -> dict[str, Any]:
+    found = (re.fullmatch(r"\.It Ic (\S+) Pq (.*)", line) for line in sections("pyfw.yaml.5", "Sh")[section])
+    return {match[1]: yaml.safe_load(match[2]) for match in found if match}
+
+
+def test_every_key_and_its_default() -> None:
+    wanted = dict(defaults(Config()))
+    for name, helper in _BUILT_IN_HELPERS.items():
+        wanted[f"helpers.{name}.ports"] = list(helper.ports)
+        wanted |= {f"helpers.{name}.{option}": getattr(FtpHelper(), option) for option in helper.options}
+    assert keys("KEYS") == wanted
+
+
+def test_every_timeout_and_its_default() -> None:
+    assert keys("TIMEOUTS") == DEFAULTS
+
+
+@pytest.mark.parametrize("section, kinds", [("Matches", MATCHES), ("Targets", TARGETS)])
+def test_every_word_of_a_rule(section: str, kinds: Mapping[str, Any]) -> None:
+    found: dict[str, list[str]] = {}
+    for line in sections("pyfw.yaml.5", "Ss")[section]:
+        words = line.split()
+        if line.startswith(".It Cm "):
+            found[words[2]] = []
+        elif line.startswith(".Cm ") and found:
+            found[list(found)[-1]].append(words[1])
+    assert found == {name: [spelling[2:] for option in kind.options for spelling in (option.name, *option.aliases)
+                            if spelling.startswith("--")] for name, kind in kinds.items()}
+
+
+def test_the_example_is_a_config(tmp_path: Path) -> None:
+    page = (MAN / "pyfw.yaml.5").read_text()
+    example = page[page.index(".Sh EXAMPLES"):].partition("indent\n")[2].partition(".Ed")[0]
+    assert parse_config(example, "example", tmp_path).rule_count == 2
+    assert str(DEFAULT_CONFIG) in page
+
+
+# -- the pages as such ---------------------------------------------------------------------------------------
+
+
+def warnings(path: Path) -> str:
+    """What man's formatter and mandoc's checker find."""
+    formatted = subprocess.run(["man", "--warnings=w", "--local-file", path], capture_output=True, text=True)
+    checked = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", path], capture_output=True, text=True)
+    return formatted.stderr + checked.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_well_formed(page: str) -> None:
+    assert warnings(MAN / page) == ""
+
+
+def test_what_is_not_well_formed_is_found(tmp_path: Path) -> None:
+    for mistake in (".It Fl x", ".Nonsense"):
+        page = tmp_path / "page.8"
+        page.write_text((MAN / "pyfw.8").read_text().replace(".Sh FILES", f"{mistake}\n.Sh FILES"))
+        assert warnings(page)
