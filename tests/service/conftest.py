@@ -1,11 +1,15 @@
 """Containers for the tests of the service: see container.py for what they are and what they can do.
 
-    container    a booted Debian without pyfw, one for each test module
+    container       a booted Debian without pyfw, one for each test module
+    guarding        the same with pyfw installed, which has come up with it: ssh, ping and what is ESTABLISHED may come in
+    new_container   `with new_container() as container:` for a test that needs one of its own; with `installation` as
+                    its argument, pyfw is in it
 """
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from service import tree
 from service.container import SOURCE, WHEELS, Container
 
 
+NewContainer = Callable[..., AbstractContextManager[Container]]
 TIMEOUT_S = 900                     # of the first test, which makes the tree and the wheels
 
 
@@ -35,9 +40,37 @@ def wheels() -> Path:
     return tree.wheels()
 
 
+@pytest.fixture(scope="session")
+def new_container(debian_tree: Path, wheels: Path) -> NewContainer:
+    @contextmanager
+    def make(*layers: Path) -> Iterator[Container]:
+        with (Lab(f"pyfw-service-{os.getpid()}") as lab,
+              Container(lab, [*layers, debian_tree], {tree.ROOT: SOURCE, wheels: WHEELS}) as container):
+            container.boot()
+            yield container
+    return make
+
+
+@pytest.fixture(scope="session")
+def installation(new_container: NewContainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What scripts/install leaves in a file system, as a layer of one."""
+    layer = tmp_path_factory.mktemp("installation")
+    layer.chmod(0o755)
+    with new_container() as container:
+        container.run(f"{SOURCE}/scripts/install", "--wheels", WHEELS, check=True, timeout_s=300)
+        container.power_off()
+        container.keep(layer)
+    return layer
+
+
 @pytest.fixture(scope="module")
-def container(debian_tree: Path, wheels: Path) -> Iterator[Container]:
-    with (Lab(f"pyfw-service-{os.getpid()}") as lab,
-          Container(lab, debian_tree, {tree.ROOT: SOURCE, wheels: WHEELS}) as container):
-        container.boot()
+def container(new_container: NewContainer) -> Iterator[Container]:
+    with new_container() as container:
+        yield container
+
+
+@pytest.fixture(scope="module")
+def guarding(new_container: NewContainer, installation: Path) -> Iterator[Container]:
+    with new_container(installation) as container:
+        assert container.run("systemctl", "is-active", "pyfw").stdout == "active\n", container.journal("pyfw")
         yield container

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,13 +34,17 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 class Container:
     """As a context manager it exists inside, not yet booted, and is gone after, whatever happens."""
 
-    def __init__(self, lab: Lab, tree: Path, binds: dict[Path, str]) -> None:
-        """`binds`: directories of this machine -> where they are seen in the container, read-only."""
+    def __init__(self, lab: Lab, layers: Sequence[Path], binds: dict[Path, str]) -> None:
+        """`layers`: what its file system begins with, the uppermost first.
+
+        `binds`: directories of this machine -> where they are seen in the container, read-only.
+        """
         self.lab = lab
-        self._tree = tree
+        self._layers = layers
         self._binds = binds
         self._directory: Path
         self._process: subprocess.Popen | None = None
+        self._started: list[subprocess.Popen] = []
         self.leader = 0                 # the process id, on this machine, of its PID 1
 
     @property
@@ -53,7 +57,7 @@ class Container:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "pyfw-test", self._directory], check=True)
         for name in ("root", "changed", "work"):
             (self._directory / name).mkdir()
-        layers = f"lowerdir={self._tree},upperdir={self._directory}/changed,workdir={self._directory}/work"
+        layers = f"lowerdir={':'.join(map(str, self._layers))},upperdir={self._directory}/changed,workdir={self._directory}/work"
         subprocess.run(["mount", "-t", "overlay", "-o", layers, "pyfw-test", self.root], check=True)
         # With an id it has booted before: systemd's presets would else enable what Debian does not.
         (self.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
@@ -96,6 +100,10 @@ class Container:
         process, self._process = self._process, None
         if process is None:
             return
+        for started in self._started:   # systemd would wait for them: it is not the one to reap them
+            started.kill()
+            started.wait()
+        self._started.clear()
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
         try:
@@ -108,6 +116,10 @@ class Container:
     def reboot(self) -> None:
         self.power_off()
         self.boot()
+
+    def keep(self, layer: Path) -> None:
+        """Copy what is different from the layers below: another container can begin with it.  It must be off."""
+        subprocess.run(["cp", "-a", f"{self._directory}/changed/.", layer], check=True)
 
     @property
     def _console(self) -> Path:
@@ -149,7 +161,7 @@ class Container:
     def command(self, *argv: str | os.PathLike) -> list[str]:
         """The argv, of this machine, that runs `argv` in the container, as root, in /root."""
         variables = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-        return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/root",
+        return ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wdns=/root",
                 "--", "env", "--ignore-environment", *variables, *map(os.fspath, argv)]
 
     def run(self, *argv: str | os.PathLike, check: bool = False, timeout_s: float = 60.0,
@@ -161,7 +173,9 @@ class Container:
 
     def start(self, *argv: str | os.PathLike, **options) -> subprocess.Popen:
         """Start something that stays; it ends with the container at the latest."""
-        return subprocess.Popen(self.command(*argv), **{"stdin": subprocess.DEVNULL, "text": True} | options)
+        process = subprocess.Popen(self.command(*argv), **{"stdin": subprocess.DEVNULL, "text": True} | options)
+        self._started.append(process)
+        return process
 
     def root_of_leader(self, path: str) -> Path:
         """A path of the container as its processes see it, with what it mounts."""

@@ -25,7 +25,7 @@ PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "procps",
     "gcc", "libc6-dev", "libnetfilter-queue-dev", "python3-dev", "python3-venv",    # what scripts/install would fetch
     "iptables", "iproute2",
-    "bash-completion", "curl", "iputils-ping", "man-db", "zsh",                     # what the tests use
+    "bash-completion", "curl", "iputils-ping", "man-db", "openssh-server", "zsh",                    # what the tests use
 )
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "pyfw")
 BUILT = ("*.c", "*.so", "__pycache__")
@@ -91,7 +91,7 @@ def _build_wheels(path: Path) -> None:
     """pyfw's own from the modules that scripts/setup has compiled: that they can be built is another test's matter."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = [*project["build-system"]["requires"], *project["project"]["dependencies"],
-              *project["project"]["optional-dependencies"].get("completion", ())]
+              *project["project"]["optional-dependencies"]["completion"]]
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir"]
     others = _kept_wheels_of_others(pip, needed)
     for wheel in others.iterdir():

@@ -47,7 +47,7 @@ def test_the_unit_file_is_clean(tmp_path: Path) -> None:
         (tmp_path / program).chmod(0o755)
     unit = tmp_path / "pyfw.service"
     unit.write_text((ROOT / "systemd" / "pyfw.service").read_text().replace("/opt/pyfw/bin", str(tmp_path)))
-    result = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 

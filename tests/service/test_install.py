@@ -1,0 +1,183 @@
+"""scripts/install on a Debian that has not seen pyfw.  The tests follow one another, from the first installation to the last trace."""
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service.container import SOURCE, WHEELS, Container
+from service.test_service import connects, edit
+
+from pyfw.lab import GATEWAY_INSIDE, wait_until
+
+INSTALL = f"{SOURCE}/scripts/install"
+# Not part of a system at rest: what is in memory, logs, what programs keep for their own use.
+LEFT_OUT = ("/dev", "/proc", "/run", "/sys", "/tmp", "/usr/src", "/var/log", "/var/tmp", "/root", "/var/lib/systemd")
+UNKNOWN_HOST = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+
+
+def files(container: Container) -> set[str]:
+    pruned = [word for path in LEFT_OUT for word in ("-path", path, "-o")]
+    return set(container.run("find", "/", "(", *pruned[:-1], ")", "-prune", "-o", "-print", check=True).stdout.splitlines())
+
+
+def install(container: Container, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return container.run(INSTALL, *arguments, timeout_s=600)
+
+
+@pytest.fixture(scope="module")
+def before(container: Container) -> dict[str, object]:
+    """The system as it was: its files, its groups, its rules."""
+    assert connects(container, 22)
+    return state(container)
+
+
+def state(container: Container) -> dict[str, object]:
+    return {"files": files(container), "groups": container.run("getent", "group").stdout,
+            "rules": [container.run(f"{program}-save").stdout.count("PYFW") for program in ("iptables", "ip6tables")],
+            "units": container.run("systemctl", "list-unit-files", "pyfw*", "--no-legend").stdout,
+            "in memory": container.run("ls", "-d", "/run/pyfw").stdout}
+
+
+@pytest.fixture(scope="module")
+def ssh_session(container: Container, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Somebody who is logged in, and whose every line is answered."""
+    key = tmp_path_factory.mktemp("ssh") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    container.run("mkdir", "-p", "/root/.ssh", check=True)
+    container.run("tee", "/root/.ssh/authorized_keys", input=Path(f"{key}.pub").read_text(), check=True)
+    session = container.lab.start("client", ["ssh", "-i", key, *UNKNOWN_HOST, f"root@{GATEWAY_INSIDE.ipv4}", "cat"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yield session
+    container.lab.stop(session)
+
+
+def answers(session: subprocess.Popen[str], line: str) -> bool:
+    session.stdin.write(f"{line}\n")
+    session.stdin.flush()
+    return session.stdout.readline() == f"{line}\n"
+
+
+@pytest.mark.parametrize("arguments, status, complaint", [
+    (["--nonsense"], 2, "scripts/install [--start] [--wheels DIR]"),
+    (["--wheels", "/nowhere"], 1, "install: --wheels: '/nowhere' is no directory\n"),
+    (["--purge"], 1, "install: --purge goes with --uninstall\n"),
+    (["--uninstall", "--start"], 1, "install: --start and --wheels do not go with --uninstall\n"),
+    (["--uninstall"], 1, "install: not installed: there is no /opt/pyfw/installed\n"),
+])
+def test_what_makes_no_sense_is_refused_and_changes_nothing(container, before, arguments, status, complaint) -> None:
+    done = install(container, *arguments)
+    assert done.returncode == status and complaint in done.stderr
+    assert state(container) == before
+
+
+def test_only_root_may_install(container: Container, before: dict[str, object]) -> None:
+    done = container.run("runuser", "-u", "nobody", "--", INSTALL, "--wheels", WHEELS)
+    assert (done.returncode, done.stderr) == (1, "install: run as root\n")
+    assert state(container) == before
+
+
+def test_what_is_in_the_way_is_not_overwritten(container: Container, before: dict[str, object]) -> None:
+    container.run("touch", "/usr/local/bin/pyfwctl", check=True)
+    done = install(container, "--wheels", WHEELS)
+    container.run("rm", "/usr/local/bin/pyfwctl", check=True)
+    assert done.returncode == 1
+    assert done.stderr == "install: /usr/local/bin/pyfwctl is there and is not this installation's: move it away\n"
+    assert state(container) == before
+
+
+def test_it_is_installed_and_enabled_but_not_started(container: Container, before: dict[str, object]) -> None:
+    done = install(container, "--wheels", WHEELS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert container.run("systemctl", "is-enabled", "pyfw").stdout == "enabled\n"
+    assert container.run("systemctl", "is-active", "pyfw").stdout == "inactive\n"
+    assert state(container)["rules"] == before["rules"]
+    assert container.run("pyfw", "check").returncode == 0
+    assert container.run("pyfw-iptables", "--version").stdout.startswith("pyfw-iptables v")
+
+
+def test_the_pages_and_the_completions_are_found(container: Container) -> None:
+    for page in ("8 pyfw", "8 pyfwctl", "5 pyfw.yaml"):
+        assert "SEE ALSO" in container.run("man", *page.split(), check=True).stdout
+    bash = ". /usr/share/bash-completion/bash_completion; _completion_loader {0}; complete -p {0}"
+    zsh = "autoload -Uz compinit; compinit -D -u; echo $_comps[{0}]"
+    for program in ("pyfw", "pyfwctl"):
+        assert "-F _shtab_" in container.run("bash", "-c", bash.format(program), check=True).stdout
+        assert container.run("zsh", "-fc", zsh.format(program), check=True).stdout == f"_{program}\n"
+
+
+def test_an_open_ssh_session_outlives_the_start(container: Container, ssh_session: subprocess.Popen[str]) -> None:
+    assert answers(ssh_session, "before")
+    container.run("systemctl", "start", "pyfw", check=True)
+    assert answers(ssh_session, "after")
+    assert connects(container, 22)
+    assert "dport=22" in container.run("pyfwctl", "list-conntrack", "--state", "ESTABLISHED", check=True).stdout
+
+
+def test_the_names_of_chains_and_sets_complete(container: Container) -> None:
+    container.run("pyfw-iptables", "-N", "wardens", check=True)
+    container.run("pyfwctl", "set", "create", "blocklist", "hash:ip", check=True)
+    bash = """. /usr/share/bash-completion/bash_completion; _completion_loader pyfwctl
+              COMP_WORDS=(pyfwctl {0}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_pyfwctl; echo "${{COMPREPLY[@]}}" """
+    for typed, completed in (("list-rules war", "wardens"), ("list-rules IN", "INPUT"), ("set add blo", "blocklist"),
+                             ("set swap blocklist blo", "blocklist"), ("set create blo", "")):
+        assert container.run("bash", "-c", bash.format(typed)).stdout == f"{completed}\n"
+    container.run("systemctl", "reload", "pyfw", check=True)
+
+
+def test_a_second_run_upgrades_and_keeps_the_config_and_the_connections(container, ssh_session) -> None:
+    edit(container, "--dport 22 ", "--dport 22:23 ")
+    module = container.run("sh", "-c", "echo /opt/pyfw/lib/python3*/site-packages/pyfw/__init__.py").stdout.strip()
+    container.run("sh", "-c", f"echo 'raise SystemExit(7)' >{module}", check=True)      # what an upgrade must mend
+    assert container.run("pyfw", "--version").returncode == 7
+    pid = container.property("pyfw", "MainPID")
+    done = install(container, "--wheels", WHEELS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert container.run("pyfw", "--version").returncode == 0
+    assert container.property("pyfw", "MainPID") not in (pid, "0")
+    assert answers(ssh_session, "after the upgrade")
+    assert "--dport 22:23" in container.run("pyfwctl", "list-rules").stdout
+
+
+def test_an_upgrade_with_a_bad_config_leaves_the_service_alone(container, ssh_session) -> None:
+    edit(container, "--dport 22:23 ", "--dport 70000 ")
+    pid = container.property("pyfw", "MainPID")
+    done = install(container, "--wheels", WHEELS)
+    edit(container, "--dport 70000 ", "--dport 22:23 ")
+    assert done.returncode == 1 and "port 70000 is out of range" in done.stderr
+    assert container.property("pyfw", "MainPID") == pid
+    assert answers(ssh_session, "all is well")
+
+
+def test_uninstall_leaves_nothing_but_the_config_even_of_a_daemon_that_was_killed(container, before, ssh_session) -> None:
+    container.run("mkdir", "-p", "/run/systemd/system/pyfw.service.d", check=True)
+    container.run("tee", "/run/systemd/system/pyfw.service.d/once.conf", input="[Service]\nRestart=no\n", check=True)
+    container.run("systemctl", "daemon-reload", check=True)
+    container.run("systemctl", "kill", "--signal=KILL", "pyfw", check=True)
+    wait_until(lambda: container.property("pyfw", "ActiveState") == "failed", "its end")
+    assert all(state(container)["rules"])       # closed, as it should be
+    assert not connects(container, 22)
+    container.run("rm", "-r", "/run/systemd/system/pyfw.service.d", check=True)
+    done = install(container, "--uninstall")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = state(container)
+    assert {path for path in after.pop("files") - before["files"] if not path.startswith("/etc/pyfw")} == set()
+    assert after == {name: value for name, value in before.items() if name != "files"}
+    assert "22:23" in container.run("cat", "/etc/pyfw/host.rules").stdout
+    assert connects(container, 22)
+    assert answers(ssh_session, "after the end")
+
+
+def test_purge_removes_the_config_too(container: Container, before: dict[str, object]) -> None:
+    assert install(container, "--uninstall", "--purge").returncode == 0
+    assert state(container) == before
+
+
+def test_it_is_built_from_source_where_there_is_no_wheel(container: Container) -> None:
+    container.run("sh", "-c", f"mkdir /root/wheels && cp {WHEELS}/*.whl /root/wheels && rm /root/wheels/pyfw-*", check=True)
+    done = install(container, "--start", "--wheels", "/root/wheels")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "install: building pyfw\n" in done.stdout
+    assert container.run("systemctl", "is-active", "pyfw").stdout == "active\n"
+    assert container.run("pyfwctl", "ping").returncode == 0
