@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 import shtab
 
 from pyfw.cli import pyfw, pyfwctl
+from pyfw.conntrack.selection import STATUSES
 from pyfw.edge.commands import PROTOCOLS
 from pyfw.enums import TcpState
 from pyfw.rules.set_store import COMMANDS as SET_COMMANDS
 from pyfw.rules.set_text import TYPES
 
 PROGRAMS = {"pyfw": pyfw.make_parser, "pyfwctl": pyfwctl.make_parser}
-FILES = {"config", "file", "write", "socket"}           # arguments, by name, that take a file
-WORDS = {"protocol": tuple(PROTOCOLS), "state": tuple(state.name for state in TcpState)}
+FILES = {"config", "file", "output", "shadow", "socket", "write"}           # arguments, by name, that take a file
+WORDS = {"protocol": tuple(PROTOCOLS), "state": tuple(state.name for state in TcpState), "status": tuple(STATUSES)}
 
 # Names come one a line; a daemon that is not there, or does not talk to this user, has none.
 NAMES = """
@@ -81,13 +82,15 @@ def _arguments(parser: argparse.ArgumentParser, command: str = "") -> Iterator[t
 
 
 def _complete(command: str, action: argparse.Action) -> None:
+    if action.choices:
+        return
     if action.dest in FILES:
         action.complete = shtab.FILE
     elif action.dest in FUNCTIONS:
         action.complete = dict.fromkeys(("bash", "zsh"), f"_pyfw_complete_{FUNCTIONS[action.dest]}")
     elif (command, action.dest) == ("set", "words"):
         action.complete = dict.fromkeys(("bash", "zsh"), "_pyfw_complete_set")
-    elif action.dest in WORDS and not action.choices:
+    elif action.dest in WORDS:
         action.choices = WORDS[action.dest]
 
 

@@ -22,6 +22,7 @@ from pyfw.helpers.ftp import FtpHelper
 from pyfw.rules.matches import MATCHES, TARGETS
 from pyfw.rules.set_store import COMMANDS as SET_COMMANDS
 from pyfw.rules.set_text import TYPES
+from pyfw.rules.yaml_rules import rule_keys
 
 MAN = Path(__file__).resolve().parents[2] / "pyfw" / "man"
 PAGES = sorted(path.name for path in MAN.iterdir())
@@ -73,9 +74,11 @@ def test_a_page_has_every_command(page: str, module: Any) -> None:
 def test_a_command_has_its_options(page: str, command: str) -> None:
     parser = PARSERS[page, command]
     wanted = option_strings(parser) - ({"--socket"} if page == "pyfwctl.8" else set())      # said once, for all
-    assert options(sections(page, "Ss")[command]) == wanted
+    lines = sections(page, "Ss")[command]
+    filters = options(sections(page, "Sh")["FILTERS"]) if ".Sx FILTERS" in lines else set()
+    assert options(lines) | filters == wanted
     actions = subparsers(parser)
-    assert actions.keys() <= named(sections(page, "Ss")[command], "Cm")
+    assert actions.keys() <= named(lines, "Cm")
 
 
 def test_options_for_all_commands() -> None:
@@ -151,6 +154,13 @@ def test_every_word_of_a_rule(section: str, kinds: Mapping[str, Any]) -> None:
             found[list(found)[-1]].append(words[1])
     assert found == {name: [spelling[2:] for option in kind.options for spelling in (option.name, *option.aliases)
                             if spelling.startswith("--")] for name, kind in kinds.items()}
+
+
+def test_every_key_of_a_rule_and_of_a_chain() -> None:
+    options_of_rules = {spelling[2:] for kind in (*MATCHES.values(), *TARGETS.values())
+                        for option in kind.options for spelling in (option.name, *option.aliases)}
+    words = {line.split()[2] for line in sections("pyfw.yaml.5", "Sh")["RULES"] if line.startswith(".It Cm ")}
+    assert words == set(rule_keys()) - options_of_rules | {"policy", "rules"}
 
 
 def test_the_example_is_a_config(tmp_path: Path) -> None:
