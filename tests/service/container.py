@@ -100,8 +100,9 @@ class Container:
         process, self._process = self._process, None
         if process is None:
             return
-        for started in self._started:   # systemd would wait for them: it is not the one to reap them
-            started.kill()
+        for started in self._started:   # systemd would wait for them in vain: nsenter is the one to reap them
+            for child in _children(started.pid):
+                os.kill(child, signal.SIGKILL)
             started.wait()
         self._started.clear()
         with suppress(ProcessLookupError):
@@ -129,11 +130,10 @@ class Container:
         """nspawn's child is its PID 1 once it has become systemd."""
         if self._process.poll() is not None:
             raise LabError(f"systemd-nspawn ended with {self._process.returncode}")
-        pid = self._process.pid
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for child in _children(self._process.pid):
             with suppress(OSError):
                 if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
-                    self.leader = int(child)
+                    self.leader = child
                     return True
         return False
 
@@ -189,3 +189,10 @@ class Container:
         """The unit's messages since this boot, without times."""
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--boot", "--output=cat", f"--unit={unit}", *arguments, check=True).stdout
+
+
+def _children(pid: int) -> list[int]:
+    """None, if the process has ended."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

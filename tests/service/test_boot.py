@@ -37,5 +37,6 @@ def test_it_waits_for_nothing_that_it_does_not_need(booted: Container) -> None:
 def test_at_shutdown_it_ends_when_the_network_has(booted: Container) -> None:
     booted.reboot()
     said = booted.run("journalctl", "--boot=-1", "--output=cat", "--unit=pyfw", "--unit=systemd-networkd").stdout.splitlines()
-    ended = [line.split(" ", 1)[1].split(".service")[0] for line in said if line.startswith("Stopped ")]
-    assert ended == ["systemd-networkd", "pyfw"]
+    last = {unit: {line.split()[0]: number for number, line in enumerate(said) if f" {unit}.service" in line}
+            for unit in ("pyfw", "systemd-networkd")}
+    assert last["systemd-networkd"]["Stopped"] < last["pyfw"]["Stopping"] < last["pyfw"]["Stopped"]

@@ -1,6 +1,7 @@
 """scripts/install on a Debian that has not seen pyfw.  The tests follow one another, from the first installation to the last trace."""
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,7 @@ def test_a_second_run_upgrades_and_keeps_the_config_and_the_connections(containe
     assert container.run("pyfw", "--version").returncode == 0
     assert container.property("pyfw", "MainPID") not in (pid, "0")
     assert answers(ssh_session, "after the upgrade")
+    assert json.loads(container.run("pyfwctl", "stats", "--json").stdout)["daemon"]["connections_taken_over"] > 0
     assert "--dport 22:23" in container.run("pyfwctl", "list-rules").stdout
 
 
