@@ -4,13 +4,18 @@ Opens nothing and reads nothing: the config has it all.
 """
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pyfw.config import Config, ConfigError
+from pyfw.config_limits import PerSourceConfig
+from pyfw.conntrack.sources import Sources
 from pyfw.engine import Engine
 from pyfw.helpers import bind
+from pyfw.limits import SourceLimits
 from pyfw.lock import Lock
 from pyfw.rules.model import RulesError, Ruleset
+from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.set_store import SetStore, load_sets
 from pyfw.rules.set_text import SetError
@@ -26,10 +31,15 @@ def config_sets(config: Config, now_ns: int = 0, lock: Lock | None = None) -> Se
 
 
 def check_rules(config: Config, sets: SetStore | None = None) -> None:
-    """Raise ConfigError for rules that cannot be compiled; `sets`: those that the config's files make, if they were read."""
+    """Raise ConfigError for rules that cannot be compiled, or limits that name what is not there.
+
+    `sets`: those that the config's files make, if they were read.
+    """
     surroundings = Surroundings(config.helpers, sets or config_sets(config))
     compile_rules(config, surroundings)
     compile_shadow(config, surroundings)
+    if config.limits.per_source:
+        limit_references(config.limits.per_source, surroundings)
 
 
 def compile_rules(config: Config, surroundings: Surroundings) -> Program | None:
@@ -55,6 +65,56 @@ def compiled(rules: Ruleset | None, surroundings: Surroundings, place: str) -> P
         raise ConfigError.from_rules(error, place) from error
 
 
+def limit_references(per_source: PerSourceConfig, surroundings: Surroundings) -> dict[str, Any]:
+    """What the limits per source name elsewhere, as SourceLimits takes it.  Raises ConfigError."""
+    found: dict[str, Any] = {}
+    for name in per_source.overload:
+        place, subject = per_source.places["overload"], f"limits.per_source.overload: set '{name}'"
+        if name not in surroundings.sets.names:
+            raise ConfigError(place, f"{subject} does not exist; create it in a file under `sets:`, "
+                                     f"such as `create {name} hash:ip timeout 3600`")
+        named = surroundings.sets.find(name)
+        options = named.contents.options
+        if options.type not in ("hash:ip", "hash:net"):
+            raise ConfigError(place, f"{subject} is of type {options.type}; it must be hash:ip or hash:net")
+        prefix = per_source.prefix4 if options.family == 4 else per_source.prefix6
+        if options.type == "hash:ip" and (options.netmask or options.bits) > prefix:
+            raise ConfigError(place, f"{subject} takes single addresses, but a source is a /{prefix}: "
+                                     f"make it hash:net, or hash:ip with `netmask {prefix}`")
+        if f"overload{options.family}" in found:
+            raise ConfigError(place, f"{subject} is the second of IPv{options.family}; there may be one of each family")
+        found[f"overload{options.family}"] = named
+    if per_source.match:
+        try:
+            found["match"] = connection_filter(per_source.match, surroundings)
+        except RulesError as error:
+            text = str(error).removeprefix(f"{error.location}: ")
+            raise ConfigError(per_source.places["match"], f"limits.per_source.match: {text}") from error
+    return found
+
+
+def source_limits(config: Config, surroundings: Surroundings) -> SourceLimits | None:
+    """The config's limits per source, for an engine with these surroundings.  Raises ConfigError."""
+    wanted = config.limits.per_source
+    if wanted is None:
+        return None
+    window_ns = wanted.max_new.window_s * 10**9 if wanted.max_new else 0
+    sources = Sources(config.conntrack.max_entries, wanted.prefix4, wanted.prefix6, window_ns, os.urandom(16))
+    return SourceLimits(sources, max_states=wanted.max_states or 0, max_new=wanted.max_new.count if wanted.max_new else 0,
+                        flush=wanted.flush, prefix4=wanted.prefix4, prefix6=wanted.prefix6,
+                        **limit_references(wanted, surroundings))
+
+
+def adaptive_range(config: Config) -> tuple[int, int] | None:
+    """(start, end) of adaptive timeouts in connections; None: timeouts do not adapt."""
+    adaptive = config.limits.adaptive
+    if adaptive is None:
+        return None
+    entries = config.conntrack.max_entries
+    start = entries * adaptive.start // 100
+    return start, max(entries * adaptive.end // 100, start + 1)
+
+
 def rule_texts(program: Program | None) -> dict[str, str]:
     """Each rule's and policy's name (filter:FORWARD:rule:3) -> its text, as `iptables -S` prints it."""
     numbers = range(len(program.numbering)) if program else ()
@@ -69,7 +129,11 @@ def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine
                     tcp_loose=conntrack.tcp.loose, tcp_liberal=conntrack.tcp.liberal,
                     tcp_max_retrans=conntrack.tcp.max_retrans,
                     tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
-                    timeouts=conntrack.timeouts, expect_max=conntrack.expect_max, helpers=helpers, **memory)
+                    timeouts=conntrack.timeouts, adaptive=adaptive_range(config),
+                    evict=config.limits.when_full == "evict", expect_max=conntrack.expect_max, helpers=helpers, **memory)
     engine.surroundings.sets.replace(config_sets(config, now_ns, engine.guard))
+    limits = source_limits(config, engine.surroundings)
+    if limits is not None:
+        engine.limit_sources(limits)
     engine.load(compile_rules(config, engine.surroundings))
     return engine

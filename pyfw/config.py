@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pyfw.config_limits import LimitsConfig, read_limits
 from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, TAG, choice, entries, error_at, is_null,
                                 list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
                                 read_interface, read_listen, read_socket_path, read_switch, read_text, shown, suggest)
@@ -279,6 +280,7 @@ class Config:
     exempt: ExemptConfig = _option(_section(ExemptConfig), ExemptConfig)
     conntrack: ConntrackConfig = _option(_section(ConntrackConfig), ConntrackConfig)
     adopt: str = _option(choice("none", "kernel"), "none")  # whose connections a table that begins empty takes over
+    limits: LimitsConfig = _option(read_limits, LimitsConfig)
     helpers: Mapping[str, HelperConfig] = _option(_helpers, dict)
     state: StateConfig = _option(_section(StateConfig), StateConfig)
     control: ControlConfig = _option(_section(ControlConfig), ControlConfig)
@@ -407,6 +409,6 @@ def _changed_names(old: Any, new: Any, name: str) -> list[str]:
         return []
     if not is_dataclass(old) or type(old) is not type(new) or isinstance(old, Ruleset):
         return [name]
-    return [changed for item in fields(old)
+    return [changed for item in fields(old) if item.compare
             for changed in _changed_names(getattr(old, item.name), getattr(new, item.name),
                                           f"{name}.{item.name}".lstrip("."))]

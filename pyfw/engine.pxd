@@ -4,6 +4,7 @@ from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.droplog cimport DropLog
 from pyfw.enums cimport REASONS
+from pyfw.limits cimport SourceLimits
 from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
 from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
@@ -29,6 +30,7 @@ cdef class Engine:
     cdef Counters tally
     cdef list helpers
     cdef object bindings        # of helpers to ports, as they were given
+    cdef readonly SourceLimits limits   # None: there are none
     cdef Watch watch            # looks on if `watching`, which is changed with the lock held
     cdef readonly bint watching
     cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `watching` is
@@ -56,7 +58,8 @@ cdef class Engine:
     cdef uint64_t serving_serial(self) noexcept nogil
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
-    cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil
+    cdef void accept(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
+    cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
     cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255

@@ -3,7 +3,7 @@
 
 May know: packets, the tracker, rules, helpers.  Must not know: sockets, files, the clock.
 
-The straight line: parse; raw chain; track (look up or begin, protocol update); filter chain; commit if accepted; helper.
+The straight line: parse; raw chain; track (look up or begin, protocol update); filter chain; limits; commit; helper.
 
 Law: what is not `nogil` in this file is for callers in Python and for helpers; the queue loop and judge() run the same
 judge_packet().
@@ -17,6 +17,7 @@ from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.origin cimport origin_of
 from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
+from pyfw.limits cimport SourceLimits
 from pyfw.packet cimport *
 from pyfw.rules.program cimport *
 from pyfw.ruling cimport judgement_of
@@ -32,6 +33,7 @@ from pyfw.ruling import Judgement
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
     SWEEP_SLICES = 8
+    SWEEP_SOURCES = 128         # what a slice of sweeping ends, or gives back, for the limits per source
 
 
 cdef class Engine:
@@ -40,13 +42,15 @@ cdef class Engine:
     max_entries: connections at most; expect_max: expectations at most.  memory: a writable buffer of memory_size() bytes
     that outlives the process, with the boot_id (16 bytes) it belongs to; None: memory of its own.  previous: such a
     buffer of another size, whose connections (not its expectations) are copied.  timeouts: seconds by
-    name (`timeouts.DEFAULTS`).  helpers: HelperBindings.  The rest are the kernel's sysctls nf_conntrack_*.
+    name (`timeouts.DEFAULTS`).  adaptive: (start, end) in connections, between which timeouts shrink; None: they do not.
+    evict: a full table gives up what is not ASSURED.  helpers: HelperBindings.  The rest are the kernel's sysctls
+    nf_conntrack_*.
     Raises ValueError for settings that cannot be.
     """
 
     def __init__(self, *, max_entries=262144, memory=None, boot_id=bytes(16), previous=None, accounting=True,
                  checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
-                 timeouts=None, expect_max=4096, helpers=()):
+                 timeouts=None, adaptive=None, evict=True, expect_max=4096, helpers=()):
         self.guard = Lock()
         self.watch = Watch()
         if memory is None:
@@ -55,6 +59,7 @@ cdef class Engine:
         self.tracker.configure(accounting=accounting, checksum=checksum, tcp_loose=tcp_loose, tcp_liberal=tcp_liberal,
                                tcp_max_retrans=tcp_max_retrans, tcp_ignore_invalid_rst=tcp_ignore_invalid_rst,
                                timeouts=timeouts or {})
+        self.tracker.table.configure(evicts=evict, adaptive=adaptive)
         self.tracker.number_helpers(helpers)
         self.bindings = helpers
         self.helpers = [binding.helper for binding in helpers]
@@ -72,7 +77,15 @@ cdef class Engine:
         self.tracker.table.relink()
         self.tracker.expectations.relink()
         self.tracker.number_helpers(self.bindings)
+        if self.limits is not None:
+            self.limits.sources.forget_all()
+            self.limit_sources(self.limits)
         self.unlock()
+
+    def limit_sources(self, SourceLimits limits not None) -> None:
+        """Have limits per source from now on; connections that were taken over count.  Before the first packet."""
+        self.tracker.table.count_sources(limits.sources, limits.is_about_all)
+        self.limits = limits
 
     @property
     def adopted(self) -> int:
@@ -146,7 +159,7 @@ cdef class Engine:
         if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
             ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule
         elif self.compared(TABLE_FILTER, context, &outcome, ruling):
-            self.accept(packet, context.now_ns, &found, ruling)
+            self.accept(context, &found, ruling)
 
     cdef uint64_t serving_serial(self) noexcept nogil:
         """Program.serial of the rules that judge; 0: there are none."""
@@ -154,13 +167,12 @@ cdef class Engine:
             return 0
         return self.first.serial if self.serving == SERVES_FIRST else self.second.serial
 
-    cdef void accept(self, const Packet *packet, uint64_t now_ns, Found *found, Ruling *ruling) noexcept nogil:
+    cdef void accept(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil:
         """Confirm a new connection, and see whether a helper wants the payload."""
-        if found.conn == &self.tracker.fresh:
-            found.conn.origin = origin_of(self.tracker.table.header, packet.hook, packet.indev, packet.outdev)
-            if not self.tracker.commit(now_ns, found):
-                ruling.reason = REASON_TABLE_FULL
-                return
+        cdef const Packet *packet = context.packet
+        if found.conn == &self.tracker.fresh and not self.enter(context, found, ruling):
+            ruling.rule = NO_RULE               # that decided nothing
+            return
         ruling.verdict = VERDICT_ACCEPT
         ruling.conn = found.slot
         ruling.conn_id = found.conn.id if found.slot else 0
@@ -177,6 +189,19 @@ cdef class Engine:
         if table == TABLE_FILTER or not accepted:
             self.shadow.compare(context, ruling, accepted, self.serving_serial())
         return accepted
+
+    cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil:
+        """Enter a fresh connection; False: its source has too many, or the table."""
+        cdef const Packet *packet = context.packet
+        cdef uint8_t reason = REASON_NONE
+        found.conn.origin = origin_of(self.tracker.table.header, packet.hook, packet.indev, packet.outdev)
+        if self.limits is not None:
+            reason = self.limits.refusal(context, found.conn, ruling.argument)
+        if reason == REASON_NONE and not self.tracker.commit(context.now_ns, found):
+            reason = REASON_TABLE_FULL
+        if reason:
+            ruling.reason = reason
+        return reason == REASON_NONE
 
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
@@ -394,6 +419,12 @@ cdef class Engine:
             self.lock_politely()
             self.tracker.expectations.sweep(now_ns)
             self.unlock()
+            if self.limits is not None:
+                for i in range(SWEEP_SLICES):
+                    self.lock_politely()
+                    freed += self.tracker.table.end_doomed(SWEEP_SOURCES)
+                    self.limits.sources.retire(now_ns, SWEEP_SOURCES)
+                    self.unlock()
         return freed
 
     def counters(self) -> dict:
@@ -406,6 +437,7 @@ cdef class Engine:
         expect = self.tracker.expectations.counters
         judged = {state.name: {verdict.name: tally.packets[state][verdict] for verdict in Verdict} for state in CtState}
         reasons = {reason.name: tally.reason[reason] for reason in Reason if reason}
+        adaptive = self.tracker.table.paces != NULL
         return {
             "packets": sum(sum(verdicts.values()) for verdicts in judged.values()),
             "bytes": tally.bytes[VERDICT_DROP] + tally.bytes[VERDICT_ACCEPT],
@@ -418,6 +450,9 @@ cdef class Engine:
             "table": {"entries": self.tracker.table.count, "max_entries": self.tracker.table.header.max_entries,
                       "created": table.created, "destroyed": table.destroyed, "expired": table.expired,
                       "early_drop": table.early_drop, "table_full": table.table_full},
+            "adaptive": {"active": bool(self.tracker.table.is_adapting()), "start": self.tracker.table.adaptive_start,
+                         "end": self.tracker.table.adaptive_end, "ended_early": table.ended_early} if adaptive else {},
+            "limits": self.limits.statistics() if self.limits is not None else {},
             "expectations": {"entries": self.tracker.expectations.count,
                              "max_entries": self.tracker.expectations.limit, "created": expect.created,
                              "used": expect.used, "expired": expect.expired},

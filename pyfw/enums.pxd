@@ -109,6 +109,8 @@ cdef enum:
     REASON_GRE_PROTOCOL
     # refused by the table or by a helper
     REASON_TABLE_FULL
+    REASON_SOURCE_STATES        # arguments: connections of its source, the limit
+    REASON_SOURCE_NEW           # arguments: connections that its source began within the window, the limit
     REASON_HELPER_PARTIAL       # a line cut off in the middle of an announcement
     REASON_HELPER_CLASH         # another connection expects the same
     REASON_HELPER_ERROR         # the helper raised an exception

@@ -12,8 +12,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.selection cimport Selection
+from pyfw.conntrack.sources cimport Source, Sources
 from pyfw.conntrack.table cimport invert
 from pyfw.engine cimport Engine
+from pyfw.limits cimport SourceLimits
 from pyfw.enums cimport *
 from pyfw.formats.proc cimport *
 from pyfw.packet cimport *
@@ -146,6 +148,55 @@ def count_entries(Engine engine not None, uint64_t now_ns, Selection selection=N
             total += collect(engine, counted, &cursor, now_ns, False, found)
     free(found)
     return total
+
+
+cdef struct SourceRow:
+    Source source
+    uint32_t begun
+
+
+cdef uint32_t collect_sources(Engine engine, Sources sources, uint32_t *cursor, uint64_t now_ns,
+                              SourceRow *found) noexcept nogil:
+    """As collect(), of the sources that count for something."""
+    cdef uint32_t number, count = 0, end
+    cdef SourceRow *row
+    engine.lock_politely()
+    end = min(cursor[0] + SLICE_SLOTS, sources.used + 1)
+    for number in range(cursor[0], end):
+        row = &found[count]
+        row.source = sources.sources[number]
+        row.begun = sources.begun(number, now_ns)
+        if row.source.family and (row.source.states or row.begun):
+            count += 1
+    cursor[0] = end if end <= sources.used else 0
+    engine.unlock()
+    return count
+
+
+def source_records(Engine engine not None, uint32_t cursor, uint64_t now_ns) -> tuple[list, int]:
+    """The next slice of the sources that the limits per source know, as dictionaries; begin with cursor 1.
+
+    source: an address, or the network that counts as one; states: its connections; connections: of these, those whose TCP
+    handshake was completed; new: begun within the window.  Returns (records, next cursor or 0 at the end).
+    """
+    cdef SourceLimits limits = engine.limits
+    cdef SourceRow *found = <SourceRow *> malloc(SLICE_SLOTS * sizeof(SourceRow))
+    cdef uint32_t count, i
+    if found == NULL:
+        raise MemoryError("no memory for a piece of the listing")
+    with nogil:
+        count = collect_sources(engine, limits.sources, &cursor, now_ns, found)
+    try:
+        return [{"source": network_text(&found[i].source, limits.prefixes), "states": found[i].source.states,
+                 "connections": found[i].source.established, "new": found[i].begun} for i in range(count)], cursor
+    finally:
+        free(found)
+
+
+cdef str network_text(const Source *source, const uint8_t *prefixes):
+    cdef uint8_t prefix = prefixes[source.family != FAMILY_IPV4]
+    text = address_text(&source.network, source.family)
+    return text if prefix == (32 if source.family == FAMILY_IPV4 else 128) else f"{text}/{prefix}"
 
 
 def expect_text(Engine engine not None, uint64_t now_ns) -> str:

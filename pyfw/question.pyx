@@ -106,6 +106,7 @@ def ask(Engine engine not None, bytes data not None, int hook, str indev="", str
         packet.has_owner = True
         packet.uid, packet.gid = owner
     copy.load(program)
+    copy_limits(engine, copy)
     copy.watch = question
     copy.watching = True
     probe = packet
@@ -115,6 +116,7 @@ def ask(Engine engine not None, bytes data not None, int hook, str indev="", str
         copy_settings(engine, copy)
         if parse(&probe) == 0:
             copy_what_it_finds(engine.tracker, copy.tracker, &probe, now_ns, &found)
+        copy.tracker.table.elsewhere = engine.tracker.table.count - copy.tracker.table.count
         copy.judge_packet(&packet, now_ns, &ruling)
         engine.unlock()
     return Answer(
@@ -155,6 +157,15 @@ cdef object known_of(const Findings *found, uint64_t now_ns, Tracker tracker):
 
 
 # -- the copy ---------------------------------------------------------------------------------------------------------
+
+cdef int copy_limits(Engine engine, Engine copy) except -1:
+    """The limits per source themselves: what is only asked, they do not count.  Timeouts shrink as those of the live table."""
+    cdef Table live = engine.tracker.table
+    copy.limits = engine.limits
+    copy.tracker.table.configure(
+        evicts=live.evicts, adaptive=(live.adaptive_start, live.adaptive_end) if live.paces != NULL else None)
+    return 0
+
 
 cdef void copy_settings(Engine engine, Engine copy) noexcept nogil:
     copy.wall_offset_ns = engine.wall_offset_ns

@@ -48,6 +48,8 @@ _TEXTS: dict[Reason, str] = {
     Reason.SCTP_STATE: "Invalid, old_state {0}, dir {1}, type {2}",
     Reason.GRE_PROTOCOL: "GRE version 1 without PPP",
     Reason.TABLE_FULL: "table full",
+    Reason.SOURCE_STATES: "source has {0} connections (max_states {1})",
+    Reason.SOURCE_NEW: "source has begun {0} connections within the window (max_new {1})",
     Reason.HELPER_PARTIAL: "helper: partial line",
     Reason.HELPER_CLASH: "helper: cannot add expectation",
     Reason.HELPER_ERROR: "helper failed",

@@ -17,6 +17,7 @@ cdef enum ConnStatus:
     CONN_SEEN_REPLY = 1 << 1
     CONN_ASSURED = 1 << 2       # eviction spares it
     CONN_EXPECTED = 1 << 3      # opened by an expectation: RELATED until its first reply
+    CONN_COUNTED = 1 << 4       # one of those that the limits per source are about
 
 cdef enum:
     HELPER_MEMORY = 20

@@ -1,6 +1,7 @@
 """The state table: fixed-size entries in one piece of memory, found by a keyed symmetric hash."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
+from pyfw.conntrack.sources cimport Sources
 
 cdef enum:
     LINK_NUMBERS = 128
@@ -24,6 +25,11 @@ cdef struct TableCounters:
     uint64_t expired
     uint64_t early_drop         # entries that gave way to new ones
     uint64_t table_full         # packets refused because none would
+    uint64_t ended_early        # expired entries that would live but for adaptive timeouts
+
+cdef struct Pace:               # of an entry: since when it runs, and how long where nothing is scaled
+    uint64_t since_ns
+    uint64_t timeout_ns
 
 cdef void invert(const Key *key, Key *inverse) noexcept nogil
 
@@ -36,6 +42,12 @@ cdef class Table:
     cdef uint32_t count
     cdef uint32_t sweep_slot
     cdef TableCounters counters
+    cdef bint evicts            # a full table gives up entries that are not ASSURED
+    cdef Sources sources        # told of every entry that comes and goes; None: there are no limits per source
+    cdef Pace *paces            # by slot, 0: the connection that is about to be entered; NULL: nothing is scaled
+    cdef uint32_t adaptive_start    # timeouts shrink when there are more entries than this,
+    cdef uint32_t adaptive_end      # and would be nothing with so many
+    cdef uint32_t elsewhere     # entries that count though they are not here: this table stands for another
     cdef readonly uint32_t adopted
     cdef object memory          # keeps the buffer alive
 
@@ -44,6 +56,9 @@ cdef class Table:
     cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil
     cdef void remove(self, uint32_t slot) noexcept nogil
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
+    cdef uint32_t end_doomed(self, uint32_t most) noexcept nogil
+    cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
+    cdef bint is_adapting(self) noexcept nogil
 
     cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
@@ -53,3 +68,5 @@ cdef class Table:
     cdef void link(self, uint32_t slot) noexcept nogil
     cdef void give_back(self, uint32_t slot) noexcept nogil
     cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil
+    cdef uint64_t scaled(self, uint64_t timeout_ns) noexcept nogil
+    cdef void expire(self, uint32_t slot, uint64_t now_ns) noexcept nogil

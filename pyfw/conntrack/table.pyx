@@ -9,6 +9,8 @@ Laws:
   - CONFIRMED is stored last when an entry is made and cleared first when it goes.
   - Expired means invisible.  The sweep only gives memory back.
   - An entry has one key, that of its original direction, and stands in one chain: both directions hash alike.
+  - insert() and remove() are the only ways in and out: `sources` hears of both, whatever the cause.
+  - Adaptive timeouts only ever shorten the life of an entry: what the sweep has shortened stays so until the next packet.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -123,6 +125,7 @@ cdef class Table:
         if self.buckets == NULL:
             raise MemoryError(f"no memory for {buckets} buckets")
         self.mask = buckets - 1
+        self.evicts = True
         if self.is_ours(max_entries, expect_max, boot_id):
             self.adopt()
         else:
@@ -130,6 +133,7 @@ cdef class Table:
 
     def __dealloc__(self):
         free(self.buckets)
+        free(self.paces)
 
     @staticmethod
     def space(max_entries: int) -> int:
@@ -207,6 +211,36 @@ cdef class Table:
         self.header.next_id = header.next_id
         self.adopted = self.count
 
+    # -- what is switched on -----------------------------------------------------------------------------------------
+
+    def configure(self, *, bint evicts, adaptive) -> None:
+        """evicts: a full table gives up entries that are not ASSURED.  adaptive: (start, end) in entries, or None."""
+        self.evicts = evicts
+        if adaptive is None:
+            return
+        start, end = adaptive
+        if not 0 <= start < end < 1 << 32:
+            raise ValueError(f"adaptive timeouts must start at fewer entries than they end at, not at {start} and {end}")
+        self.adaptive_start, self.adaptive_end = start, end
+        self.paces = <Pace *> calloc(self.header.max_entries + <size_t> 1, sizeof(Pace))
+        if self.paces == NULL:
+            raise MemoryError(f"no memory for the timeouts of {self.header.max_entries} entries")
+
+    def count_sources(self, Sources sources not None, bint all_of_them) -> None:
+        """Have the sources of the entries counted from now on; all_of_them: not only of those marked CONN_COUNTED.
+
+        For a table that no packet uses yet.
+        """
+        cdef uint32_t slot
+        if sources.capacity < self.header.max_entries:
+            raise ValueError(f"{sources.capacity} sources are too few for {self.header.max_entries} entries")
+        for slot in range(1, self.header.used + 1):
+            if self.conns[slot].status & CONN_CONFIRMED and (all_of_them or self.conns[slot].status & CONN_COUNTED):
+                sources.attach(slot, &self.conns[slot], 0)
+        self.sources = sources
+
+    # -- finding, entering, removing ---------------------------------------------------------------------------------
+
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil:
         return &self.buckets[hash_key(self.header.hash_key, key) & self.mask]
 
@@ -232,8 +266,7 @@ cdef class Table:
                 break
             slot = conn.next
         if slot and conn.expires_ns <= now_ns:
-            self.counters.expired += 1
-            self.remove(slot)
+            self.expire(slot, now_ns)
             slot = 0
         if slot == 0:
             direction[0] = DIR_ORIGINAL
@@ -259,8 +292,11 @@ cdef class Table:
             if victim == 0:
                 self.counters.table_full += 1
                 return 0
-            self.remove(victim)
-            self.counters.early_drop += 1
+            if self.conns[victim].expires_ns <= now_ns:
+                self.expire(victim, now_ns)
+            else:
+                self.remove(victim)
+                self.counters.early_drop += 1
         slot = self.free
         if slot:
             self.free = self.conns[slot].next
@@ -276,6 +312,11 @@ cdef class Table:
             self.header.next_id = 1
         self.link(slot)
         self.counters.created += 1
+        if self.paces != NULL:
+            self.paces[slot] = self.paces[0]
+        if self.sources is not None and conn.status & CONN_COUNTED:
+            self.sources.attach(slot, conn, now_ns)
+            self.sources.note_begun(slot, now_ns)
         pyfw_store_last(&conn.status, fresh.status | CONN_CONFIRMED)
         return slot
 
@@ -283,6 +324,8 @@ cdef class Table:
         cdef uint32_t *place = self.bucket(&self.conns[slot].key)
         while place[0] != slot:
             place = &self.conns[place[0]].next
+        if self.sources is not None:
+            self.sources.detach(slot, &self.conns[slot])
         pyfw_store_last(&self.conns[slot].status, 0)
         place[0] = self.conns[slot].next
         self.give_back(slot)
@@ -295,31 +338,79 @@ cdef class Table:
                 or self.victim_near(key, now_ns) != 0)
 
     cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil:
-        """An entry that is not ASSURED, or expired, from the chains near the place of `key`; 0: none (early_drop())."""
+        """An entry that is expired, or may be evicted, from the chains near the place of `key`; 0: none (early_drop())."""
         cdef uint32_t place = <uint32_t> (hash_key(self.header.hash_key, key) & self.mask)
         cdef uint32_t slot
         cdef int i
         for i in range(EVICTION_RANGE):
             slot = self.buckets[(place + <uint32_t> i) & self.mask]
             while slot:
-                if not self.conns[slot].status & CONN_ASSURED or self.conns[slot].expires_ns <= now_ns:
+                if (self.evicts and not self.conns[slot].status & CONN_ASSURED) or self.conns[slot].expires_ns <= now_ns:
                     return slot
                 slot = self.conns[slot].next
         return 0
 
+    # -- time --------------------------------------------------------------------------------------------------------
+
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil:
         """Free expired entries among the next `slots` slots; returns how many."""
         cdef uint32_t freed = 0, i
+        cdef Conn *conn
+        cdef Pace *pace
         if slots > self.header.used:
             slots = self.header.used
         for i in range(slots):
             self.sweep_slot = self.sweep_slot % self.header.used + 1
-            if (self.conns[self.sweep_slot].status & CONN_CONFIRMED
-                    and self.conns[self.sweep_slot].expires_ns <= now_ns):
-                self.remove(self.sweep_slot)
-                self.counters.expired += 1
+            conn = &self.conns[self.sweep_slot]
+            if not conn.status & CONN_CONFIRMED:
+                continue
+            if self.is_adapting():
+                pace = &self.paces[self.sweep_slot]
+                if pace.timeout_ns:             # else taken over, and no packet has come since
+                    conn.expires_ns = min(conn.expires_ns, pace.since_ns + self.scaled(pace.timeout_ns))
+            if conn.expires_ns <= now_ns:
+                self.expire(self.sweep_slot, now_ns)
                 freed += 1
         return freed
+
+    cdef uint32_t end_doomed(self, uint32_t most) noexcept nogil:
+        """Remove connections of doomed sources; returns how many."""
+        cdef uint32_t removed = 0, slot
+        while removed < most:
+            slot = self.sources.next_doomed()
+            if slot == 0:
+                break
+            self.remove(slot)
+            removed += 1
+        return removed
+
+    cdef void expire(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
+        self.counters.expired += 1
+        if self.paces != NULL and self.paces[slot].since_ns + self.paces[slot].timeout_ns > now_ns:
+            self.counters.ended_early += 1
+        self.remove(slot)
+
+    cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil:
+        """When an entry whose timeout runs from now on expires; slot 0: the one that is about to be entered."""
+        if self.paces == NULL:
+            return now_ns + timeout_ns
+        self.paces[slot].since_ns = now_ns
+        self.paces[slot].timeout_ns = timeout_ns
+        return now_ns + self.scaled(timeout_ns)
+
+    cdef bint is_adapting(self) noexcept nogil:
+        return self.paces != NULL and self.count + self.elsewhere > self.adaptive_start
+
+    cdef uint64_t scaled(self, uint64_t timeout_ns) noexcept nogil:
+        """A timeout as it is with so many entries: times (end - entries) / (end - start), as pf.conf(5) has it."""
+        cdef uint64_t entries = self.count + <uint64_t> self.elsewhere
+        cdef uint64_t left, span = self.adaptive_end - self.adaptive_start
+        if not self.is_adapting():
+            return timeout_ns
+        if entries >= self.adaptive_end:
+            return 0
+        left = self.adaptive_end - entries
+        return timeout_ns // span * left + timeout_ns % span * left // span     # the product would not fit
 
 
 cdef bint is_sane(const Conn *conn) noexcept nogil:

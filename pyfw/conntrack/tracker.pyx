@@ -156,6 +156,8 @@ cdef class Tracker:
         """Let the protocol judge a packet of the connection in `slot`, or of one that it begins (slot 0)."""
         cdef Step step
         cdef Conn *subject
+        cdef uint64_t expires_ns
+        cdef uint32_t status
         if slot:
             subject = &self.table.conns[slot]
         else:
@@ -163,9 +165,12 @@ cdef class Tracker:
             if not self.begin(key, packet, helper, now_ns, found):
                 return
         memset(&step, 0, sizeof(Step))
+        status, expires_ns = subject.status, subject.expires_ns
         if self.is_sound(packet, &step.reason):
             if slot or self.opens(packet, &step):
                 self.update(subject, direction, packet, now_ns, &step)
+        if slot and (self.table.sources is not None or self.table.paces != NULL):
+            self.note_changes(slot, status, expires_ns, now_ns)
         if step.action == ACTION_REOPEN:
             self.table.remove(slot)
             self.follow(0, key, packet, helper, DIR_ORIGINAL, now_ns, found)
@@ -182,7 +187,7 @@ cdef class Tracker:
         found.slot = slot
         found.conn = subject
         if step.action == ACTION_RENEW:
-            self.renew(subject, direction, packet, now_ns + step.timeout_ns)
+            self.renew(subject, direction, packet, self.table.deadline(slot, now_ns, step.timeout_ns))
         if direction == DIR_REPLY:
             subject.status |= CONN_SEEN_REPLY
         if step.action == ACTION_KILL:
@@ -194,6 +199,15 @@ cdef class Tracker:
         if self.settings.accounting:
             conn.packets[direction] += 1
             conn.bytes[direction] += packet.length
+
+    cdef void note_changes(self, uint32_t slot, uint32_t status, uint64_t expires_ns, uint64_t now_ns) noexcept nogil:
+        """Tell the table's accounts what the protocol has done to an entry that was so before."""
+        cdef Conn *conn = &self.table.conns[slot]
+        if (self.table.sources is not None and conn.key.protocol == PROTO_TCP
+                and conn.status & ~status & CONN_ASSURED):
+            self.table.sources.note_completed(slot, now_ns)
+        if self.table.paces != NULL and conn.expires_ns < expires_ns:
+            conn.expires_ns = self.table.deadline(slot, now_ns, conn.expires_ns - now_ns)
 
     cdef bint begin(self, const Key *key, const Packet *packet, uint8_t helper, uint64_t now_ns,
                     Found *found) noexcept nogil:

@@ -431,6 +431,10 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("interval", "seconds that a sample takes (default: 1)", ("-i", "--interval"), float),
         Argument("once", "one sample as text, then end; the default where the output is no terminal", ("--once",), bool),
         Argument("json", "one sample as one JSON object", ("--json",), bool))),
+    Command("sources", "list who began the connections, if limits.per_source is set: how many each has, and began lately",
+            elsewhere("limit_commands", "sources"), arguments=(
+                Argument("number", "only the NUMBER that have the most", ("-n", "--number"), int),
+                Argument("json", "one JSON object a line", ("--json",), bool))),
     Command("flush", "forget all connections", flush, needs_root=True),
     Command("delete", "forget the selected connections, and print them", delete, needs_root=True,
             arguments=(*FILTERS, OUTPUT)),

@@ -30,6 +30,13 @@ def packet_filter(words: Sequence[str], surroundings: Surroundings) -> Program:
                                  for name, held in tables.items())), surroundings)
 
 
+def connection_filter(words: Sequence[str], surroundings: Surroundings) -> Program:
+    """As packet_filter(), but asked at one time only, when all is known of a packet: it has no raw chains."""
+    rules = tuple(Rule(rule.matches, Target("ACCEPT"), rule.family) for rule in filter_rules(words))
+    chains = tuple(Chain(chain, "DROP", rules) for chain in BUILTIN_CHAINS["filter"])
+    return Program(Ruleset((Table("filter", chains),)), surroundings)
+
+
 def filter_rules(words: Sequence[str]) -> tuple[Rule, ...]:
     family, rest = None, []
     for column, text in enumerate(words, 1):

@@ -1,6 +1,6 @@
 """An address set as the packet path sees it."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from pyfw.packet cimport FAMILY_IPV4, Packet
+from pyfw.packet cimport FAMILY_IPV4, Address, Packet
 from pyfw.rules.set_table cimport PRESENT_PERMANENTLY, Key, SetTable
 
 cdef enum:
@@ -63,6 +63,7 @@ cdef int match_packet(const SetSlot *slot, const Packet *packet, Sides sides, co
 cdef void add_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
                      bint exist) noexcept nogil
 cdef void remove_packet(const SetSlot *slot, const Packet *packet, Sides sides, uint64_t now_ns) noexcept nogil
+cdef void set_whole_address(Key *key, const Address *address) noexcept nogil
 cdef int look_up(const SetData *data, const Key *key, const SetQuery *query) noexcept nogil
 cdef int look_up_networks(const SetData *data, const Key *key, const SetQuery *query) noexcept nogil
 

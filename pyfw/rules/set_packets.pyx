@@ -32,14 +32,19 @@ cdef bint read_port(const Packet *packet, bint source, Key *key) noexcept nogil:
     return packet.has_transport and packet.fragment != 2
 
 
+cdef void set_whole_address(Key *key, const Address *address) noexcept nogil:
+    """As the highest bits of a number; how many of them count is still to be said."""
+    key.high = pyfw_be64(address.halves[0])
+    key.low = pyfw_be64(address.halves[1])
+
+
 cdef bint packet_key(const SetData *data, const Packet *packet, Sides sides, Key *key) noexcept nogil:
     """What to look for; False: the packet has nothing of the set's kind."""
     cdef const Address *address = &packet.src if sides.sources & 1 else &packet.dst
     if sides.dimension < data.dimension or packet.family != data.family:
         return False
     memset(key, 0, sizeof(Key))
-    key.high = pyfw_be64(address.halves[0])
-    key.low = pyfw_be64(address.halves[1])
+    set_whole_address(key, address)
     cut_to_prefix(key, data.netmask)
     key.prefix = host_prefix(data.family)
     if not has_networks(data) and key.high == 0 and key.low == 0:

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import pytest
 
+from pyfw.conntrack.sources import Sources
 from pyfw.enums import CtState, Hook, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
+from pyfw.limits import SourceLimits
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.core.packets import (ACK, CLIENT, CLIENT6, FIN, HOPOPTS, NO_NEXT, PSH, RST, SCTP, SERVER, SERVER6,
@@ -51,6 +53,13 @@ def flooded(watch: Watch) -> bytes:
     for sport in range(watch.table()["max_entries"]):
         TcpConversation(watch, sport=sport + 1).open()
     return udp(*ENDS, 1, 53)
+
+
+def second_connection(watch: Watch, window_s: int = 0, **limits: int) -> bytes:
+    """Of a source that may have one."""
+    watch.engine.limit_sources(SourceLimits(Sources(16, 32, 64, window_s * 10**9, bytes(16)), **limits))
+    watch.send(udp(*ENDS, 1, 53))
+    return udp(*ENDS, 2, 53)
 
 
 def forged_rst(watch: Watch) -> bytes:
@@ -165,6 +174,8 @@ CASES = [
     Case(Reason.SCTP_STATE, answer_to_a_heartbeat),
     Case(Reason.GRE_PROTOCOL, plain(pptp(*ENDS, 7, protocol=0x0800))),
     Case(Reason.TABLE_FULL, flooded, verdict=DROP),
+    Case(Reason.SOURCE_STATES, lambda watch: second_connection(watch, max_states=1), NEW, DROP),
+    Case(Reason.SOURCE_NEW, lambda watch: second_connection(watch, 10, max_new=1), NEW, DROP),
     Case(Reason.HELPER_PARTIAL, helped(Finding(Verdict.DROP, Reason.HELPER_PARTIAL)), ESTABLISHED, DROP),
     Case(Reason.HELPER_CLASH, clash, ESTABLISHED, DROP),
     Case(Reason.HELPER_ERROR, helped(RuntimeError("a defect of the helper")), ESTABLISHED, DROP),

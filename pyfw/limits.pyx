@@ -1,0 +1,126 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Limits per source, as pf has them (pf.conf(5), source tracking): how many connections, and how many new ones in a time.
+
+May know: the sources, packets, address sets, a filter in the rules' language.  Must not know: the config, sockets, the clock.
+
+Laws:
+  - A connection is counted when it is entered: what rules drop, and what is refused here, counts for nothing.
+  - Whoever sends a packet can forge its source.  So a refused connection is dropped, and that is all, unless the source
+    exceeds the limit by TCP connections alone whose handshake was completed: nobody else can do that in its name.  Only
+    then is it added to the overload set, and loses its connections.
+  - What this machine begins itself is counted, but never refused.
+"""
+from libc.string cimport memset
+
+from pyfw.conntrack.conn cimport *
+from pyfw.enums cimport *
+from pyfw.packet cimport FAMILY_IPV4, Packet
+from pyfw.rules.parts cimport Outcome
+from pyfw.rules.program cimport TABLE_FILTER
+from pyfw.rules.set_packets cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
+from pyfw.rules.sets cimport NamedSet
+from pyfw.rules.set_table cimport INSERTED, IS_THERE, Element, Insertion, cut_to_prefix, insert
+
+
+cdef class SourceLimits:
+    """max_states, max_new: connections that a source may have, and begin within the window of `sources`; 0: any number.
+
+    overload4, overload6: NamedSets that take sources of their family, of type hash:ip or hash:net; None: they are only refused.
+    flush: they lose their connections, too.  match: a Program whose filter chains accept the packets whose connections
+    are meant; None: all.
+    """
+
+    def __init__(self, Sources sources not None, *, max_states=0, max_new=0, NamedSet overload4=None, NamedSet overload6=None,
+                 flush=False, Program match=None, prefix4=32, prefix6=64):
+        self.sources = sources
+        self.max_states, self.max_new = max_states, max_new
+        self.flush, self.match = flush, match
+        self.prefixes[0], self.prefixes[1] = prefix4, prefix6
+        self.overload_slots[0] = &overload4.slot if overload4 is not None else NULL
+        self.overload_slots[1] = &overload6.slot if overload6 is not None else NULL
+        self.overload_sets = (overload4, overload6)
+        for named in self.overload_sets:
+            if named is not None:
+                named.users.add(self)
+                named.expect_packets()
+
+    @property
+    def is_about_all(self) -> bool:
+        return self.match is None
+
+    @property
+    def window_s(self) -> int:
+        """How long a connection that began counts; 0: not at all."""
+        return self.sources.window_ns // NANOSECONDS
+
+    def statistics(self) -> dict:
+        return {"sources": self.sources.count, "forgotten": self.sources.counters.forgotten,
+                "overloaded": self.counters.overloaded, "not_listed": self.counters.not_listed,
+                "flushed": self.sources.counters.flushed}
+
+    cdef uint8_t refusal(self, const Context *context, Conn *fresh, uint32_t *argument) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef uint32_t source, states, begun
+        cdef bint proven = False
+        cdef uint8_t reason = REASON_NONE
+        if self.match is not None and not self.concerns(context):
+            return REASON_NONE
+        fresh.status |= CONN_COUNTED
+        source = self.sources.find(&packet.src, packet.family)
+        if source == 0 or packet.hook == HOOK_OUTPUT:
+            return REASON_NONE
+        states = self.sources.sources[source].states
+        if self.max_states and states >= self.max_states:
+            reason = REASON_SOURCE_STATES
+            argument[0], argument[1] = states, self.max_states
+            proven = self.sources.sources[source].established >= self.max_states
+        elif self.max_new:
+            begun = self.sources.begun(source, context.now_ns)
+            if begun < self.max_new:
+                return REASON_NONE
+            reason = REASON_SOURCE_NEW
+            argument[0], argument[1] = begun, self.max_new
+            proven = self.sources.completed(source, context.now_ns) >= self.max_new
+        if reason and proven and not context.dry:
+            self.overload(source, packet, context.now_ns)
+        return reason
+
+    cdef bint concerns(self, const Context *context) noexcept nogil:
+        """Asks a copy of the packet: the way through the filter is not the packet's."""
+        cdef Packet packet = context.packet[0]
+        cdef Context asked = context[0]
+        cdef Outcome outcome
+        asked.packet = &packet
+        asked.trace = NULL
+        asked.traced = False
+        self.match.run(TABLE_FILTER, &asked, &outcome)
+        return outcome.verdict == VERDICT_ACCEPT
+
+    cdef void overload(self, uint32_t source, const Packet *packet, uint64_t now_ns) noexcept nogil:
+        """Add a source to the set, unless it is there, and have its connections end."""
+        cdef int family = packet.family != FAMILY_IPV4
+        cdef SetData *data
+        cdef Element element
+        cdef Insertion outcome
+        if self.overload_slots[family] == NULL:
+            return
+        data = self.overload_slots[family].data
+        if (data.kind != KIND_IP and data.kind != KIND_NET) or data.family != packet.family:
+            self.counters.not_listed += 1       # another set has been given its name
+            return
+        memset(&element, 0, sizeof(Element))
+        set_whole_address(&element.key, &packet.src)
+        if data.kind == KIND_NET:
+            cut_to_prefix(&element.key, self.prefixes[family])
+        else:
+            cut_to_prefix(&element.key, data.netmask)
+            element.key.prefix = host_prefix(data.family)
+        if data.has_timeout and data.timeout_s:
+            element.expires_ns = now_ns + <uint64_t> data.timeout_s * NANOSECONDS
+        outcome = insert(data.table, &element, now_ns, False, data.most)
+        if outcome == INSERTED:
+            self.counters.overloaded += 1
+            if self.flush:
+                self.sources.doom(source)
+        elif outcome != IS_THERE:
+            self.counters.not_listed += 1
