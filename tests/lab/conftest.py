@@ -46,13 +46,13 @@ def guard(lab: Lab, tmp_path: Path) -> Iterator[Guard]:
     """guard(FORWARD=[rule, ...], ...) starts pyfw on the gateway with these filter chains.
 
     Rules are iptables lines.  A hook is diverted for each built-in chain that is given; its policy is DROP
-    unless `policies` says otherwise.  At the end of the test every pyfw must still be there, end politely,
+    unless `policies` says otherwise; `settings` go to --set.  At the end of the test every pyfw must still be there, end politely,
     and have logged no exception.
     """
     running: list[Firewall] = []
 
     def start(*, role: str = "gateway", helpers: dict | None = None, variables: dict | None = None,
-              policies: dict | None = None, raw: dict | None = None, **chains: Sequence[str]) -> Firewall:
+              policies: dict | None = None, raw: dict | None = None, settings: Sequence[str] = (), **chains: Sequence[str]) -> Firewall:
         hooks = [name for name in ("INPUT", "FORWARD", "OUTPUT") if name in chains]
         policy = {name: {"policy": "DROP"} for name in hooks} | {
             name: {"policy": verdict} for name, verdict in (policies or {}).items()}
@@ -68,7 +68,7 @@ def guard(lab: Lab, tmp_path: Path) -> Iterator[Guard]:
                 "filter": {name: policy.get(name, {}) | {"rules": list(rules)} for name, rules in chains.items()},
             },
         }, indent=1))
-        firewall = Firewall(lab, config, directory, role=role)
+        firewall = Firewall(lab, config, directory, role=role, settings=settings)
         firewall.start()
         running.append(firewall)
         return firewall
