@@ -214,8 +214,10 @@ def test_a_listed_source_loses_all_its_connections_and_no_other_does():
     counts_are_the_tables(watch)
 
 
-def test_a_source_that_ends_by_itself_before_the_flush():
-    watch = limited({"overload4": "blocked"}, max_states=2, flush=True, window_s=0)
+@pytest.mark.parametrize("window_s", [0, 10**6])
+def test_a_source_that_ends_by_itself_before_the_flush(window_s):
+    """Its doom is over with its connections: it may begin others, and be doomed again."""
+    watch = limited({"overload4": "blocked"}, max_states=2, flush=True, window_s=window_s)
     for source in (CLIENT, OTHER):
         for conversation in open_tcp(watch, 2, source):
             conversation.close()
@@ -223,10 +225,15 @@ def test_a_source_that_ends_by_itself_before_the_flush():
     assert sorted(listed(watch)) == sorted([CLIENT, OTHER])
     watch.wait(121)                                 # TIME_WAIT
     assert watch.engine.sweep(watch.now_ns) == 4
-    assert limits(watch) == {"sources": 0, "forgotten": 0, "overloaded": 2, "not_listed": 0, "flushed": 0}
-    open_tcp(watch, 1)
+    assert limits(watch) == {"sources": 2 if window_s else 0, "forgotten": 0, "overloaded": 2, "not_listed": 0, "flushed": 0}
+    for source in (CLIENT, OTHER):
+        open_tcp(watch, 2, source)
     watch.engine.sweep(watch.now_ns)
-    assert rows(watch)[CLIENT]["states"] == 1       # the doom was not remembered
+    assert (rows(watch)[CLIENT]["states"], rows(watch)[OTHER]["states"]) == (2, 2)
+    watch.send(tcp(CLIENT, SERVER, 9, 81, SYN))
+    assert watch.engine.sweep(watch.now_ns) == 2 == limits(watch)["flushed"]
+    assert rows(watch)[OTHER]["states"] == 2
+    counts_are_the_tables(watch)
 
 
 def test_without_flush_they_stay():
@@ -300,7 +307,7 @@ def test_what_windows_shorten_stays_short():
     """FINs out of the window from both sides bring an ASSURED connection down to 300 s; the sweep does not lift that."""
     watch = Watch(max_entries=100, adaptive=(50, 100))
     conversation = TcpConversation(watch).open()
-    conversation.client.data(10)
+    assert conversation.timeout_s == pytest.approx(432000)
     for end in (conversation.client, conversation.server):
         end.fin(seq=end.seq + 10**6, ack=end.ack_number)
     assert conversation.timeout_s == pytest.approx(300)

@@ -200,6 +200,16 @@ def test_what_is_refused_does_not_count():
     assert watch.send(udp(HOSTS[0], SERVER, 200, 53)).reason is Reason.NONE
 
 
+def test_a_source_is_known_until_its_window_is_over():
+    watch = limited(Watch(), max_new=2, window_s=1000)
+    watch.send(udp(HOSTS[0], SERVER, 1, 53))
+    for seconds, known in ((31, 1), (960, 1), (140, 0)):
+        watch.wait(seconds)
+        watch.engine.sweep(watch.now_ns)
+        assert (watch.table()["entries"], watch.engine.counters()["limits"]["sources"]) == (0, known)
+    assert watch.engine.counters()["limits"]["forgotten"] == 0
+
+
 # -- room ----------------------------------------------------------------------------------------------------------------
 
 
