@@ -4,59 +4,18 @@
 May know: the fields of an entry.  Must not know: where the text goes.  A million lines are asked for at once, so it is
 written without the GIL and without printf.  The bytes are those of the kernel's ct_seq_show() and exp_seq_show().
 """
-from libc.string cimport memcpy, strlen
-
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.expect cimport EXPECT_INACTIVE
 from pyfw.conntrack.table cimport invert
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
+from pyfw.formats.text cimport *
 from pyfw.packet cimport *
 
 cdef const char **TCP_NAMES = ["NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",
                                "TIME_WAIT", "CLOSE", "SYN_SENT2"]
 cdef const char **SCTP_NAMES = ["NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT",
                                 "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT"]
-cdef const char *HEX = "0123456789abcdef"
-
-
-cdef inline char *put(char *out, const char *text) noexcept nogil:
-    cdef size_t length = strlen(text)
-    memcpy(out, text, length)
-    return out + length
-
-
-cdef char *put_number(char *out, uint64_t number) noexcept nogil:
-    cdef char digits[20]
-    cdef int count = 0
-    while True:
-        digits[count] = <char> (48 + number % 10)
-        count += 1
-        number //= 10
-        if number == 0:
-            break
-    while count:
-        count -= 1
-        out[0] = digits[count]
-        out += 1
-    return out
-
-
-cdef inline char *put_field(char *out, const char *name, uint64_t number) noexcept nogil:
-    """`name=number `"""
-    out = put_number(put(out, name), number)
-    out[0] = 32
-    return out + 1
-
-
-cdef char *put_padded(char *out, const char *text) noexcept nogil:
-    """`%-8s `"""
-    cdef char *end = put(out, text)
-    while end < out + 8:
-        end[0] = 32
-        end += 1
-    end[0] = 32
-    return end + 1
 
 
 cdef char *put_address(char *out, const Address *address, uint8_t family) noexcept nogil:
@@ -72,31 +31,21 @@ cdef char *put_address(char *out, const Address *address, uint8_t family) noexce
             if i and i % 2 == 0:
                 out[0] = 58
                 out += 1
-            out[0] = HEX[address.bytes[i] >> 4]
-            out[1] = HEX[address.bytes[i] & 15]
+            out[0] = hex_digit(address.bytes[i] >> 4)
+            out[1] = hex_digit(address.bytes[i])
             out += 2
     return out
-
-
-cdef char *put_hex_field(char *out, const char *name, uint16_t number) noexcept nogil:
-    """`name=0x%x `"""
-    cdef int shift = 12
-    out = put(out, name)
-    while shift and number >> shift == 0:
-        shift -= 4
-    while shift >= 0:
-        out[0] = HEX[(number >> shift) & 15]
-        out += 1
-        shift -= 4
-    out[0] = 32
-    return out + 1
 
 
 cdef char *put_tuple(char *out, const Key *key) noexcept nogil:
     out = put_address(put(out, "src="), &key.src, key.family)
     out = put_address(put(out, " dst="), &key.dst, key.family)
     out[0] = 32
-    out += 1
+    return put_ports(out + 1, key)
+
+
+cdef char *put_ports(char *out, const Key *key) noexcept nogil:
+    """What tells connections of one protocol between two addresses apart."""
     if key.protocol == PROTO_ICMP or key.protocol == PROTO_ICMPV6:
         out = put_field(out, "type=", key.dport >> 8)
         out = put_field(out, "code=", key.dport & 0xFF)
@@ -109,7 +58,7 @@ cdef char *put_tuple(char *out, const Key *key) noexcept nogil:
     return out
 
 
-cdef inline char *put_counters(char *out, const Conn *conn, uint8_t direction, bint accounting) noexcept nogil:
+cdef char *put_counters(char *out, const Conn *conn, uint8_t direction, bint accounting) noexcept nogil:
     if accounting:
         out = put_field(out, "packets=", conn.packets[direction])
         out = put_field(out, "bytes=", conn.bytes[direction])
@@ -134,12 +83,20 @@ cdef const char *protocol_name(uint8_t protocol) noexcept nogil:
     return "unknown"
 
 
-cdef inline uint64_t seconds_left(uint64_t deadline_ns, uint64_t now_ns) noexcept nogil:
+cdef const char *protocol_state_name(const Conn *conn) noexcept nogil:
+    """NULL: its protocol has no states."""
+    if conn.key.protocol == PROTO_TCP:
+        return TCP_NAMES[conn.track.tcp.state]
+    return SCTP_NAMES[conn.track.sctp.state] if conn.key.protocol == PROTO_SCTP else NULL
+
+
+cdef uint64_t seconds_left(uint64_t deadline_ns, uint64_t now_ns) noexcept nogil:
     return (deadline_ns - now_ns) // 1000000000ULL if deadline_ns > now_ns else 0
 
 
 cdef char *write_conn(char *out, const Conn *conn, uint64_t now_ns, Style style, const Settings *settings) noexcept nogil:
     """Write one line, at most LINE_MAX bytes; returns its end."""
+    cdef const char *state = protocol_state_name(conn)
     cdef Key reply
     invert(&conn.key, &reply)
     if style == STYLE_NF:
@@ -148,10 +105,8 @@ cdef char *write_conn(char *out, const Conn *conn, uint64_t now_ns, Style style,
     out = put_padded(out, protocol_name(conn.key.protocol))
     out = put_field(out, "", conn.key.protocol)
     out = put_field(out, "", seconds_left(conn.expires_ns, now_ns))
-    if conn.key.protocol == PROTO_TCP:
-        out = put(put(out, TCP_NAMES[conn.track.tcp.state]), " ")
-    elif conn.key.protocol == PROTO_SCTP:
-        out = put(put(out, SCTP_NAMES[conn.track.sctp.state]), " ")
+    if state != NULL:
+        out = put(put(out, state), " ")
     elif conn.key.protocol == PROTO_GRE:
         out = put_number(put(out, "timeout="), settings.timeout_ns[TIMEOUT_GRE] // 1000000000)
         out = put_field(out, ", stream_timeout=", settings.timeout_ns[TIMEOUT_GRE_STREAM] // 1000000000)
