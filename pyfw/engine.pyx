@@ -13,6 +13,7 @@ import os
 from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.events cimport CHANGED_MARK
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.origin cimport origin_of
 from pyfw.conntrack.tracker cimport *
@@ -173,6 +174,8 @@ cdef class Engine:
         if found.conn == &self.tracker.fresh and not self.enter(context, found, ruling):
             ruling.rule = NO_RULE               # that decided nothing
             return
+        if found.slot and self.tracker.table.events.count:
+            self.tracker.tell(context.now_ns, found)
         ruling.verdict = VERDICT_ACCEPT
         ruling.conn = found.slot
         ruling.conn_id = found.conn.id if found.slot else 0
@@ -205,10 +208,13 @@ cdef class Engine:
 
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
+        cdef uint32_t mark = context.conn.mark if context.conn != NULL else 0
         if self.serving == SERVES_FIRST:
             self.first.run(table, context, outcome)
         else:
             self.second.run(table, context, outcome)
+        if context.conn != NULL and context.conn.mark != mark and self.tracker.table.events.count:
+            context.conn.status |= CHANGED_MARK << CONN_UNTOLD_SHIFT
         ruling.mark = context.packet.mark
         if table == TABLE_FILTER or outcome.verdict == VERDICT_DROP:
             ruling.rule = outcome.rule
@@ -422,7 +428,7 @@ cdef class Engine:
             if self.limits is not None:
                 for i in range(SWEEP_SLICES):
                     self.lock_politely()
-                    freed += self.tracker.table.end_doomed(SWEEP_SOURCES)
+                    freed += self.tracker.table.end_doomed(now_ns, SWEEP_SOURCES)
                     self.limits.sources.retire(now_ns, SWEEP_SOURCES)
                     self.unlock()
         return freed
@@ -456,6 +462,7 @@ cdef class Engine:
             "expectations": {"entries": self.tracker.expectations.count,
                              "max_entries": self.tracker.expectations.limit, "created": expect.created,
                              "used": expect.used, "expired": expect.expired},
+            "events": {"listeners": self.tracker.table.events.count, "lost": self.tracker.table.events.lost},
         }
 
 

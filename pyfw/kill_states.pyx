@@ -110,7 +110,7 @@ cdef class Reviewer:
                 fate = self.fate_of(conn, now_ns)
             if fate == REFUSED:
                 killed[0] = conn[0]
-                self.engine.tracker.table.remove(slot)
+                self.engine.tracker.table.remove(slot, now_ns)
         self.engine.unlock()
         return fate
 

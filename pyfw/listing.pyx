@@ -45,7 +45,7 @@ cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint
             found[count] = conn[0]
             count += 1
             if delete:
-                engine.tracker.table.remove(slot)
+                engine.tracker.table.remove(slot, now_ns)
         slot += 1
     cursor[0] = slot if slot <= engine.tracker.table.header.used else 0
     engine.unlock()
@@ -125,7 +125,7 @@ cdef dict record(const Conn *conn, uint64_t now_ns):
         "family": "ipv4" if conn.key.family == FAMILY_IPV4 else "ipv6",
         "protocol": conn.key.protocol,
         "state": state_name(conn),
-        "timeout": (conn.expires_ns - now_ns) / 1e9,
+        "timeout": (conn.expires_ns - now_ns) / 1e9 if conn.expires_ns > now_ns else 0.0,
         "age": (now_ns - conn.created_ns) / 1e9 if now_ns > conn.created_ns else 0.0,
         "original": side(conn, &conn.key, DIR_ORIGINAL),
         "reply": side(conn, &reply, DIR_REPLY),

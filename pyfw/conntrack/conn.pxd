@@ -18,6 +18,7 @@ cdef enum ConnStatus:
     CONN_ASSURED = 1 << 2       # eviction spares it
     CONN_EXPECTED = 1 << 3      # opened by an expectation: RELATED until its first reply
     CONN_COUNTED = 1 << 4       # one of those that the limits per source are about
+    CONN_UNTOLD_SHIFT = 8       # from here on: Change bits that listeners were not told of yet (events.pxd)
 
 cdef enum:
     HELPER_MEMORY = 20

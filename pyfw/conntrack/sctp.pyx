@@ -212,6 +212,7 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
             silent = (chunk.type == CHUNK_INIT and old == SCTP_CLOSED and new == SCTP_CLOSED
                       and conn.status & CONN_CONFIRMED != 0)    # else reuse of the port keeps the entry for ever
         track.state = new
+        step.state_changed |= old != new
         if new == SCTP_ESTABLISHED and old != new:
             conn.status |= CONN_ASSURED
     step.reason = REASON_NONE

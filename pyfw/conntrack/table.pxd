@@ -1,6 +1,7 @@
 """The state table: fixed-size entries in one piece of memory, found by a keyed symmetric hash."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
+from pyfw.conntrack.events cimport Events
 from pyfw.conntrack.sources cimport Sources
 
 cdef enum:
@@ -49,14 +50,15 @@ cdef class Table:
     cdef uint32_t adaptive_end      # and would be nothing with so many
     cdef uint32_t elsewhere     # entries that count though they are not here: this table stands for another
     cdef readonly uint32_t adopted
+    cdef Events events          # who is told of what comes and goes
     cdef object memory          # keeps the buffer alive
 
     cdef uint32_t find(self, const Key *key, uint64_t now_ns, uint8_t *direction) noexcept nogil
     cdef bint has_room(self, const Key *key, uint64_t now_ns) noexcept nogil
     cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil
-    cdef void remove(self, uint32_t slot) noexcept nogil
+    cdef void remove(self, uint32_t slot, uint64_t now_ns) noexcept nogil
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
-    cdef uint32_t end_doomed(self, uint32_t most) noexcept nogil
+    cdef uint32_t end_doomed(self, uint64_t now_ns, uint32_t most) noexcept nogil
     cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
     cdef bint is_adapting(self) noexcept nogil
 

@@ -16,6 +16,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.events cimport EVENT_DESTROY, Events
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
 from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
@@ -117,6 +118,7 @@ cdef class Table:
         if view.shape[0] < Table.space(max_entries):
             raise ValueError(f"{view.shape[0]} bytes are too few for {max_entries} entries: {Table.space(max_entries)} needed")
         self.memory = memory
+        self.events = Events()
         self.header = <Header *> &view[0]
         self.conns = <Conn *> (&view[0] + HEADER_SPACE)
         while buckets < max_entries:
@@ -295,7 +297,7 @@ cdef class Table:
             if self.conns[victim].expires_ns <= now_ns:
                 self.expire(victim, now_ns)
             else:
-                self.remove(victim)
+                self.remove(victim, now_ns)
                 self.counters.early_drop += 1
         slot = self.free
         if slot:
@@ -320,8 +322,10 @@ cdef class Table:
         pyfw_store_last(&conn.status, fresh.status | CONN_CONFIRMED)
         return slot
 
-    cdef void remove(self, uint32_t slot) noexcept nogil:
+    cdef void remove(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
         cdef uint32_t *place = self.bucket(&self.conns[slot].key)
+        if self.events.count:
+            self.events.tell(EVENT_DESTROY, 0, &self.conns[slot], now_ns)
         while place[0] != slot:
             place = &self.conns[place[0]].next
         if self.sources is not None:
@@ -373,14 +377,14 @@ cdef class Table:
                 freed += 1
         return freed
 
-    cdef uint32_t end_doomed(self, uint32_t most) noexcept nogil:
+    cdef uint32_t end_doomed(self, uint64_t now_ns, uint32_t most) noexcept nogil:
         """Remove connections of doomed sources; returns how many."""
         cdef uint32_t removed = 0, slot
         while removed < most:
             slot = self.sources.next_doomed()
             if slot == 0:
                 break
-            self.remove(slot)
+            self.remove(slot, now_ns)
             removed += 1
         return removed
 
@@ -388,7 +392,7 @@ cdef class Table:
         self.counters.expired += 1
         if self.paces != NULL and self.paces[slot].since_ns + self.paces[slot].timeout_ns > now_ns:
             self.counters.ended_early += 1
-        self.remove(slot)
+        self.remove(slot, now_ns)
 
     cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil:
         """When an entry whose timeout runs from now on expires; slot 0: the one that is about to be entered."""

@@ -232,6 +232,7 @@ cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const 
     track.last_index = segment.index
     track.last_dir = direction
     track.state = new
+    step.state_changed = old != new
     if old != new and new == TCP_FIN_WAIT:
         track.peer[direction].flags |= PEER_CLOSED
     step.action = ACTION_RENEW

@@ -35,5 +35,6 @@ cdef enum Action:
 cdef struct Step:               # a tracker's answer about one packet
     uint8_t action              # Action
     uint8_t reason              # ReasonNumber
+    uint8_t state_changed       # the protocol's, be it to what it was before: a side may have begun anew
     uint32_t argument[4]
     uint64_t timeout_ns         # with ACTION_RENEW

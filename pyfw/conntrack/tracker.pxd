@@ -34,6 +34,7 @@ cdef class Tracker:
 
     cdef void track(self, Packet *packet, uint8_t helper, uint64_t now_ns, Found *found) noexcept nogil
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil
+    cdef void tell(self, uint64_t now_ns, const Found *found) noexcept nogil
     cdef ExpectResult expect(self, Expect *wanted, uint32_t slot, uint32_t id, uint64_t now_ns) noexcept nogil
 
     # The steps of track(), each for the one before it.
@@ -47,7 +48,7 @@ cdef class Tracker:
     cdef bint opens(self, const Packet *packet, Step *step) noexcept nogil
     cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      Step *step) noexcept nogil
-    cdef void renew(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t expires_ns) noexcept nogil
+    cdef void account(self, Conn *conn, uint8_t direction, const Packet *packet) noexcept nogil
     cdef void note_changes(self, uint32_t slot, uint32_t status, uint64_t expires_ns, uint64_t now_ns) noexcept nogil
 
 cdef void key_of(const Packet *packet, Key *key) noexcept nogil

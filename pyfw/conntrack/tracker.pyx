@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from pyfw.conntrack import timeouts as timeout_data
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.datagram cimport *
+from pyfw.conntrack.events cimport *
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.icmp cimport *
 from pyfw.conntrack.sctp cimport *
@@ -172,9 +173,11 @@ cdef class Tracker:
         if slot and (self.table.sources is not None or self.table.paces != NULL):
             self.note_changes(slot, status, expires_ns, now_ns)
         if step.action == ACTION_REOPEN:
-            self.table.remove(slot)
+            self.table.remove(slot, now_ns)
             self.follow(0, key, packet, helper, DIR_ORIGINAL, now_ns, found)
             return
+        if step.state_changed and self.table.events.count:
+            subject.status |= CHANGED_STATE << CONN_UNTOLD_SHIFT
         found.reason = step.reason
         memcpy(found.argument, step.argument, sizeof(step.argument))
         if step.action > ACTION_KILL:
@@ -187,15 +190,19 @@ cdef class Tracker:
         found.slot = slot
         found.conn = subject
         if step.action == ACTION_RENEW:
-            self.renew(subject, direction, packet, self.table.deadline(slot, now_ns, step.timeout_ns))
+            subject.expires_ns = self.table.deadline(slot, now_ns, step.timeout_ns)
+        if step.action != ACTION_PASS:
+            self.account(subject, direction, packet)
+        if step.action == ACTION_KILL:
+            self.table.remove(slot, now_ns)
+            found.slot = 0
+            return
         if direction == DIR_REPLY:
             subject.status |= CONN_SEEN_REPLY
-        if step.action == ACTION_KILL:
-            self.table.remove(slot)
-            found.slot = 0
+        if self.table.events.count:
+            subject.status |= changes_of(subject.status & ~status) << CONN_UNTOLD_SHIFT
 
-    cdef void renew(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t expires_ns) noexcept nogil:
-        conn.expires_ns = expires_ns
+    cdef void account(self, Conn *conn, uint8_t direction, const Packet *packet) noexcept nogil:
         if self.settings.accounting:
             conn.packets[direction] += 1
             conn.bytes[direction] += packet.length
@@ -290,6 +297,18 @@ cdef class Tracker:
         found.slot = self.table.insert(&self.fresh, now_ns)
         return found.slot != 0
 
+    cdef void tell(self, uint64_t now_ns, const Found *found) noexcept nogil:
+        """Tell the listeners what an accepted packet's connection has to tell: that it began, or what has changed.
+
+        What a packet changes that is dropped is told with the next one that is not (nf_conntrack_confirm()).
+        """
+        cdef Conn *conn = &self.table.conns[found.slot]
+        cdef bint begins = found.conn == &self.fresh
+        cdef uint32_t changes = conn.status >> CONN_UNTOLD_SHIFT
+        if begins or changes:
+            conn.status ^= changes << CONN_UNTOLD_SHIFT
+            self.table.events.tell(EVENT_NEW if begins else EVENT_UPDATE, <uint8_t> changes, conn, now_ns)
+
     cdef ExpectResult expect(self, Expect *wanted, uint32_t slot, uint32_t id, uint64_t now_ns) noexcept nogil:
         """Enter what the helper of the connection in `slot` found, if that is still the connection `id`."""
         cdef const Conn *master = &self.table.conns[slot]
@@ -301,6 +320,11 @@ cdef class Tracker:
         wanted.family = master.key.family
         wanted.deadline_ns = now_ns + row.timeout_ns
         return self.expectations.add(wanted, row.max_expected, now_ns)
+
+
+cdef inline uint32_t changes_of(uint32_t gained) noexcept nogil:
+    """Change bits for status bits."""
+    return (CHANGED_REPLY if gained & CONN_SEEN_REPLY else 0) | (CHANGED_ASSURED if gained & CONN_ASSURED else 0)
 
 
 cdef inline uint8_t state_of(const Conn *conn, uint8_t direction) noexcept nogil:

@@ -1,7 +1,7 @@
 """pyfw's engine on the packets that the kernel has testified about, at the times it saw them."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
@@ -42,9 +42,11 @@ def build_engine(settings: Settings) -> Engine:
                   timeouts={name: float(seconds) for name, seconds in settings.timeouts}, helpers=helpers)
 
 
-def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings) -> EngineEvidence:
-    """The engine's opinions of `packets`; clock and reassembled datagrams are the witness's."""
+def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,
+          prepare: Callable[[Engine], None] = lambda engine: None) -> EngineEvidence:
+    """The engine's opinions of `packets`; clock and reassembled datagrams are the witness's.  `prepare` gets the engine first."""
     engine = build_engine(settings)
+    prepare(engine)
     opinions: list[Judged | None] = []
     for packet, seen in zip(packets, kernel.opinions, strict=True):
         if seen.state is None:

@@ -1,0 +1,15 @@
+"""A live stream of connections that begin, change and go, on its way to whoever shows it."""
+from libc.stdint cimport uint32_t
+from pyfw.conntrack.events cimport Event, EventRing
+from pyfw.engine cimport Engine
+from pyfw.formats.event cimport EventLook
+
+cdef class Listener:
+    cdef EventRing ring
+    cdef Engine engine
+    cdef EventLook look
+    cdef readonly object as_records
+
+    cdef bytes text(self, uint32_t count)
+    cdef list records(self, uint32_t count)
+    cdef dict event_record(self, const Event *event)
