@@ -409,6 +409,12 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("list-conntrack", "list the connections", list_conntrack, arguments=(*FILTERS, OUTPUT)),
     Command("count", "how many connections there are, or how many the filters select", count, arguments=FILTERS),
     Command("list-expect", "list the connections that helpers expect", list_expect),
+    Command("events", "show connections as they begin, change and go, in the words of conntrack",
+            elsewhere("event_commands", "events"), arguments=(
+                Argument("event_mask", "only these: NEW, UPDATE, DESTROY, with commas (default: all)", ("-e", "--event-mask")),
+                *FILTERS,
+                Argument("output", "format: text (default) or json; more in a line of text: id, timestamp, extended, with commas",
+                         ("-o", "--output")))),
     Command("list-rules", "print the rules as iptables -S does", list_rules, arguments=(
         Argument("chain", "only this chain"),
         Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),

@@ -3,15 +3,21 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import services
+from differential.packets import checksums_filled
+from differential.witness import Sent
 from firewall import Firewall
 
-from pyfw.lab import SERVER, Lab
+from pyfw.lab import GATEWAY_INSIDE, GATEWAY_OUTSIDE, SERVER, Lab
+
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4             # linux/if_packet.h
 
 
 @pytest.fixture
@@ -38,6 +44,28 @@ def servers(lab: Lab, shared_directory: Path) -> None:
     services.start_http(lab, "client", shared_directory, 8080)
 
 
+@pytest.fixture
+def wire(lab: Lab) -> Iterator[Callable[[], list[Sent]]]:
+    """What the gateway has got from the one side and the other, as packets to inject, in the order in which it got them."""
+    sides = {GATEWAY_INSIDE.interface: 0, GATEWAY_OUTSIDE.interface: 1}
+    with lab.inside("gateway"):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    tap.setblocking(False)
+
+    def seen() -> list[Sent]:
+        packets = []
+        while True:
+            try:
+                data, (interface, _, kind, *_) = tap.recvfrom(65536)
+            except BlockingIOError:
+                return packets
+            if interface in sides and kind != PACKET_OUTGOING:
+                packets.append(Sent(sides[interface], checksums_filled(data)))
+
+    yield seen
+    tap.close()
+
+
 Guard = Callable[..., Firewall]
 
 
@@ -46,13 +74,14 @@ def guard(lab: Lab, tmp_path: Path) -> Iterator[Guard]:
     """guard(FORWARD=[rule, ...], ...) starts pyfw on the gateway with these filter chains.
 
     Rules are iptables lines.  A hook is diverted for each built-in chain that is given; its policy is DROP
-    unless `policies` says otherwise; `settings` go to --set.  At the end of the test every pyfw must still be there, end politely,
-    and have logged no exception.
+    unless `policies` says otherwise; `settings` are for --set.  At the end of the test every pyfw must still be
+    there, end politely, and have logged no exception.
     """
     running: list[Firewall] = []
 
     def start(*, role: str = "gateway", helpers: dict | None = None, variables: dict | None = None,
-              policies: dict | None = None, raw: dict | None = None, settings: Sequence[str] = (), **chains: Sequence[str]) -> Firewall:
+              policies: dict | None = None, raw: dict | None = None, settings: Sequence[str] = (),
+              **chains: Sequence[str]) -> Firewall:
         hooks = [name for name in ("INPUT", "FORWARD", "OUTPUT") if name in chains]
         policy = {name: {"policy": "DROP"} for name in hooks} | {
             name: {"policy": verdict} for name, verdict in (policies or {}).items()}

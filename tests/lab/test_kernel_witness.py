@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -18,18 +17,15 @@ import services
 from differential.compare import table_differences
 from differential.examine import examine
 from differential.generate_mix import Scenario
-from differential.packets import checksums_filled
-from differential.witness import Sent, Settings
+from differential.witness import Settings
 from firewall import Firewall
 
-from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab
+from pyfw.lab import SERVER, Lab
 
 pytestmark = pytest.mark.usefixtures("servers")
 
 STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
 S4, S6, FILE = SERVER.ipv4, SERVER.ipv6, services.FILE_NAME
-ETH_P_ALL = 3
-PACKET_OUTGOING = 4             # linux/if_packet.h
 
 ABORT = """
 import socket, struct
@@ -110,27 +106,6 @@ def pyfw_packets(firewall: Firewall) -> dict[str, int]:
 
 def guarded(guard: Callable[..., Firewall], helpers: dict) -> Firewall:
     return guard(FORWARD=[f"-m state --state {state} -j ACCEPT" for state in STATES], helpers=helpers)
-
-
-@pytest.fixture
-def wire(lab: Lab) -> Iterator[Callable[[], list[Sent]]]:
-    """What crosses the gateway's inner interface, as packets to inject from the one side and the other."""
-    with lab.inside("gateway"):
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-    tap.bind((GATEWAY_INSIDE.interface, ETH_P_ALL))
-    tap.setblocking(False)
-
-    def seen() -> list[Sent]:
-        packets = []
-        while True:
-            try:
-                data, (_, _, kind, *_) = tap.recvfrom(65536)
-            except BlockingIOError:
-                return packets
-            packets.append(Sent(int(kind == PACKET_OUTGOING), checksums_filled(data)))
-
-    yield seen
-    tap.close()
 
 
 @pytest.mark.parametrize("name", SESSIONS)
