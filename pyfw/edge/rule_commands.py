@@ -13,7 +13,7 @@ from typing import Any
 
 from pyfw.config import ConfigError
 from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background
-from pyfw.rules.edit import CommandFailed, Request, edit, known_chain, read_request
+from pyfw.rules.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules
 from pyfw.rules.model import RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
@@ -84,7 +84,8 @@ def _compiled(services: Services, ruleset: Ruleset) -> Program:
     try:
         return Program(ruleset, services.engine.surroundings, previous=services.engine.program)
     except RulesError as error:
-        raise CommandFailed(str(error), USAGE) from None
+        from_words = error.location is not None and error.location.startswith(f"{ARGUMENT}:")     # there, columns say nothing
+        raise CommandFailed(error.message if from_words else str(error), USAGE) from None
 
 
 def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -139,6 +140,8 @@ def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
             write_atomically(path, print_ruleset(kept))
         except OSError as error:
             raise CommandError(f"{path}: {error.strerror}") from error
+        except ValueError as error:
+            raise CommandError(f"{str(path)!r} cannot be the name of a file: {error}", USAGE) from error
         yield {"note": f"rules saved to {path}"}
     return {}
 

@@ -15,7 +15,7 @@ from pyfw.rules.builder import RuleBuilder
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, read_rule
 from pyfw.rules.lexer import Word
-from pyfw.rules.matches import TARGETS, settled
+from pyfw.rules.matches import MATCHES, TARGETS, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
 
 OTHER, PARAMETER, NO_TABLE, RESOURCE = 1, 2, 3, 4       # exit statuses
@@ -35,6 +35,8 @@ FLAGS = {"-v": "--verbose", "-n": "--numeric", "-x": "--exact", "--line-numbers"
 WITH_VALUE = {"-t": "--table"}
 IGNORED = {"-w": "--wait", "-W": "--wait-interval", "-4": "--ipv4", "-6": "--ipv6"}
 WITH_NUMBER = {"-w", "-W"}
+ARGUMENT = "argument"           # the source in the places of words
+PROGRAMS = {4: "pyfw-iptables", 6: "pyfw-ip6tables"}
 
 
 class CommandFailed(Exception):
@@ -86,11 +88,10 @@ class Edited:
 def read_request(arguments: Sequence[str], family: int) -> Request:
     """Raises CommandFailed."""
     request = Request(family)
-    places = [Location("argument", 1, position) for position in range(1, len(arguments) + 1)]
-    queue = [Word(text, place) for text, place in zip(arguments, places, strict=True)]
+    queue = take_apart(arguments)
     while queue:
         word = queue.pop(0)
-        short = short_option(word.text)
+        short = "" if word.quoted else short_option(word.text)
         if short == "-L" and request.command == "-Z" or short == "-Z" and request.command in ("-L", "-S"):
             request.flags.add("zero")
             if short == "-L":
@@ -104,8 +105,11 @@ def read_request(arguments: Sequence[str], family: int) -> Request:
             request.table = take_table(queue)
         elif short == "-c":
             request.counters = take_counters(queue)
+        elif short in ("-4", "-6") and int(short[1]) != family:
+            raise CommandFailed(f"{short}: {PROGRAMS[family]} has the rules of IPv{family}; use {PROGRAMS[OTHER_FAMILY[family]]}",
+                                PARAMETER)
         elif short in IGNORED:
-            if short in WITH_NUMBER and queue and queue[0].text.isdigit():
+            if short in WITH_NUMBER and queue and is_number(queue[0].text):
                 queue.pop(0)
         else:
             request.words.append(word)
@@ -117,16 +121,54 @@ def read_request(arguments: Sequence[str], family: int) -> Request:
     return request
 
 
+LONG = {short: entry[0] for short, entry in COMMANDS.items()} | FLAGS | WITH_VALUE | IGNORED | {"-c": "--set-counters"}
+OPTIONS = [option for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options]
+OF_RULES = {spelling for option in OPTIONS for spelling in (option.name, *option.aliases)} | {"--match", "--jump", "--goto"}
+FREE_TEXT = {spelling for option in OPTIONS if option.free_text for spelling in (option.name, *option.aliases)}
+WITHOUT_ARGUMENT, WITH_ARGUMENT = "nvx46", "ACDIRLSFZNXEPtcwW"         # short options that may be joined
+
+
+def take_apart(arguments: Sequence[str]) -> list[Word]:
+    """The words as getopt_long() has them: `-nvL` is three, `-w5` and `--wait=5` are two.
+
+    What follows an option that takes free text is quoted: it is no option, whatever it looks like.
+    """
+    words: list[Word] = []
+    for position, text in enumerate(arguments, 1):
+        is_text = bool(words) and words[-1].text in FREE_TEXT and not words[-1].quoted
+        words += [Word(part, Location(ARGUMENT, 1, position), quoted=is_text) for part in ([text] if is_text else parts_of(text))]
+    return words
+
+
+def parts_of(text: str) -> list[str]:
+    name, equals, value = text.partition("=")
+    if name.startswith("--") and equals and short_option(name) in LONG:
+        return [name, value]
+    for at, letter in enumerate(text[1:], 1):
+        if text[0] != "-" or letter not in WITHOUT_ARGUMENT + WITH_ARGUMENT:
+            break
+        if letter in WITH_ARGUMENT or at == len(text) - 1:
+            value = text[at + 1:]
+            return [*(f"-{flag}" for flag in text[1:at + 1]), *([value] if value else [])]
+    return [text]
+
+
 def short_option(text: str) -> str:
-    """The short form of a command or an option of iptables' own, from any spelling; else the text itself."""
-    known = {short: entry[0] for short, entry in COMMANDS.items()} | FLAGS | WITH_VALUE | IGNORED | {"-c": "--set-counters"}
-    if text in known:
-        return text
+    """The short form of a command or an option of iptables' own, from its name or what can only be the beginning of it; else
+    the text itself."""
     aliases = {"--new": "-N", "--delete-chains": "-X", "--list-rule": "-S"}
+    if text in LONG or text in OF_RULES:
+        return text
     if text in aliases:
         return aliases[text]
-    fitting = [short for short, long in known.items() if len(text) > 3 and long == text]
-    return fitting[0] if fitting else text
+    exact = [short for short, long in LONG.items() if long == text]
+    fitting = exact or [short for short, long in LONG.items() if len(text) > 3 and long.startswith(text)]
+    return fitting[0] if len(fitting) == 1 else text
+
+
+def is_number(text: str) -> bool:
+    """Whether it is one that a rule, a chain's length or a time to wait can have."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def take_command(request: Request, short: str, queue: list[Word]) -> None:
@@ -135,13 +177,12 @@ def take_command(request: Request, short: str, queue: list[Word]) -> None:
     _, least, most = COMMANDS[short]
     request.command = short
     request.taken = take_words(queue, most if short not in ("-D", "-I", "-L", "-S", "-Z") else 1)
-    if short in ("-D", "-I", "-L", "-S", "-Z") and request.taken and queue and queue[0].text.isdigit():
+    if short in ("-D", "-I", "-L", "-S", "-Z") and request.taken and queue and is_number(queue[0].text):
         request.taken.append(queue.pop(0).text)
     if len(request.taken) < least:
         what = "a chain" if not request.taken else {"-R": "a rule number", "-P": "a policy", "-E": "a new name"}[short]
         raise CommandFailed(f"{short} requires {what}", PARAMETER)
-    if short in ("-R", "-D", "-I") and len(request.taken) > 1 and (
-            not request.taken[1].isdigit() or len(request.taken[1]) > 9 or int(request.taken[1]) == 0):
+    if short in ("-R", "-D", "-I") and len(request.taken) > 1 and (not is_number(request.taken[1]) or int(request.taken[1]) == 0):
         raise CommandFailed(f"Invalid rule number `{request.taken[1]}'", PARAMETER)
 
 
@@ -165,8 +206,10 @@ def take_table(queue: list[Word]) -> str:
 
 
 def take_counters(queue: list[Word]) -> tuple[int, int]:
-    numbers = [queue.pop(0).text for _ in range(2) if queue]
-    if len(numbers) < 2 or not all(number.isdigit() and len(number) < 20 for number in numbers):
+    numbers = queue.pop(0).text.split(",") if queue else []
+    if len(numbers) == 1 and queue:
+        numbers.append(queue.pop(0).text)
+    if len(numbers) != 2 or not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
         raise CommandFailed("-c packet and byte counters are two numbers", PARAMETER)
     return int(numbers[0]), int(numbers[1])
 

@@ -18,6 +18,8 @@ KERNEL_TABLES = {"nat": "translating addresses", "mangle": "changing packets", "
                  "broute": "bridging"}
 POLICIES = ("ACCEPT", "DROP")
 LONGEST_CHAIN_NAME = 28
+LARGEST_COUNT = 2 ** 64 - 1
+NUMBER = re.compile("[0-9]+")
 
 _COMMANDS = {"-A": "--append", "-I": "--insert", "-N": "--new-chain", "-P": "--policy", "-F": "--flush",
              "-X": "--delete-chain", "-Z": "--zero"}
@@ -45,8 +47,13 @@ def parse_counted(text: str, *, source: str = "rules", family: int | None = None
                   variables: Mapping[str, str] | None = None, place: Place | None = None,
                   skipped: list[str] | None = None) -> tuple[Ruleset, Counters]:
     """As parse_save, with the counters that stand in the text."""
+    return read_lines(list(split_lines(text, place or Place(source), variables)), family=family, table=table, skipped=skipped)
+
+
+def read_lines(lines: Sequence[list[Word]], *, family: int | None = None, table: str | None = None,
+               skipped: list[str] | None = None) -> tuple[Ruleset, Counters]:
+    """As parse_counted, of lines that are words already."""
     reader = _Reader(family, table, skipped)
-    lines = list(split_lines(text, place or Place(source), variables))
     reader.families_apart = any(_program(words) == "ip6tables" for words in lines)
     for words in lines:
         reader.read(words)
@@ -169,7 +176,7 @@ class _Reader:
         table = self.section or self.only_table or "filter"
         if name in BUILTIN_CHAINS[table]:
             self.set_policy(table, words[0], name, words[1] if len(words) > 1 else None, self.family)
-            self.tables[table][name].counted = bracketed(words[2].text) if len(words) > 2 else (0, 0)
+            self.tables[table][name].counted = bracketed(words[2]) if len(words) > 2 else (0, 0)
         elif policy != "-":
             raise RulesError(f"chain {name} is not built-in in table {table} and has no policy; write `:{name} - [0:0]`", location)
         else:
@@ -286,12 +293,12 @@ class _Command:
         elif option in ("-4", "--ipv4", "-6", "--ipv6"):
             self.family = 4 if option in ("-4", "--ipv4") else 6
         elif option in ("-c", "--set-counters"):
-            self.counted = tuple(count(self.value(word)) for _ in range(2))
+            self.counted = tuple(count(value.text, value) for value in (self.value(word) for _ in range(2)))
         elif option in ("-w", "--wait", "-W", "--wait-interval"):
-            if self.words and self.words[0].text.isdigit():
+            if self.words and NUMBER.fullmatch(self.words[0].text):
                 self.words.pop(0)
-        elif not self.rest and self.name is None and re.fullmatch(r"\[\d+:\d+\]", option):
-            self.counted = bracketed(option)    # as iptables-save -c prints them
+        elif not self.rest and self.name is None and option.startswith("["):
+            self.counted = bracketed(word)      # as iptables-save -c prints them
         elif option not in ("-v", "--verbose", "-n", "--numeric", "--line-numbers"):
             self.rest.append(word)
 
@@ -304,7 +311,7 @@ class _Command:
             self.taken.append(self.value(word))
         if name == "-P":
             self.taken.append(self.value(word))
-        if name == "-I" and self.words and self.words[0].text.isdigit():
+        if name == "-I" and self.words and NUMBER.fullmatch(self.words[0].text):
             self.taken.append(self.words.pop(0))
 
     def value(self, option: Word) -> Word:
@@ -327,16 +334,18 @@ class _Command:
         return builder.rules()
 
 
-def bracketed(text: str) -> tuple[int, int]:
+def bracketed(word: Word) -> tuple[int, int]:
     """Counters as iptables-save prints them, `[packets:bytes]`."""
-    numbers = re.fullmatch(r"\[(\d{1,20}):(\d{1,20})\]", text)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    numbers = re.fullmatch(r"\[([0-9]+):([0-9]+)\]", word.text)
+    if numbers is None:
+        raise RulesError(f"counters are written [packets:bytes], as [0:0], not {word.text!r}", word.location)
+    return count(numbers[1], word), count(numbers[2], word)
 
 
-def count(word: Word) -> int:
-    if not re.fullmatch(r"\d{1,20}", word.text):
-        raise RulesError(f"-c takes packets and bytes, not {word.text!r}", word.location)
-    return int(word.text)
+def count(text: str, word: Word) -> int:
+    if not NUMBER.fullmatch(text) or len(text) > 20 or int(text) > LARGEST_COUNT:
+        raise RulesError(f"counters are packets and bytes, numbers up to {LARGEST_COUNT}, not {text!r}", word.location)
+    return int(text)
 
 
 def read_rule(words: Sequence[Word], builder: RuleBuilder) -> None:
@@ -385,7 +394,7 @@ def _value(option: Word, queue: list[Word], free_text: bool) -> Word:
     if not queue:
         raise RulesError(f"{option.text} needs a value", option.location)
     value = queue[0]
-    if not free_text and not value.quoted and (value.text[:1] in _DASHES or re.match(r"--?[A-Za-z]", value.text)):
+    if not free_text and not value.quoted and value.text and (value.text[:1] in _DASHES or re.match(r"--?[A-Za-z]", value.text)):
         raise RulesError(f"{option.text} needs a value, and {value.text} follows", option.location)
     return queue.pop(0)
 
@@ -421,7 +430,8 @@ def _without_program(words: Sequence[Word]) -> list[Word]:
 
 def check_chain_name(name: str, table: str, location: Location | None) -> None:
     """Whether a chain of one's own may have this name."""
-    if not re.fullmatch(r"[^\s\-!\[\]:*#\"'\\$][^\s\"'\\]*", name) or any(ord(character) < 33 for character in name):
+    if not re.fullmatch(r"[^\s\-!\[\]:*#\"'\\$][^\s\"'\\]*", name) or any(
+            ord(character) < 33 or 0xD800 <= ord(character) < 0xE000 for character in name):
         raise RulesError(f"{name!r} cannot be a chain's name; it is one word that begins with a letter or digit", location)
     if len(name.encode(errors="replace")) > LONGEST_CHAIN_NAME:
         raise RulesError(f"the name of chain {name} is longer than {LONGEST_CHAIN_NAME} bytes", location)

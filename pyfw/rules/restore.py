@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.edit import CommandFailed, edit, left_for_other, read_request
-from pyfw.rules.iptables import parse_counted
+from pyfw.rules.iptables import read_lines
 from pyfw.rules.printing import Counters
-from pyfw.rules.lexer import Place, split_lines
-from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, Ruleset, Table, empty_table
+from pyfw.rules.lexer import Place, Word, split_lines
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, RulesError, Ruleset, Table, empty_table
 
 SOURCE = "line"
 
@@ -26,10 +26,12 @@ class Restored:
 def restore(ruleset: Ruleset, text: str, family: int, *, keep: bool = False, only_table: str | None = None,
             skip_unsupported: bool = False) -> Restored:
     """keep: --noflush, what is there stays.  Raises RulesError or CommandFailed; then nothing is to be changed."""
+    lines = [words for words in split_lines(text, Place(SOURCE), None) if not is_other_familys(words, family)]
+    check_sections(lines)
     if keep:
-        return Restored(add_lines(ruleset, text, family, only_table), {})
+        return Restored(add_lines(ruleset, lines, family, only_table), {})
     skipped: list[str] | None = [] if skip_unsupported else None
-    given, counted = parse_counted(text, source=SOURCE, family=family, skipped=skipped)
+    given, counted = read_lines(lines, family=family, skipped=skipped)
     counters: dict[Place3, tuple[int, int]] = {}
     for table in given.tables:
         if only_table not in (None, table.name):
@@ -38,6 +40,26 @@ def restore(ruleset: Ruleset, text: str, family: int, *, keep: bool = False, onl
         ruleset = ruleset.with_table(merged)
         counters |= places_of(merged, table, counted)
     return Restored(check_ruleset(ruleset), counters, tuple(skipped or ()))
+
+
+def is_other_familys(words: Sequence[Word], family: int) -> bool:
+    """Whether a line of a text that serves both families, by -4 and -6 in its lines, is not meant here."""
+    names = {4: ("-6", "--ipv6"), 6: ("-4", "--ipv4")}[family]
+    return any(word.text in names and not word.quoted for word in words)
+
+
+def check_sections(lines: Sequence[Sequence[Word]]) -> None:
+    """A text that ends before its COMMIT, as one that was cut off does, is not to be trusted; nor are lines of no table."""
+    table: str | None = None
+    for words in lines:
+        first = words[0]
+        if table is None and not first.text.startswith("*"):
+            raise RulesError(f"{first.text!r} stands in no table; a `*table` line is expected before it", first.location)
+        if table is not None and first.text.startswith("*"):
+            raise RulesError(f"COMMIT is expected before {first.text}: table {table} has not ended", first.location)
+        table = first.text[1:] if first.text.startswith("*") else None if first.text == "COMMIT" else table
+    if table is not None:
+        raise RulesError(f"COMMIT is expected at the end of table {table}: the text seems to be cut off", lines[-1][0].location)
 
 
 def replaced_view(table: Table, given: Table, family: int) -> Table:
@@ -75,10 +97,10 @@ def places_of(merged: Table, given: Table, counted: Counters) -> dict[Place3, tu
     return places
 
 
-def add_lines(ruleset: Ruleset, text: str, family: int, only_table: str | None) -> Ruleset:
+def add_lines(ruleset: Ruleset, lines: Sequence[Sequence[Word]], family: int, only_table: str | None) -> Ruleset:
     """--noflush: each line is a command of its own; `:CHAIN` makes a chain, or empties the one there is."""
     table = "filter"
-    for words in split_lines(text, Place(SOURCE), None):
+    for words in lines:
         first = words[0].text
         if first.startswith("*"):
             table = first[1:]

@@ -100,7 +100,7 @@ def parse_address(text: str) -> tuple[int, int]:
 def parse_mask(text: str, family: int) -> int:
     bits = 32 if family == 4 else 128
     if text.isascii() and text.isdigit():
-        if int(text) > bits:
+        if len(text) > 3 or int(text) > bits:
             raise ValueError(f"prefix length {text} is out of range: 0 to {bits}")
         return ((1 << int(text)) - 1) << (bits - int(text))
     try:
@@ -116,11 +116,11 @@ def parse_interface(text: str) -> str:
     """An interface's name; a `+` at its end stands for any rest."""
     if not text:
         raise ValueError("the interface's name is empty; leave the option out to match any")
-    if len(text.encode()) >= IFNAMSIZ:
+    if len(text.encode(errors="replace")) >= IFNAMSIZ:
         raise ValueError(f"interface {text!r} is longer than {IFNAMSIZ - 1} bytes")
     if text.startswith("$"):
         raise ValueError(f"variable {text} has no value here; write the interface's name")
-    if re.search(r"[\s/\x00-\x1f<>]", text):
+    if re.search(r"[\s/\x00-\x1f<>\ud800-\udfff]", text):
         raise ValueError(f"{text!r} is not an interface's name: it holds a space, `/`, `<` or a control character")
     return text
 

@@ -107,6 +107,18 @@ SCRIPT = """
 -F nothing
 -L INPUT 1 -n
 -S INPUT
+-nvL INPUT
+-vnL
+-nvxL --line-numbers
+-L -n --line
+-AINPUT -s 1.1.1.2 -j DROP
+-w5 -A INPUT -s 1.1.1.3 -j DROP
+--wait=5 -A INPUT -s 1.1.1.4 -j DROP
+-tfilter -S
+-6 -A INPUT -s 1.1.1.5 -j DROP
+-4 -A INPUT -s 1.1.1.6 -j DROP
+-A INPUT -c 0,0 -j DROP
+-A INPUT -m recent --set --rttl -j ACCEPT
 """
 
 
