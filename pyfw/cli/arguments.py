@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from pyfw.edge.commands import Argument
 
@@ -10,7 +11,8 @@ def add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.kind is list:
         parser.add_argument(argument.name, nargs=argparse.REMAINDER, metavar=argument.name.upper(), help=argument.help)
     elif not argument.flags:
-        parser.add_argument(argument.name, nargs="?", metavar=argument.name.upper(), help=argument.help)
+        parser.add_argument(argument.name, nargs="?", type=os.path.abspath if argument.is_path else argument.kind,
+                            choices=argument.choices or None, metavar=argument.name.upper(), help=argument.help)
     elif argument.kind is bool:
         parser.add_argument(*argument.flags, dest=argument.name, action="store_true", help=argument.help)
     else:

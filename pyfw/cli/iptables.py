@@ -77,10 +77,14 @@ def run_save(name: str, family: int, words: Sequence[str]) -> int:
     status = send(name, request, pieces.append)
     if status == 0:
         text = "".join(dated(name, section) for section in re.findall(r"\*.*?COMMIT\n", "".join(pieces), re.DOTALL))
-        if options.file:
-            options.file.write_text(text)
-        else:
+        if not options.file:
             sys.stdout.write(text)
+            return status
+        try:
+            options.file.write_text(text)
+        except OSError as error:
+            print(f"{name}: {options.file}: {error.strerror}", file=sys.stderr)
+            return 1
     return status
 
 

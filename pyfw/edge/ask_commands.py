@@ -38,7 +38,7 @@ At most {PACKETS_PER_SECOND} packets a second are shown; how many more there wer
 def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """`words`: a question, as `asked` reads it.  Where there are many rules, the text takes longer than the answer."""
     words = arguments.get("words", ())
-    if not words or any(word in HELP for word in words):
+    if any(word in HELP for word in words):
         yield {"text": question_parser("pyfwctl explain").format_help()}
         return {}
     now_ns = services.now_ns()

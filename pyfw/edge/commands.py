@@ -108,6 +108,7 @@ class Argument:
     flags: tuple[str, ...] = ()         # none: it is positional and may be left out
     kind: type = str                    # str, int, float, bool, or list: all words that follow
     choices: tuple[str, ...] = ()
+    is_path: bool = False               # pyfwctl makes it absolute: the daemon has a working directory of its own
     typed: bool = True                  # False: nothing a user types; pyfwctl fills it in
     bare: Any = None                    # what the flag means without a value; None: it needs one
 
@@ -158,7 +159,7 @@ def find_command(request: Any) -> Command:
 
 
 def _protocol_number(text: str) -> int:
-    if text.isdecimal() and int(text) <= 255:
+    if text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= 255:
         return int(text)
     if text.lower() in PROTOCOLS:
         return PROTOCOLS[text.lower()]
@@ -456,7 +457,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
                 Argument("table", "rules: the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")),
                 Argument("json", "diff: one JSON object for each", ("--json",), bool))),
     Command("save", "write the rules as they are now to the file that the config reads them from",
-            elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file"),)),
+            elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file", is_path=True),)),
     Command("iptables", "what pyfw-iptables does",
             elsewhere("rule_commands", "run_iptables"), needs_root=True, spoken=False, arguments=(
         Argument("words", "the command line of iptables", kind=list), Argument("family", "4 or 6", kind=int))),

@@ -98,3 +98,37 @@ def test_help_lists_every_command(control):
     assert done.returncode == 0
     for command in (command.name for command in COMMANDS.values() if command.spoken):
         assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE)
+
+
+def test_save_writes_where_the_user_stands(control, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl", "--socket", str(control.path), "save", "here.rules"],
+                          capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"pyfwctl: rules saved to {tmp_path / 'here.rules'}\n")
+    assert (tmp_path / "here.rules").exists()
+
+
+def test_explain_wants_a_packet(control):
+    done = pyfwctl("--socket", str(control.path), "explain")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "explain --help" in done.stderr
+
+
+def test_rules_saved_where_they_cannot_be_are_one_complaint(control, tmp_path):
+    program = "import sys; from pyfw.cli.iptables import save; sys.exit(save())"
+    done = subprocess.run([sys.executable, "-c", program, "-f", str(tmp_path / "none" / "x")],
+                          capture_output=True, text=True, timeout=30, env={**os.environ, "PYFW_SOCKET": str(control.path)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"pyfw-iptables-save: {tmp_path / 'none' / 'x'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("protocol", ["٣", "²", "9" * 5000, "256"])
+def test_a_protocol_is_a_number_or_a_name(control, protocol):
+    done = pyfwctl("--socket", str(control.path), "list-conntrack", "-p", protocol)
+    assert done.returncode == 2 and done.stderr.startswith("pyfwctl: unknown protocol")
+
+
+@pytest.mark.parametrize("file", ["\0", "\ud800"])
+def test_a_name_that_no_file_can_have(control, file):
+    with control.connect() as client:
+        answer = client.ask(command="save", file=file)[-1]
+    assert answer["status"] == 2 and "cannot be the name of a file" in answer["error"]

@@ -1,5 +1,8 @@
 """pyfw replay from the command line: lines, objects, clocks, rules, exit statuses."""
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,3 +285,16 @@ def test_any_frames_are_judged(tmp_path_factory, frames):
     path.write_bytes(pcapng(*map(interface, kinds), *[enhanced(1, start + rest, kinds.index(kind))
                                                       for kind, start, rest in frames]))
     assert main(["replay", str(path), "--table"]) == 0
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
+    path = tmp_path / "capture.pcap"
+    path.write_bytes(pcap(every_second(web())))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfw", "replay", str(path)], stdout=writer, stderr=subprocess.PIPE,
+                              text=True, timeout=60)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
