@@ -14,6 +14,7 @@ from pyfw.rules.model import BUILTIN_CHAINS, Match, Rule, Setting
 from pyfw.rules.names import TCP_FLAGS
 from pyfw.rules.flat import HEADER_TESTS
 from pyfw.rules.program import Program
+from pyfw.rules.tests.packet_tests import TcpOptionTest
 from pyfw.rules.values import PortRange, TcpFlags, print_protocol
 from pyfw.rules.vocabulary.header import IP, IP_FIELDS
 from pyfw.watch import Facts, Met, Passage
@@ -124,16 +125,18 @@ class _Meeting:
             return "; ".join(self.transport_failed(match))
         if isinstance(test, IcmpTest):
             return f"{_words(match.name, *match.settings)}: packet has {self.facts.icmp_type}/{self.facts.icmp_code}"
+        if isinstance(test, TcpOptionTest):
+            return _option_words(match.name, match.get("--tcp-option"))
         value = VALUES.get(match.name)
         return _words(match.name, *match.settings) + (f": packet has {value(self.facts)}" if value else "")
 
     def transport_failed(self, match: Match) -> Iterator[str]:
         has = {"--sport": self.facts.sport, "--dport": self.facts.dport, "--tcp-flags": self.facts.tcp_flags}
-        for setting in match.settings:
+        for setting in filter(lambda setting: setting.option in has, match.settings):
             value = has[setting.option]
             if _holds(setting.value, value) == setting.inverted:
                 shown = flag_names(value) if setting.option == "--tcp-flags" else value
-                yield f"{_words(match.name, setting).partition(' ')[2].partition(' ')[2]}: packet has {shown}"
+                yield f"{_option_words(match.name, setting)}: packet has {shown}"
 
 
 def flag_names(bits: int) -> str:
@@ -149,6 +152,11 @@ def _holds(wanted: PortRange | TcpFlags, value: int) -> bool:
 def _words(name: str, *settings: Setting) -> str:
     """As `iptables -S` prints the match with these settings."""
     return print_rule(Rule((Match(name, settings),)))
+
+
+def _option_words(name: str, setting: Setting) -> str:
+    """The same without `-m NAME`."""
+    return _words(name, setting).partition(" ")[2].partition(" ")[2]
 
 
 VALUES: dict[str, Callable[[Facts], object]] = {

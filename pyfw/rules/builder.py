@@ -210,6 +210,10 @@ class RuleBuilder:
             raise RulesError(f"match {kind.name} needs -p with one of {known}", given.location)
         if kind.chains and self.chain in BUILTIN_CHAINS[self.table] and self.chain not in kind.chains:
             raise RulesError(f"match {kind.name} cannot be used in {self.chain}, only in {', '.join(kind.chains)}", given.location)
+        for option in kind.options:
+            if self.chain in option.not_in and option.name in given.choices:
+                raise RulesError(f"{option.name} cannot be used in {self.chain}: the interface is not known there",
+                                 given.places[option.name])
 
     @staticmethod
     def _checked(check: Callable[[], None], location: Location | None) -> None:

@@ -30,6 +30,7 @@ class Option:
     free_text: bool = False         # a value may begin with `-`
     stored_as: str = ""             # another option's name, of which this one is a short form
     says_nothing_plain: bool = False    # left out unless it is negated
+    not_in: tuple[str, ...] = ()    # built-in chains where it cannot be used
     printed_as: Callable[..., str] | None = None    # the option's name for a value, where that is not always its own
 
     @property

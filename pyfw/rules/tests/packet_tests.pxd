@@ -18,6 +18,10 @@ cdef class PortsTest(PacketTest):
     cdef int ranges
     cdef bint source, destination, inverted
 
+cdef class TcpOptionTest(PacketTest):
+    cdef uint8_t kind
+    cdef bint inverted
+
 cdef class AddressRangeTest(PacketTest):
     cdef uint8_t low[16]
     cdef uint8_t high[16]

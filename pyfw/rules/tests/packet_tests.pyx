@@ -79,6 +79,38 @@ cdef class PortsTest(PacketTest):
         return FITS if found != self.inverted else FITS_NOT
 
 
+cdef class TcpOptionTest(PacketTest):
+    """Whether the TCP header has an option of this kind (tcp_find_option())."""
+
+    def __init__(self, uint8_t kind, bint inverted):
+        self.kind, self.inverted = kind, inverted
+
+    cdef Fit fits(self, Context *context) noexcept nogil:
+        cdef const Packet *packet = context.packet
+        cdef const uint8_t *header = packet.data + packet.transport
+        cdef uint32_t at = TCP_HEADER, end
+        if packet.fragment == 2:
+            return FITS_NOT
+        if packet.transport_captured < TCP_HEADER:
+            return FITS_DROP
+        end = (header[12] >> 4) * 4
+        if end > packet.transport_captured:
+            return FITS_DROP
+        while at < end:
+            if header[at] == self.kind:
+                return FITS if not self.inverted else FITS_NOT
+            if header[at] <= TCP_NO_OPERATION or at + 1 == end or header[at + 1] == 0:
+                at += 1
+            else:
+                at += header[at + 1]
+        return FITS if self.inverted else FITS_NOT
+
+
+cdef enum:
+    TCP_HEADER = 20
+    TCP_NO_OPERATION = 1        # this option and the end of options, 0, are one byte
+
+
 cdef class AddressRangeTest(PacketTest):
     """`low`, `high`: packed addresses of the rule's family, both included."""
 

@@ -136,7 +136,7 @@ def show_conntrack(match: Match) -> str:
 
 def parse_count_range(text: str) -> PortRange:
     low, colon, high = text.partition(":")
-    first = values.parse_number(low, LARGEST_COUNT, "count")
+    first = values.parse_number(low, LARGEST_COUNT, "count") if low or not colon else 0
     last = values.parse_number(high, LARGEST_COUNT, "count") if high else LARGEST_COUNT
     if first > last:
         raise ValueError(f"range {text} runs backwards; write {last}:{first}")

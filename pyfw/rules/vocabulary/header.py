@@ -7,6 +7,7 @@ from pyfw.rules import names, values
 from pyfw.rules.code import IcmpTest, RuleCode, TransportTest
 from pyfw.rules.kinds import MatchKind, Option
 from pyfw.rules.model import Match
+from pyfw.rules.tests.packet_tests import TcpOptionTest
 from pyfw.rules.values import IcmpType, Network
 
 
@@ -46,10 +47,17 @@ DPORT = Option("--dport", values.parse_ports, ("--destination-port",), trivial=a
 
 def compile_transport(match: Match, code: RuleCode) -> None:
     fields: dict[str, object] = {"tcp": match.name == "tcp"}
+    of_option = [TcpOptionTest(setting.value, setting.inverted) for setting in match.settings if setting.option == "--tcp-option"]
     for setting in match.settings:
-        field = {"--sport": "sport", "--dport": "dport", "--tcp-flags": "flags"}[setting.option]
-        fields |= {field: setting.value, f"{field}_inverted": setting.inverted}
-    code.tests.append(TransportTest(**fields))
+        if field := {"--sport": "sport", "--dport": "dport", "--tcp-flags": "flags"}.get(setting.option):
+            fields |= {field: setting.value, f"{field}_inverted": setting.inverted}
+    code.tests += [TransportTest(**fields), *of_option]
+
+
+def parse_tcp_option(text: str) -> int:
+    if kind := values.parse_number(text, 255, "kind of option"):
+        return kind
+    raise ValueError("kinds of options are 1 to 255")
 
 
 def show_transport(match: Match, numeric: bool) -> str:
@@ -60,6 +68,8 @@ def show_transport(match: Match, numeric: bool) -> str:
             flags = (f"0x{setting.value.mask:02X}/0x{setting.value.value:02X}" if numeric
                      else "/".join(map(values.print_flag_set, (setting.value.mask, setting.value.value))))
             words.append(f"flags:{sign}{flags}")
+        elif setting.option == "--tcp-option":
+            words.append(f"option={sign}{setting.value}")
         else:
             several = "s" if setting.value.low != setting.value.high else ""
             words.append(f"{setting.option[2]}pt{several}:{sign}{values.show_ports(setting.value, match.name, numeric)}")
@@ -93,6 +103,7 @@ MATCHES = (
     IP,
     MatchKind("tcp", compile=compile_transport, show=show_transport, protocol=6, needs_option=False, options=(
         SPORT, DPORT,
+        Option("--tcp-option", parse_tcp_option),
         Option("--tcp-flags", values.parse_tcp_flags, words=2),
         Option("--syn", lambda: values.SYN_ONLY, words=0, stored_as="--tcp-flags"),
     )),

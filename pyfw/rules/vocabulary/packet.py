@@ -269,7 +269,10 @@ def parse_owner(text: str, number_of: Callable[[str], int], what: str) -> PortRa
     low, dash, high = text.partition("-")
     if text[:1].isdigit():
         first = values.parse_number(low, ALL_32_BITS - 1, what)
-        return PortRange(first, values.parse_number(high, ALL_32_BITS - 1, what) if dash else first)
+        last = values.parse_number(high, ALL_32_BITS - 1, what) if dash else first
+        if first > last:
+            raise ValueError(f"range {text} runs backwards; write {high}-{low}")
+        return PortRange(first, last)
     try:
         return PortRange(number := number_of(text), number)
     except KeyError:
@@ -348,6 +351,9 @@ def parse_algorithm(text: str) -> str:
 def check_string(match: Match) -> None:
     if not match.get("--string") or not match.get("--algo"):
         raise ValueError("-m string needs --string (or --hex-string) and --algo bm")
+    start, end = match.get("--from"), match.get("--to")
+    if start and end and start.value > end.value:
+        raise ValueError(f"--from {start.value} is behind --to {end.value}")
 
 
 def compile_string(match: Match, code: RuleCode) -> None:
@@ -392,8 +398,8 @@ MATCHES = (
     MatchKind("addrtype", compile=compile_addrtype, show=show_addrtype, check=check_addrtype, options=(
         Option("--src-type", parse_address_types, print=print_address_types),
         Option("--dst-type", parse_address_types, print=print_address_types),
-        *(Option(name, lambda: True, words=0, negatable=False, print=lambda value: "")
-          for name in ("--limit-iface-in", "--limit-iface-out")),
+        *(Option(name, lambda: True, words=0, negatable=False, print=lambda value: "", not_in=chains)
+          for name, chains in (("--limit-iface-in", ("OUTPUT",)), ("--limit-iface-out", ("PREROUTING", "INPUT")))),
     )),
     MatchKind("owner", compile=compile_owner, show=show_owner, chains=("OUTPUT",), options=(
         Option("--socket-exists", lambda: True, words=0, print=lambda value: ""),

@@ -159,7 +159,7 @@ SHOWN_HASHLIMIT = {
 
 def parse_connlimit_mask(text: str) -> bytes:
     """A prefix length, or an address as mask; in the first bytes of 16."""
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return prefix_mask(parse_prefix(text))
     try:
         return ipaddress.ip_address(text).packed.ljust(16, b"\0")
@@ -184,8 +184,17 @@ def connlimit_parts(match: Match) -> tuple[int, int | None, bool, bool]:
 
 def settle_connlimit(match: Match, family: int | None) -> Match:
     side = "--connlimit-daddr" if match.get("--connlimit-daddr") else "--connlimit-saddr"
-    mask = {"--connlimit-mask": WHOLE_ADDRESS[family]} if family else {}
-    return with_defaults(match, CONNLIMIT_OPTIONS, mask | {side: True})
+    settled = with_defaults(match, CONNLIMIT_OPTIONS, ({"--connlimit-mask": WHOLE_ADDRESS[family]} if family else {}) | {side: True})
+    return replace(settled, settings=tuple(plain_connlimit(setting, family) for setting in settled.settings))
+
+
+def plain_connlimit(setting: Setting, family: int | None) -> Setting:
+    """As iptables-save has it: `! --connlimit-above` is --connlimit-upto, and a mask is no longer than the address."""
+    if setting.inverted:
+        return Setting({"--connlimit-above": "--connlimit-upto", "--connlimit-upto": "--connlimit-above"}[setting.option], setting.value)
+    if setting.option == "--connlimit-mask" and family and setting.value > WHOLE_ADDRESS[family]:
+        return Setting(setting.option, WHOLE_ADDRESS[family])
+    return setting
 
 
 def compile_connlimit(match: Match, code: RuleCode) -> None:
@@ -205,8 +214,8 @@ def check_recent(match: Match) -> None:
     if len(commands) != 1:
         raise ValueError(f"recent needs one of {', '.join(COMMANDS)}")
     asks = commands[0] in ("--rcheck", "--update")
-    if not asks and (match.get("--seconds") or match.get("--hitcount")):
-        raise ValueError("--seconds and --hitcount go with --rcheck and --update")
+    if not asks and (match.get("--seconds") or match.get("--hitcount") or match.get("--rttl")):
+        raise ValueError("--seconds, --hitcount and --rttl go with --rcheck and --update")
     if match.get("--reap") and not match.get("--seconds"):
         raise ValueError("--reap needs --seconds")
 
@@ -297,7 +306,11 @@ def positive(what: str, largest: int = LARGEST_32) -> Callable[[str], int]:
     return parse
 
 
-NAME = partial(values.parse_text, longest=63, what="the name")
+def parse_file_name(text: str, longest: int) -> str:
+    """The kernel makes a file in /proc of what a name means."""
+    if "/" in text or text in ("", ".", ".."):
+        raise ValueError(f"{text!r} cannot be a list's name: it is to be a file's name, too")
+    return values.parse_text(text, longest, "the name")
 
 LIMIT_OPTIONS = (
     Option("--limit", parse_limit, negatable=False, print=print_limit),
@@ -308,7 +321,7 @@ HASHLIMIT_OPTIONS = (
     Option("--hashlimit-above", parse_hash_rate, negatable=False, print=print_hash_rate),
     Option("--hashlimit-burst", parse_burst, negatable=False),
     Option("--hashlimit-mode", parse_modes, negatable=False, print=",".join),
-    Option("--hashlimit-name", partial(values.parse_text, longest=254, what="the name"), negatable=False, print=values.quote),
+    Option("--hashlimit-name", partial(parse_file_name, longest=254), negatable=False, print=values.quote),
     Option("--hashlimit-htable-size", positive("size", 1 << 20), negatable=False),
     Option("--hashlimit-htable-max", positive("number of entries", 1 << 20), negatable=False),
     Option("--hashlimit-htable-gcinterval", positive("interval in ms"), negatable=False),
@@ -328,7 +341,7 @@ RECENT_OPTIONS = (
     flag("--reap"),
     Option("--hitcount", positive("hit count", 255), negatable=False),
     flag("--rttl"),
-    Option("--name", NAME, negatable=False, print=values.quote),
+    Option("--name", partial(parse_file_name, longest=63), negatable=False, print=values.quote),
     Option("--mask", parse_connlimit_mask, negatable=False, print=print_recent_mask),
     flag("--rsource"), flag("--rdest"),
 )

@@ -44,6 +44,8 @@ def way(rules: str | Ruleset, question: str, table: str = "filter", family: int 
     ("-p tcp ! --sport 1024:", TCP, "! --sport 1024:65535: packet has 40000"),
     ("-p tcp --sport 22 --dport 23", TCP, "--sport 22: packet has 40000; --dport 23: packet has 443"),
     ("-p tcp --syn", f"{TCP} --flags ACK", "--tcp-flags FIN,SYN,RST,ACK SYN: packet has ACK"),
+    ("-p tcp --dport 443 --tcp-option 2", TCP, "--tcp-option 2"),
+    ("-p tcp --dport 22 --tcp-option 2", TCP, "--dport 22: packet has 443"),
     ("-p icmp --icmp-type echo-reply", ICMP, "-m icmp --icmp-type 0: packet has 8/0"),
     ("-m length --length 100:200", TCP, "-m length --length 100:200: packet has 40 bytes"),
     ("-m ttl --ttl-eq 1", TCP, "-m ttl --ttl-eq 1: packet has 64"),

@@ -90,6 +90,22 @@ MATCHES = """
 -p tcp --dport 09;octal;FAIL
 -p tcp --dport 1 --dport 2;--dport is given twice;FAIL
 -p tcp ! --dport 0:65535;would never match;FAIL
+-p tcp --tcp-option 2;-p tcp -m tcp --tcp-option 2;OK
+-p tcp --syn ! --tcp-option 8 --dport 5;-p tcp -m tcp --dport 5 ! --tcp-option 8 --tcp-flags FIN,SYN,RST,ACK SYN;OK
+-p tcp --tcp-option 0;1 to 255;FAIL
+-m owner --uid-owner 10-0;write 0-10;FAIL
+-m string --string x --algo bm --from 10 --to 5;--from 10 is behind --to 5;FAIL
+-m hashlimit --hashlimit-upto 5/s --hashlimit-name a/b;cannot be a list's name;FAIL
+-m hashlimit --hashlimit-upto 5/s --hashlimit-name "";cannot be a list's name;FAIL
+-m recent --set --name ..;cannot be a list's name;FAIL
+-m recent --set --rttl;go with --rcheck and --update;FAIL
+-m recent --set --mask ٣;neither a prefix length nor an address;FAIL
+-m connlimit ! --connlimit-above 3 --connlimit-mask 24;-m connlimit --connlimit-upto 3 --connlimit-mask 24 --connlimit-saddr;OK
+-m connlimit ! --connlimit-upto 3 --connlimit-mask 24;-m connlimit --connlimit-above 3 --connlimit-mask 24 --connlimit-saddr;OK
+-s 1.1.1.1 -m connlimit --connlimit-above 3 --connlimit-mask 33;-s 1.1.1.1/32 -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr;OK
+-m connbytes --connbytes :5 --connbytes-dir both --connbytes-mode bytes;-m connbytes --connbytes 0:5 --connbytes-mode bytes --connbytes-dir both;OK
+-m helper --helper "";=;OK
+-s 10.0.0.0/11111111111;out of range: 0 to 32;FAIL
 --dport 22;--dport needs its protocol before it: -p tcp or;FAIL
 --dport 22 -p tcp;--dport needs its protocol before it;FAIL
 ! -p tcp --dport 22;--dport needs its protocol before it;FAIL
@@ -227,7 +243,12 @@ def test_raw_rule(given: str, expected: str, outcome: str) -> None:
     check("raw", given, expected, outcome)
 
 
+LOCAL_IN, LOCAL_OUT = "-m addrtype --src-type LOCAL --limit-iface-in", "-m addrtype --src-type LOCAL --limit-iface-out"
+
+
 @pytest.mark.parametrize("chain, option, allowed", [
+    ("INPUT", LOCAL_IN, True), ("INPUT", LOCAL_OUT, False), ("OUTPUT", LOCAL_IN, False), ("OUTPUT", LOCAL_OUT, True),
+    ("FORWARD", LOCAL_OUT, True),
     ("INPUT", "-i eth0", True), ("INPUT", "-o eth0", False), ("FORWARD", "-i eth0", True), ("FORWARD", "-o eth0", True),
     ("OUTPUT", "-i eth0", False), ("OUTPUT", "-o eth0", True), ("guests", "-i eth0 -o eth1", True)])
 def test_interfaces_of_a_chain(chain: str, option: str, allowed: bool) -> None:

@@ -71,6 +71,13 @@ def fits(rule: str, packet: Packet, **context: object) -> bool:
     ("-p tcp --tcp-flags ALL NONE", V4 / TCP(flags=""), SYN),
     ("-p tcp --tcp-flags SYN,FIN SYN,FIN", V4 / TCP(flags="SF"), SYN),
     ("-p tcp --tcp-flags ALL SYN", V4 / TCP(flags="SEC"), V4 / TCP(flags="SP")),
+    ("-p tcp --tcp-option 2", V4 / TCP(options=[("NOP", None), ("Timestamp", (1, 2)), ("MSS", 1460)]),
+     V4 / TCP(options=[("Timestamp", (2, 2))])),
+    ("-p tcp ! --tcp-option 8", V6 / TCP(options=[("MSS", 1460)]), V6 / TCP(options=[("MSS", 1460), ("Timestamp", (1, 2))])),
+    ("-p tcp ! --tcp-option 2", SYN, V4 / TCP(options=[("MSS", 1460)])),
+    ("-p tcp --tcp-option 1", V4 / TCP(options=[("NOP", None)]), V4 / TCP(options=[("WScale", 1)])),
+    ("-p tcp --tcp-option 5", V4 / TCP(dataofs=6) / Raw(b"\x02\x00\x05\x00"), V4 / TCP(dataofs=6) / Raw(b"\x02\x04\x05\x05")),
+    ("-p tcp --tcp-option 5", V4 / TCP(dataofs=6) / Raw(b"\x01\x01\x01\x05"), V4 / TCP(dataofs=6) / Raw(b"\x00\x00\x00\x06\x05")),
     ("-p icmp --icmp-type 8", V4 / ICMP(type=8, code=3), V4 / ICMP(type=0)),
     ("-p icmp --icmp-type 3/1", V4 / ICMP(type=3, code=1), V4 / ICMP(type=3, code=2)),
     ("-p icmp ! --icmp-type 3/1", V4 / ICMP(type=3, code=2), V4 / ICMP(type=3, code=1)),
@@ -257,6 +264,8 @@ PASSED_BY = (Verdict.ACCEPT, "filter:FORWARD:policy:2", (0, 0))
 @pytest.mark.parametrize("rule, packet, outcome", [
     ("-p tcp --dport 80", IP(proto=6) / Raw(b"x" * 19), DROPPED),           # header cut off
     ("-p tcp -m tcp", IP(proto=6), DROPPED),
+    ("-p tcp --tcp-option 2", V4 / TCP(dataofs=7) / Raw(b"\x02\x04"), DROPPED),
+    ("-p tcp --tcp-option 2", IP(proto=6, frag=2) / Raw(b"x" * 40), PASSED_BY),
     ("-p udp --dport 80", IP(proto=17) / Raw(b"x" * 7), DROPPED),
     ("-p sctp --dport 80", IP(proto=132) / Raw(b"x" * 11), DROPPED),
     ("-p icmp --icmp-type any", IP(proto=1) / Raw(b"x" * 7), DROPPED),
