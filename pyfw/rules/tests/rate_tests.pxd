@@ -25,10 +25,12 @@ cdef struct Bucket:
 
 cdef class BucketTable:
     cdef Bucket *buckets
-    cdef uint32_t mask, most, count
+    cdef uint32_t mask, most, count, collected
     cdef uint64_t seed[2]
 
     cdef Bucket *find(self, const uint64_t *words, uint64_t now_ns) noexcept nogil
+    cdef Bucket *bucket_of(self, const uint64_t *words, uint64_t now_ns) noexcept nogil
+    cdef void collect(self, uint64_t now_ns) noexcept nogil
 
 cdef class HashLimitTest(PacketTest):
     cdef BucketTable table
@@ -73,6 +75,7 @@ cdef struct Seen:               # an address of a list
 cdef class RecentList:
     cdef Seen *seen
     cdef Seen *find(self, const uint8_t *address, uint8_t family, int ttl) noexcept nogil
+    cdef void reap(self, uint64_t oldest_ns) noexcept nogil
     cdef void enter(self, const uint8_t *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil
 
 cdef class RecentTest(PacketTest):
@@ -82,6 +85,6 @@ cdef class RecentTest(PacketTest):
     cdef uint64_t seconds_ns
     cdef uint64_t mask[2]
     cdef uint32_t hits
-    cdef bint source, same_ttl, inverted
+    cdef bint source, same_ttl, reaps, inverted
 
     cdef bint often_enough(self, const Seen *seen, uint64_t now_ns) noexcept nogil

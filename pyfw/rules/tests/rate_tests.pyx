@@ -17,6 +17,7 @@ from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
 
 cdef enum:
     PROBES = 32                 # places that a key may have
+    COLLECTED = 64              # places of a full table that one packet looks through for what has expired
     GROUPS = 1 << 16
     MOST_COUNTED = 1 << 17
     LIST_LENGTH = 100           # ip_list_tot
@@ -93,7 +94,7 @@ cdef class BucketTable:
     """Token buckets by key; `most` of them (--hashlimit-htable-max)."""
 
     def __cinit__(self, uint32_t most):
-        cdef uint32_t places = 64
+        cdef uint32_t places = 1
         while places < 2 * most:
             places *= 2
         self.buckets = <Bucket *> calloc(places, sizeof(Bucket))
@@ -107,11 +108,28 @@ cdef class BucketTable:
 
     cdef Bucket *find(self, const uint64_t *words, uint64_t now_ns) noexcept nogil:
         """The key's bucket, or one that is free or expired; NULL: there is none."""
+        cdef Bucket *bucket = self.bucket_of(words, now_ns)
+        if bucket == NULL and self.count >= self.most:
+            self.collect(now_ns)
+            bucket = self.bucket_of(words, now_ns)
+        return bucket
+
+    cdef void collect(self, uint64_t now_ns) noexcept nogil:
+        cdef uint32_t i
+        cdef Bucket *bucket
+        for i in range(min(COLLECTED, self.mask + 1)):
+            bucket = &self.buckets[self.collected & self.mask]
+            self.collected += 1
+            if 0 < bucket.expires_ns <= now_ns:
+                bucket.expires_ns = 0
+                self.count -= 1
+
+    cdef Bucket *bucket_of(self, const uint64_t *words, uint64_t now_ns) noexcept nogil:
         cdef uint32_t at = <uint32_t> siphash(self.seed, words, KEY_WORDS)
-        cdef int probe
+        cdef uint32_t probe
         cdef Bucket *bucket
         cdef Bucket *vacant = NULL
-        for probe in range(PROBES):
+        for probe in range(min(PROBES, self.mask + 1)):
             bucket = &self.buckets[(at + probe) & self.mask]
             if bucket.expires_ns > now_ns:
                 if memcmp(bucket.words, words, KEY_WORDS * 8) == 0:
@@ -252,7 +270,7 @@ cdef class ConnLimitTest(PacketTest):
                 link = &self.counted[at].next
                 continue
             slot = self.table.find(&self.counted[at].key, now_ns, &direction) if self.table is not None else 0
-            gone = slot == 0 or (own.protocol == PROTO_TCP and is_over(self.table.conns[slot].track.tcp.state))
+            gone = slot == 0 or (self.counted[at].key.protocol == PROTO_TCP and is_over(self.table.conns[slot].track.tcp.state))
             count += not gone
             if gone and not dry:
                 link[0] = self.counted[at].next
@@ -330,6 +348,17 @@ cdef class RecentList:
         stamp(place, ttl, now_ns)
 
 
+    cdef void reap(self, uint64_t oldest_ns) noexcept nogil:
+        """Let go of the entry that was not seen for longest, if that was before `oldest_ns` (recent_entry_reap())."""
+        cdef Seen *oldest = NULL
+        cdef int i
+        for i in range(LIST_LENGTH):
+            if self.seen[i].family and (oldest == NULL or self.seen[i].last_ns < oldest.last_ns):
+                oldest = &self.seen[i]
+        if oldest != NULL and oldest.last_ns < oldest_ns:
+            oldest.family = 0
+
+
 cdef inline void stamp(Seen *seen, uint8_t ttl, uint64_t now_ns) noexcept nogil:
     seen.stamp_ns[seen.next % MOST_STAMPS] = now_ns
     seen.next = (seen.next + 1) % MOST_STAMPS
@@ -338,11 +367,11 @@ cdef inline void stamp(Seen *seen, uint8_t ttl, uint64_t now_ns) noexcept nogil:
 
 
 cdef class RecentTest(PacketTest):
-    """`command`: a key of COMMANDS.  `seconds`, `hits`: 0 where they are not asked for."""
+    """`command`: a key of COMMANDS.  `seconds`, `hits`: 0 where they are not asked for.  `reaps`: an entry older than that goes."""
 
     def __init__(self, str name, str command, bytes mask, bint source, uint32_t seconds, uint32_t hits, bint same_ttl,
-                 bint inverted):
-        self.name, self.command, self.source = name, COMMANDS[command], source
+                 bint reaps, bint inverted):
+        self.name, self.command, self.source, self.reaps = name, COMMANDS[command], source, reaps
         self.seconds_ns, self.hits = <uint64_t> seconds * 1000000000, hits
         self.same_ttl, self.inverted = same_ttl, inverted
         memcpy(self.mask, <const char *> mask, 16)
@@ -369,7 +398,9 @@ cdef class RecentTest(PacketTest):
         if not context.dry:
             if self.command == RECENT_REMOVE:
                 seen.family = 0
-            elif self.command == RECENT_SET or self.command == RECENT_UPDATE and found:
+            elif self.reaps:
+                self.list.reap(context.now_ns - self.seconds_ns if context.now_ns > self.seconds_ns else 0)
+            if self.command == RECENT_SET or self.command == RECENT_UPDATE and found:
                 stamp(seen, packet.ttl, context.now_ns)
         return FITS if found else FITS_NOT
 

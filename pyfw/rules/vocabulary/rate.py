@@ -231,7 +231,7 @@ def compile_recent(match: Match, code: RuleCode) -> None:
     code.tests.append(RecentTest(
         value_of(match, "--name", "DEFAULT"), command.option, value_of(match, "--mask", prefix_mask(None)),
         match.get("--rdest") is None, value_of(match, "--seconds", 0), value_of(match, "--hitcount", 0),
-        match.get("--rttl") is not None, command.inverted))
+        match.get("--rttl") is not None, match.get("--reap") is not None, command.inverted))
 
 
 def print_recent_mask(mask: bytes) -> str:
