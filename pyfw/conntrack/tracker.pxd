@@ -23,7 +23,7 @@ cdef struct Found:              # what tracking has to say of a packet
     uint8_t reason              # ReasonNumber
     uint32_t argument[4]        # numbers that belong to the reason
     uint32_t slot               # of its connection in the table; 0: it is not there
-    Conn *conn                  # its connection: in the table, or &Tracker.fresh; NULL: none
+    Conn *conn                  # its connection: in the table, &Tracker.fresh or &Tracker.ended; NULL: none
 
 cdef class Tracker:
     cdef readonly Table table
@@ -31,6 +31,7 @@ cdef class Tracker:
     cdef Settings settings
     cdef HelperRow helper_rows[HELPERS_MAX]
     cdef Conn fresh             # the connection that the packet in hand may begin
+    cdef Conn ended             # the connection that the packet in hand has ended at once
 
     cdef void track(self, Packet *packet, uint8_t helper, uint64_t now_ns, Found *found) noexcept nogil
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil

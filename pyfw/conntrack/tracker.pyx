@@ -194,9 +194,10 @@ cdef class Tracker:
         if step.action != ACTION_PASS:
             self.account(subject, direction, packet)
         if step.action == ACTION_KILL:
+            self.ended = subject[0]             # which the rules see once more, as it was
             self.table.remove(slot, now_ns)
-            found.slot = 0
-            return
+            subject = &self.ended
+            found.slot, found.conn = 0, subject
         if direction == DIR_REPLY:
             subject.status |= CONN_SEEN_REPLY
         if self.table.events.count:

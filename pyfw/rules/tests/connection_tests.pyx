@@ -4,15 +4,16 @@
 May know: the connection that the context holds.  Must not know: how it is tracked, syntax.
 """
 from libc.string cimport memcpy
-from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn, Key
+from pyfw.conntrack.table cimport invert
 from pyfw.packet cimport Address
 from pyfw.rules.parts cimport FITS, FITS_NOT
 
 cdef enum Field:
-    FIELD_PROTOCOL, FIELD_SPORT, FIELD_DPORT, FIELD_STATUS, FIELD_EXPIRES, FIELD_DIRECTION
+    FIELD_PROTOCOL, FIELD_SPORT, FIELD_DPORT, FIELD_REPLY_SPORT, FIELD_REPLY_DPORT, FIELD_STATUS, FIELD_EXPIRES, FIELD_DIRECTION
 
-FIELDS = {"protocol": FIELD_PROTOCOL, "sport": FIELD_SPORT, "dport": FIELD_DPORT, "status": FIELD_STATUS,
-          "expires": FIELD_EXPIRES, "direction": FIELD_DIRECTION}
+FIELDS = {"protocol": FIELD_PROTOCOL, "sport": FIELD_SPORT, "dport": FIELD_DPORT, "reply_sport": FIELD_REPLY_SPORT,
+          "reply_dport": FIELD_REPLY_DPORT, "status": FIELD_STATUS, "expires": FIELD_EXPIRES, "direction": FIELD_DIRECTION}
 STATUSES = {"EXPECTED": CONN_EXPECTED, "SEEN_REPLY": CONN_SEEN_REPLY, "ASSURED": CONN_ASSURED, "CONFIRMED": CONN_CONFIRMED}
 
 cdef enum Mode:
@@ -24,7 +25,7 @@ MODES = {"packets": MODE_PACKETS, "bytes": MODE_BYTES, "avgpkt": MODE_AVERAGE}
 cdef class ConnTest(PacketTest):
     """Whether a number of the connection lies from `low` to `high`; "status": whether it has a bit of `low`.
 
-    Ports are those of the original direction.  `without`: what fits packets that have no connection.
+    ICMP has its id for a source port, its type and code for a destination port, as in the kernel's tuples.  `without`: what fits packets that have no connection.
     """
 
     def __init__(self, str field, uint64_t low, uint64_t high, bint inverted, bint without):
@@ -33,6 +34,7 @@ cdef class ConnTest(PacketTest):
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Conn *conn = context.conn
+        cdef Key reply
         cdef uint64_t value = 0
         if conn == NULL:
             return FITS if self.without else FITS_NOT
@@ -44,6 +46,9 @@ cdef class ConnTest(PacketTest):
             value = conn.key.sport
         elif self.field == FIELD_DPORT:
             value = conn.key.dport
+        elif self.field == FIELD_REPLY_SPORT or self.field == FIELD_REPLY_DPORT:
+            invert(&conn.key, &reply)
+            value = reply.sport if self.field == FIELD_REPLY_SPORT else reply.dport
         elif self.field == FIELD_DIRECTION:
             value = context.direction
         elif conn.status & CONN_CONFIRMED and conn.expires_ns > context.now_ns:     # else it is not in the table yet
@@ -70,13 +75,15 @@ cdef class ConnAddressTest(PacketTest):
 
 
 cdef class HelperTest(PacketTest):
-    """Whether the packet's connection was expected by a helper whose name begins with `name`; "": by any."""
+    """Whether the packet's connection was expected by a helper that `name` is, or begins with: ftp-2121 is ftp's; "": by any
+    (helper_mt())."""
 
     def __init__(self, str name, bint inverted):
         self.name, self.inverted = name, inverted
 
     def bind(self, surroundings) -> None:
-        self.numbers = sum(1 << number for number, helper in enumerate(surroundings.helpers, 1) if helper.startswith(self.name))
+        self.numbers = sum(1 << number for number, helper in enumerate(surroundings.helpers, 1)
+                           if not self.name or self.name.startswith(helper))
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef bint named

@@ -74,7 +74,7 @@ def parse_direction(text: str) -> str:
 ADDRESSES = {"--ctorigsrc": True, "--ctorigdst": False, "--ctreplsrc": False, "--ctrepldst": True}
 """Whether an option asks for the original source: pyfw translates no addresses, a reply's source is the original destination."""
 DIRECTIONS = ("ORIGINAL", "REPLY")
-PORTS = {"--ctorigsrcport": "sport", "--ctorigdstport": "dport", "--ctreplsrcport": "dport", "--ctrepldstport": "sport"}
+PORTS = {"--ctorigsrcport": "sport", "--ctorigdstport": "dport", "--ctreplsrcport": "reply_sport", "--ctrepldstport": "reply_dport"}
 
 
 def compile_conntrack(match: Match, code: RuleCode) -> None:

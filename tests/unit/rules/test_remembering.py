@@ -334,6 +334,21 @@ def test_connlimit_lets_closed_connections_go_whoever_asks() -> None:
     assert accepted(watch, udp("10.0.0.2", "10.0.1.2", 5, 53))
 
 
+# -- connections ------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("rule, fits", [
+    ("-m connbytes --connbytes 2:2 --connbytes-dir both --connbytes-mode packets", True),
+    ("-m conntrack --ctstatus CONFIRMED", True), ("-m conntrack --ctstatus SEEN_REPLY", True), ("-m conntrack --ctstatus ASSURED", False),
+    ("-m conntrack --ctexpire 110:120", True), ("-m conntrack --ctdir REPLY --ctstate ESTABLISHED", True),
+])
+def test_the_reset_that_ends_a_connection_still_belongs_to_it(rule: str, fits: bool) -> None:
+    """The entry has gone from the table when the rules are asked (nf_ct_kill_acct()), and what it says has not."""
+    watch = watch_with(f"-p tcp --tcp-flags RST RST {rule}")
+    assert accepted(watch, syn("10.0.0.2", 1))
+    assert accepted(watch, tcp("10.0.1.2", "10.0.0.2", 80, 1, RST | ACK, seq=0, ack=101)) != fits
+    assert watch.records() == []
+
+
 # -- statistic: net/netfilter/xt_statistic.c ----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("sign", ["", "! "])
