@@ -141,7 +141,7 @@ def test_as_a_program(control: RunningServer) -> None:
     try:
         wait_until(lambda: listeners(control) == 1)
         send(control, 7)
-        assert process.stdout.readline() == NEW.format(7).rstrip("\n") + f" id=33\n"
+        assert process.stdout.readline() == NEW.format(7).rstrip("\n") + " id=33\n"
     finally:
         process.kill()
         process.communicate()

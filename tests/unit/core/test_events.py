@@ -17,7 +17,7 @@ from pyfw.helpers.ftp import FtpHelper
 from pyfw.listing import table_text
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
-from unit.core.packets import CLIENT, CLIENT6, FIN, SERVER, SERVER6, ACK, gre, icmp, ip, tcp, udp
+from unit.core.packets import CLIENT, CLIENT6, FIN, SERVER, SERVER6, ACK, gre, icmp, ip, udp
 from unit.core.test_sctp import Association
 from unit.core.traffic import TcpConversation, Watch
 

@@ -13,7 +13,6 @@ from pyfw.limits import SourceLimits
 from pyfw.question import ask
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.packet_filter import connection_filter
-from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from unit.core.packets import ACK, CLIENT, SERVER, SYN, tcp, udp
 from unit.core.test_sources import counts_are_the_tables, rows
