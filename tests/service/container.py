@@ -151,10 +151,8 @@ class Container:
             (path / "cgroup.procs").write_text("0")
 
     def _leave_cgroups(self) -> None:
-        for path in self._cgroups():
-            for directory, _, _ in os.walk(path, topdown=False):
-                with suppress(OSError):         # its last process may still be on its way out
-                    os.rmdir(directory)
+        """The last processes may still be on their way out."""
+        wait_until(lambda: not [path for path in self._cgroups() if not _removed(path)], "the container's control groups to empty")
 
     # -- what runs in it --------------------------------------------------------------------------
 
@@ -189,6 +187,13 @@ class Container:
         """The unit's messages since this boot, without times."""
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--boot", "--output=cat", f"--unit={unit}", *arguments, check=True).stdout
+
+
+def _removed(cgroup: Path) -> bool:
+    for directory, _, _ in os.walk(cgroup, topdown=False):
+        with suppress(OSError):
+            os.rmdir(directory)
+    return not cgroup.exists()
 
 
 def _children(pid: int) -> list[int]:

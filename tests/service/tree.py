@@ -27,8 +27,9 @@ PACKAGES = (
     "iptables", "iproute2",
     "bash-completion", "curl", "iputils-ping", "man-db", "openssh-server", "zsh",                    # what the tests use
 )
+KEPT = 3                            # of each kind: other source trees may use the same cache
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "pyfw")
-BUILT = ("*.c", "*.so", "__pycache__")
+BUILT = ("*.c", "*.so", "*.pyc")
 
 
 class CacheError(Exception):
@@ -47,7 +48,7 @@ def wheels() -> Path:
 
 
 def _kept(name: str, made_from: bytes, make: Callable[[Path], None]) -> Path:
-    """The cached directory; made first, whole or not at all, if it is not there."""
+    """The cached directory; made first, whole or not at all, if it is not there.  Those not used for longest go."""
     path = CACHE / f"{name}-{hashlib.sha256(made_from).hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with _locked(CACHE / f"{name}.lock"):
@@ -60,6 +61,9 @@ def _kept(name: str, made_from: bytes, make: Callable[[Path], None]) -> Path:
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
+        os.utime(path)
+        for old in sorted(CACHE.glob(f"{name}-*"), key=lambda other: other.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old)
     return path
 
 
@@ -83,7 +87,7 @@ def _bootstrap(release: str, path: Path) -> None:
 def _sources() -> Iterator[bytes]:
     for name in SOURCES:
         for path in sorted([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*")):
-            if path.is_file() and not any(path.match(pattern) for pattern in ("*.c", "*.so", "*.pyc")):
+            if path.is_file() and not any(map(path.match, BUILT)):
                 yield str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes()
 
 
