@@ -15,6 +15,7 @@ import yaml
 from pyfw.asked import add_question_arguments
 from pyfw.cli import pyfw, pyfwctl
 from pyfw.config import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
+from pyfw.config_limits import AdaptiveConfig, PerSourceConfig
 from pyfw.conntrack.timeouts import DEFAULTS
 from pyfw.edge.ask_commands import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
 from pyfw.edge.set_commands import FLAGS as SET_FLAGS
@@ -136,6 +137,9 @@ def test_every_key_and_its_default() -> None:
     for name, helper in _BUILT_IN_HELPERS.items():
         wanted[f"helpers.{name}.ports"] = list(helper.ports)
         wanted |= {f"helpers.{name}.{option}": getattr(FtpHelper(), option) for option in helper.options}
+    wanted |= {f"limits.per_source.{item.name}": plain(getattr(PerSourceConfig(), item.name))
+               for item in fields(PerSourceConfig) if item.compare}
+    wanted |= {f"limits.adaptive.{item.name}": f"{item.default}%" for item in fields(AdaptiveConfig)}
     assert keys("KEYS") == wanted
 
 
