@@ -17,7 +17,9 @@ from differential.witness import NETLINK_NETFILTER, Sent
 CONNTRACK_GROUPS = 0b111        # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 BURST = 40                      # packets
 
-_EVENT = re.compile(r"(?P<kind> *\[\w+\]) (?P<protocol>\S+ +\d+) (?:(?P<seconds>\d+) )?(?P<rest>.*?)(?: \[USERSPACE\] portid=\d+)?")
+# Who deleted an entry is told behind it, by name if that process is still there.
+_EVENT = re.compile(r"(?P<kind> *\[\w+\]) (?P<protocol>\S+ +\d+) (?:(?P<seconds>\d+) )?(?P<rest>.*?)"
+                    r"(?: \[USERSPACE\] portid=\d+(?: progname=\S+)?)?")
 
 
 class NetlinkSocket(NamedTuple):

@@ -144,7 +144,7 @@ def test_a_deleted_connection(options: list[str], tracking: Lab, guard: Guard, t
 
 def unnumbered(line: str) -> str:
     """A line of `-o id,timestamp,extended` as one without, checked for what must be there."""
-    parts = re.fullmatch(r"\[\d{10}\.\d{6}\]\t( *\[\w+\]) ipv4     2 (.*) id=\d+( \[USERSPACE\] portid=\d+)?", line)
+    parts = re.fullmatch(r"\[\d{10}\.\d{6}\]\t( *\[\w+\]) ipv4     2 (.*) id=\d+( \[USERSPACE\] portid=\d+(?: progname=\S+)?)?", line)
     assert parts, line
     return f"{parts[1]} {parts[2]}"
 
