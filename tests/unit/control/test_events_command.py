@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyfw.edge import event_commands
 from pyfw.edge.commands import COMMANDS
 from pyfw.enums import Hook
 from pyfw.events import KEPT, MOST
@@ -21,21 +22,23 @@ FLOWS = 3 * KEPT
 
 
 @pytest.fixture
-def control(tmp_path) -> Iterator[RunningServer]:
-    yield from emptied(tmp_path, 32)
+def control(tmp_path, monkeypatch) -> Iterator[RunningServer]:
+    yield from emptied(tmp_path, 32, monkeypatch)
 
 
 @pytest.fixture
-def roomy(tmp_path) -> Iterator[RunningServer]:
-    yield from emptied(tmp_path, FLOWS)
+def roomy(tmp_path, monkeypatch) -> Iterator[RunningServer]:
+    yield from emptied(tmp_path, FLOWS, monkeypatch)
 
 
-def emptied(directory: Path, room: int) -> Iterator[RunningServer]:
-    """A daemon whose table is empty and has room for so many connections."""
+def emptied(directory: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    """A daemon whose table is empty and has room for so many connections; it soon notices who has gone, and all have at the end."""
+    monkeypatch.setattr(event_commands, "HEARTBEAT_POLLS", 1)
     with running(directory / "control.sock", StillDaemon(room)) as server:
         with server.connect() as client:
             client.ask(command="flush")
         yield server
+        wait_until(lambda: listeners(server) == 0)
 
 
 def send(control: RunningServer, *flows: int) -> None:
