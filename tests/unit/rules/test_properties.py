@@ -1,11 +1,16 @@
-"""Parser and printer are inverse, and no text at all brings anything but rules or a complaint."""
+"""Parser and printer are inverse, and no text at all brings anything but rules or a complaint.
+
+Rules come from the table of matches and targets (spellings.py): an entry that is new there is in these tests.
+"""
 from __future__ import annotations
 
 import ipaddress
 import random
 from collections.abc import Callable
+from itertools import chain, combinations, product
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,17 +18,19 @@ from hypothesis import strategies as st
 from pyfw.rules import names
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.printing import print_ruleset
+from pyfw.rules.kinds import Option
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
 from pyfw.rules.values import quote
 from pyfw.rules.yaml_rules import load_rules
+from unit.rules.spellings import (MATCH_KINDS, TARGET_KINDS, TEXT, VALUES, Kind, beginnings, options_of, reads, spelled_rule, surroundings,
+                                  tables_of, values_of, written)
 
 NOT = st.sampled_from(["", "", "! "])
 PORT = st.integers(0, 65535)
 STATES = st.sets(st.sampled_from(list(names.STATES)), min_size=1).map(",".join)
 FLAGS = st.sets(st.sampled_from(list(names.TCP_FLAGS)), min_size=1).map(",".join)
-TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc", "Cs"]), max_size=20)
 DEVICE = st.from_regex(r"[a-z][a-z0-9.]{0,10}\+?", fullmatch=True)
 
 
@@ -81,6 +88,38 @@ def test_what_is_printed_is_read_as_it_was(lines: list[str]) -> None:
     Program(ruleset)
 
 
+@pytest.mark.parametrize("kind", [*MATCH_KINDS, *TARGET_KINDS], ids=lambda kind: kind.name)
+def test_every_option_can_be_written(kind: Kind) -> None:
+    """Else spellings.py has no value for a new one."""
+    def has_a_line(option: Option) -> bool:
+        """At the beginning of one, or behind one and up to two more options."""
+        if any(option in options for options, _ in beginnings(kind)):
+            return True
+        others = [known for known in options_of(kind) if known is not option]
+        return any(reads([*line, *chain(*further), *written(option.name, words)], tables_of(kind)[0])
+                   for _, line in beginnings(kind) for words in values_of(kind, option.name)
+                   for size in range(3) for with_them in combinations(others, size)
+                   for further in product(*([written(known.name, value) for value in values_of(kind, known.name)[:2]]
+                                            for known in with_them)))
+    assert [option.name for option in options_of(kind) if not has_a_line(option)] == []
+    assert beginnings(kind)
+
+
+@pytest.mark.parametrize("table", ["filter", "raw"])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_the_whole_vocabulary_is_read_as_it_was_printed(table: str, data: st.DataObject) -> None:
+    lines = [" ".join(tokens) for tokens in data.draw(st.lists(spelled_rule(table), min_size=1, max_size=4))]
+    ruleset = parse_save("\n".join([f"*{table}", ":own - [0:0]", *lines, "COMMIT"]))
+    printed = print_ruleset(ruleset)
+    assert parse_save(printed) == ruleset
+    assert print_ruleset(parse_save(printed)) == printed
+    Program(ruleset, surroundings())
+    for family in (4, 6):
+        view = print_ruleset(ruleset, family=family)
+        assert print_ruleset(parse_save(view, family=family), family=family) == view
+
+
 @given(TEXT)
 def test_a_quoted_word_is_one_word(text: str) -> None:
     words, = split_lines(f"--comment {quote(text)}", Place("t"))
@@ -94,10 +133,27 @@ WORDS = ("-A", "-I", "-N", "-P", "-F", "-X", "-t", "-s", "-d", "-i", "-o", "-p",
          "$X", "${X}", "#", "–dport", "--dport=5", "=", "99999999999999999999", "0x", "08", "/", "a/b", "٣", "\x00", "é", "-1")
 
 
+OPTIONS = [spelling for kind in (*MATCH_KINDS, *TARGET_KINDS) for option in kind.options for spelling in (option.name, *option.aliases)]
+ALL_WORDS = [*WORDS, *OPTIONS, *VALUES, *(word for kind in MATCH_KINDS for word in ("-m", kind.name)),
+             *(word for kind in TARGET_KINDS for word in ("-j", kind.name))]
+
+
 @settings(max_examples=1500)
-@given(st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join))
+@given(st.lists(st.sampled_from(ALL_WORDS), max_size=14).map(" ".join))
 def test_any_words_make_rules_or_one_complaint(text: str) -> None:
     judge_text(text)
+
+
+@pytest.mark.parametrize("table", ["filter", "raw"])
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_a_rule_with_words_changed_makes_rules_or_one_complaint(table: str, data: st.DataObject) -> None:
+    tokens = data.draw(spelled_rule(table))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(tokens)))
+        removed, inserted = data.draw(st.integers(0, 2)), data.draw(st.lists(st.sampled_from(ALL_WORDS), max_size=2))
+        tokens[at:at + removed] = inserted
+    judge_text(f"*{table}\n:own - [0:0]\n{' '.join(tokens)}")
 
 
 @settings(max_examples=500)
