@@ -244,7 +244,7 @@ cdef class Tracker:
             self.fresh.mark = self.table.conns[expect.master].mark
             self.expectations.counters.used += 1
             self.expectations.remove(expected)
-        elif helper:
+        elif helper and self.helper_rows[helper - 1].protocol == packet.protocol:
             self.fresh.helper = helper
         else:
             self.fresh.helper = self.helper_for(packet)

@@ -12,7 +12,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from pyfw.asked import asked_packet, read_question
 from pyfw.enums import Hook, Verdict
+from pyfw.helpers import bind
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.core.packets import ACK, RST, SYN, UDP, ip, tcp, udp, udp_datagram
@@ -347,6 +349,15 @@ def test_the_reset_that_ends_a_connection_still_belongs_to_it(rule: str, fits: b
     assert accepted(watch, syn("10.0.0.2", 1))
     assert accepted(watch, tcp("10.0.1.2", "10.0.0.2", 80, 1, RST | ACK, seq=0, ack=101)) != fits
     assert watch.records() == []
+
+
+@pytest.mark.parametrize("question, helper", [
+    ("tcp 10.0.0.2:4000 10.0.1.2:2121", "ftp"), ("udp 10.0.0.2:4000 10.0.1.2:2121", None), ("icmp 10.0.0.2 10.0.1.2", None)])
+def test_a_helper_is_given_its_own_protocol_only(question: str, helper: str | None) -> None:
+    """The kernel refuses CT --helper without -p; here such a rule means the connections that the helper can read."""
+    engine = Watch(helpers=[bind("ftp", [])]).engine
+    engine.load(Program(parse_save("*raw\n-A PREROUTING -j CT --helper ftp\nCOMMIT"), engine.surroundings))
+    assert asked_packet(read_question(question.split()), engine, 0).put(engine, 1).passage.helper == helper
 
 
 # -- statistic: net/netfilter/xt_statistic.c ----------------------------------------------------------------------------------------
