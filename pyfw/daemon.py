@@ -301,6 +301,8 @@ class Daemon:
             self._stop_judging()
             self._release_queue()
             self._journal.stop()
+            if self._handed_on:
+                os._exit(0)             # packets wait: nobody does for an interpreter that tidies up
         if self._failure is not None:
             raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
         if self._unconfirmed:
