@@ -138,9 +138,10 @@ cdef class Sources:
         source.first = slot
 
     cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
-        """The connection in `slot` begins now."""
+        """The connection in `slot`, which may be one that is not counted, begins now."""
         cdef uint32_t number = self.belongings[slot].source
-        self.put_in_window(number, self.sources[number].begun, now_ns)
+        if number:
+            self.put_in_window(number, self.sources[number].begun, now_ns)
 
     cdef void note_completed(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
         """The TCP connection in `slot` has become ASSURED."""

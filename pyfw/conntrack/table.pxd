@@ -45,6 +45,7 @@ cdef class Table:
     cdef TableCounters counters
     cdef bint evicts            # a full table gives up entries that are not ASSURED
     cdef Sources sources        # told of every entry that comes and goes; None: there are no limits per source
+    cdef bint counts_all        # not only the entries marked CONN_COUNTED
     cdef Pace *paces            # by slot, 0: the connection that is about to be entered; NULL: nothing is scaled
     cdef uint32_t adaptive_start    # timeouts shrink when there are more entries than this,
     cdef uint32_t adaptive_end      # and would be nothing with so many
@@ -61,6 +62,7 @@ cdef class Table:
     cdef uint32_t end_doomed(self, uint64_t now_ns, uint32_t most) noexcept nogil
     cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
     cdef bint is_adapting(self) noexcept nogil
+    cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil
 
     cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)

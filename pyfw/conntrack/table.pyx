@@ -179,6 +179,8 @@ cdef class Table:
         memset(self.buckets, 0, (<size_t> self.mask + 1) * sizeof(uint32_t))
         self.free = self.count = self.adopted = 0
         self.adopt()
+        if self.paces != NULL:
+            memset(self.paces, 0, (self.header.max_entries + <size_t> 1) * sizeof(Pace))
 
     def copy_from(self, previous) -> None:
         """Enter the connections of a predecessor's table of another size, as far as there is room.
@@ -240,6 +242,7 @@ cdef class Table:
             if self.conns[slot].status & CONN_CONFIRMED and (all_of_them or self.conns[slot].status & CONN_COUNTED):
                 sources.attach(slot, &self.conns[slot], 0)
         self.sources = sources
+        self.counts_all = all_of_them
 
     # -- finding, entering, removing ---------------------------------------------------------------------------------
 
@@ -315,10 +318,9 @@ cdef class Table:
         self.link(slot)
         self.counters.created += 1
         if self.paces != NULL:
-            self.paces[slot] = self.paces[0]
-        if self.sources is not None and conn.status & CONN_COUNTED:
+            self.paces[slot].timeout_ns = 0         # not known, unless note_begun() is called
+        if self.sources is not None and (self.counts_all or conn.status & CONN_COUNTED):
             self.sources.attach(slot, conn, now_ns)
-            self.sources.note_begun(slot, now_ns)
         pyfw_store_last(&conn.status, fresh.status | CONN_CONFIRMED)
         return slot
 
@@ -393,6 +395,13 @@ cdef class Table:
         if self.paces != NULL and self.paces[slot].since_ns + self.paces[slot].timeout_ns > now_ns:
             self.counters.ended_early += 1
         self.remove(slot, now_ns)
+
+    cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
+        """An entry that was inserted is not taken over from anybody: it begins now, with its packet."""
+        if self.paces != NULL:
+            self.paces[slot] = self.paces[0]
+        if self.sources is not None:
+            self.sources.note_begun(slot, now_ns)
 
     cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil:
         """When an entry whose timeout runs from now on expires; slot 0: the one that is about to be entered."""

@@ -296,6 +296,8 @@ cdef class Tracker:
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil:
         """Enter an accepted packet's fresh connection into the table; False if there is no room left."""
         found.slot = self.table.insert(&self.fresh, now_ns)
+        if found.slot:
+            self.table.note_begun(found.slot, now_ns)
         return found.slot != 0
 
     cdef void tell(self, uint64_t now_ns, const Found *found) noexcept nogil:

@@ -1,12 +1,14 @@
 """Limits: who is refused and who is listed for it, timeouts that shrink, and what a full table does."""
 from __future__ import annotations
 
+from ipaddress import ip_address
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyfw.adopt import Foreign, adopt
 from pyfw.conntrack.sources import Sources
 from pyfw.enums import Hook, Reason, Verdict
 from pyfw.limits import SourceLimits
@@ -341,6 +343,35 @@ def test_connections_that_were_taken_over_are_left_until_their_next_packet():
     conversation.client.watch = second
     conversation.client.data(5)                     # nobody has acknowledged it: 300 s
     assert max(record["timeout"] for record in second.records()) == pytest.approx(300 * 5 / 10)
+
+
+def test_a_slot_that_a_successor_gave_away_has_its_new_owners_timeout():
+    """The successor is gone again: what the first one knew of the slots is of the past."""
+    memory = bytearray(Watch().engine.memory_size(100, 1))
+    settings = {"memory": memory, "max_entries": 100, "expect_max": 1}
+    first = Watch(**settings, adaptive=(2, 12))
+    for number in range(4):
+        first.send(question(number))
+    second = Watch(**settings)
+    second.wait(29)
+    while second.engine.sweep(second.now_ns + 10**9):
+        pass
+    for number in range(10, 14):
+        second.send(question(number))
+    first.now_s = second.now_s
+    first.engine.relink()
+    first.wait(5)
+    first.engine.sweep(first.now_ns)
+    assert [record["timeout"] for record in first.records()] == pytest.approx([25.0] * 4)
+
+
+def test_connections_that_the_kernel_tracked_keep_the_timeout_they_came_with():
+    watch = Watch(max_entries=100, adaptive=(2, 12))
+    for number in range(3):
+        watch.send(question(number))
+    adopt(watch.engine, [Foreign(ip_address(OTHER).packed, ip_address(SERVER).packed, 17, 1, 53, timeout_s=500)], watch.now_ns)
+    watch.engine.sweep(watch.now_ns)
+    assert max(record["timeout"] for record in watch.records()) == pytest.approx(500)
 
 
 def test_nothing_is_scaled_unless_it_is_asked_for():

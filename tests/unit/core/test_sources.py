@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyfw.adopt import Foreign, adopt
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.enums import Reason
@@ -151,6 +152,36 @@ def test_windows_count_what_began_in_them(operations):
         assert {name: row["new"] for name, row in rows(gateway.watch).items() if row["new"]} == {
             name: count for name in [*HOSTS, SERVER] if (count := gateway.begun_in_window(name))}
     assert gateway.watch.engine.counters()["limits"]["forgotten"] == 0
+
+
+def test_counts_are_the_tables_after_a_successor_has_been_at_it():
+    """It removed and entered connections in the same memory, and is gone."""
+    gateway = Gateway(100, max_states=1000, window_s=1000)
+    for number, name in enumerate(HOSTS):
+        for sport in range(1, number + 2):
+            do(gateway, "open" if sport % 2 else "udp", name, sport)
+    successor = Watch(memory=gateway.memory, **gateway.settings)
+    successor.now_s = gateway.watch.now_s
+    for record in table_records(successor.engine, Selection(src=HOSTS[3]), 1, successor.now_ns, True)[0]:
+        assert record["original"]["src"] == HOSTS[3]
+    for sport in range(1, 20):
+        successor.send(udp("10.0.0.9", SERVER, sport, 53))
+    gateway.watch.engine.relink()
+    counts_are_the_tables(gateway.watch)
+    assert rows(gateway.watch)["10.0.0.9"] == {"states": 19, "connections": 0, "new": 0}
+    assert HOSTS[3] not in rows(gateway.watch)
+    gateway.watch.wait(10**6)
+    gateway.watch.engine.sweep(gateway.watch.now_ns)
+    assert gateway.watch.engine.counters()["limits"]["sources"] == 0 == gateway.watch.table()["entries"]
+
+
+def test_what_the_kernel_tracked_is_counted_and_has_not_just_begun():
+    watch = limited(Watch(), max_states=3, max_new=2)
+    adopt(watch.engine, [Foreign(ip_address(HOSTS[0]).packed, ip_address(SERVER).packed, 17, sport, 53, timeout_s=60)
+                         for sport in range(1, 4)], watch.now_ns)
+    assert rows(watch)[HOSTS[0]] == {"states": 3, "connections": 0, "new": 0}
+    counts_are_the_tables(watch)
+    assert watch.send(udp(HOSTS[0], SERVER, 9, 53)).reason is Reason.SOURCE_STATES
 
 
 def test_many_sources_come_and_go():
