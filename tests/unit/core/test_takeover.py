@@ -190,8 +190,9 @@ def test_a_table_of_another_size_is_copied(entries):
     assert second.engine.adopted == 11
     assert sorted(second.lines("nf")) == sorted(first.lines("nf"))
     assert {record["id"] for record in second.records()} == {record["id"] for record in first.records()}
-    second.send(udp(CLIENT, SERVER, 1111, 53))
-    assert max(record["id"] for record in second.records()) == 12
+    if entries > 11:                    # else which entry gives way, if any, is up to the hash's random key
+        second.send(udp(CLIENT, SERVER, 1111, 53))
+        assert max(record["id"] for record in second.records()) == 12
 
 
 @pytest.mark.parametrize("entry_bytes", [ENTRY_BYTES - 2, ENTRY_BYTES + 64])
