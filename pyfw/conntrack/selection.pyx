@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """Which connections a listing, a count or a deletion means.
 
 May know: the fields of an entry.  Must not know: the table, output formats.
