@@ -27,21 +27,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfw
-from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets, engine_from_config
-from pyfw.config import Config, ConfigError, changed_keys, load_config, rule_files
+from pyfw.build import check_rules, compile_shadow, engine_from_config
+from pyfw.config import Config, ConfigError, load_config, rule_files
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
-from pyfw.edge.journal import SHADOW, Journal
+from pyfw.edge.journal import Journal
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
-from pyfw.edge.systemd import ServiceManager
+from pyfw.edge.systemd import NativeJournal, ServiceManager
 from pyfw.engine import Engine
 from pyfw.kill_states import Slice, review
-from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
-from pyfw.rules.set_store import SetStore
+from pyfw.rules_in_force import RulesInForce
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,7 +81,8 @@ class Daemon:
         self._skip_unsupported = skip_unsupported
         self._takeover = takeover
         self._confirm_s = confirm_s
-        self._config: Config            # this and the next eight: made by run()
+        self._config: Config            # this and the next nine: made by run()
+        self._rules: RulesInForce
         self._state: StateFile
         self._queue: QueueLoop
         self._data_thread: threading.Thread
@@ -97,15 +97,13 @@ class Daemon:
         self._diversion: Diversion | None = None
         self._manager = ServiceManager()
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
-        self._journal = Journal()
-        self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
+        self._journal = Journal(NativeJournal.if_ours())
         self._unconfirmed = False
         self._failure: BaseException | None = None
         self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
         self._handed_on = False         # it is, and stays
         self._started_ns = time.monotonic_ns()
-        self._reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}      # seconds since 1970
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -169,8 +167,9 @@ class Daemon:
         self.engine = engine_from_config(config, self.now_ns(), memory=self._state.memory, boot_id=self._state.boot_id,
                                          previous=self._state.previous)
         self._adopted = self.engine.adopted
-        self._journal.follow(self.engine.program)
-        self._serve_shadow(compile_shadow(config, self.engine.surroundings))
+        self._rules = RulesInForce(self.engine, config, self._load_config, self._journal, self._manager, self.now_ns,
+                                   self.in_background)
+        self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
         if config.policy.kill_states and self.engine.adopted:
             self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
         if config.log.drops:
@@ -272,7 +271,7 @@ class Daemon:
     async def _serve(self) -> None:
         import asyncio
         self._stop = asyncio.Event()
-        self._main_loop = loop = asyncio.get_running_loop()
+        self._main_loop = self._rules.loop = loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
@@ -288,7 +287,7 @@ class Daemon:
             self._journal.say(self._greeting())
             self._manager.tell("READY=1")
             if self._confirm_s:
-                self._try(self._confirm_s, self._give_up)
+                self._rules.try_out(self._confirm_s, self._give_up)
             await self._stop.wait()
             if self._failure is None and not self._handed_on:
                 await self._leave()
@@ -317,6 +316,10 @@ class Daemon:
         else:
             self._manager.tell("STOPPING=1")
             await self._withdraw()
+
+    def _give_up(self) -> None:
+        self._unconfirmed = True
+        self._stop.set()
 
     async def _sweep(self) -> None:
         import asyncio
@@ -389,10 +392,12 @@ class Daemon:
             return
         self._journal.say(outcome.text())
         if outcome.kill_states:
+            import asyncio
             asyncio.run_coroutine_threadsafe(self._kill_states(), self._main_loop).result()
 
     async def _kill_states(self) -> None:
         """In the main thread: the worker may be kept from the processor while it holds the lock that the packets need."""
+        import asyncio
         slices = []
         for part in review(self.engine, self.engine.program, self.now_ns()):
             slices.append(part._replace(text=b""))
@@ -422,79 +427,20 @@ class Daemon:
         return self._worker.submit(work, *arguments)
 
     def reload(self, confirm_s: int = 0) -> Reload:
-        """Read the config again and let its sets and rules serve.  Raises ConfigError; then nothing has changed.
-
-        confirm_s: take the rules back after so many seconds, unless confirm() is called before.
-        In the background: the sets are the main thread's, so that it must put the new ones in place.
-        """
-        if self._trial is not None:
-            raise ConfigError("reload", "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back")
-        result = "failed"
-        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            outcome = self._load_again(confirm_s)
-            result = "good"
-        finally:
-            self._manager.tell("READY=1")
-            self._reloads[result] += 1
-            self._reloads[f"last_{result}_s"] = int(time.time())
-        return outcome
-
-    def _load_again(self, confirm_s: int) -> Reload:
-        import asyncio
-        from pyfw.edge.commands import Reload
-        config, former = self._load_config(), self.engine.program
-        surroundings = self.engine.surroundings
-        if config.sets:
-            fresh = config_sets(config, self.now_ns(), self.engine.guard)
-            check_rules(config, fresh)
-            asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._main_loop).result()
-        program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)
-        self.serve_rules(program)
-        self._serve_shadow(shadow)
-        if confirm_s:
-            self._main_loop.call_soon_threadsafe(self._try, confirm_s, lambda: self.in_background(self._take_rules_back, former))
-        return Reload(config.rule_count, changed_keys(self._config, config), config.policy.kill_states, confirm_s)
-
-    def _try(self, seconds: int, take_back: Callable[[], object]) -> None:
-        def end() -> None:
-            self._trial = None
-            take_back()
-        self._trial = self._main_loop.call_later(seconds, end)
+        """As RulesInForce.reload()."""
+        return self._rules.reload(confirm_s)
 
     def confirm(self) -> bool:
-        """The rules that are on trial stay.  False: none are."""
-        trial, self._trial = self._trial, None
-        if trial is not None:
-            trial.cancel()
-        return trial is not None
+        """As RulesInForce.confirm()."""
+        return self._rules.confirm()
 
-    def _take_rules_back(self, former: Program | None) -> None:
-        """The former rules, compiled anew: the sets that they name may be others by now."""
-        with suppress(RulesError):
-            former = former and Program(former.ruleset, self.engine.surroundings, previous=self.engine.program)
-        self.serve_rules(former)
-        self._journal.say("nobody confirmed the new rules: the former ones serve again")
-
-    def _give_up(self) -> None:
-        self._unconfirmed = True
-        self._stop.set()
-
-    async def _replace_sets(self, fresh: SetStore) -> None:
-        self.engine.surroundings.sets.replace(fresh)
+    def serve_rules(self, program: Program | None) -> None:
+        """Let another program judge, from one packet to the next."""
+        self._rules.serve(program)
 
     def rule_files(self) -> dict[str | None, Path]:
         """The files that the rules are read from, by table; None: one of all tables."""
         return rule_files(self._config_path)
-
-    def serve_rules(self, program: Program | None) -> None:
-        """Let another program judge, from one packet to the next."""
-        self.engine.load(program)
-        self._journal.follow(program)
-
-    def _serve_shadow(self, program: Program | None) -> None:
-        self.engine.load_shadow(program)
-        self._journal.follow(program, SHADOW)
 
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
@@ -547,7 +493,7 @@ class Daemon:
             "kernel_queue": kernel._asdict() if kernel else {},
             **({"shadow": self.engine.shadow.counters()} if self.engine.shadow else {}),
             "verdict_latency": self._queue.latency_counters(),
-            "reloads": dict(self._reloads),
+            "reloads": dict(self._rules.reloads),
             "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed,
                     "drops": self._journal.drops, "drops_suppressed": self._journal.suppressed_drops},
             "control": self._control.counters(),

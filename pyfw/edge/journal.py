@@ -1,6 +1,7 @@
-"""What the daemon says: LOG's lines, the dropped packets' and its own messages, to standard error, by a thread of its own.
+"""What the daemon says: LOG's lines, the dropped packets' and its own messages, written by a thread of its own.
 
-Whoever reads standard error may be slow or gone; then this thread waits or writes in vain, and nobody else does.
+Whoever reads them, at standard error or in systemd's journal, may be slow or gone; then this thread waits or writes in vain,
+and nobody else does.
 """
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from pyfw.droplog import DropLog
 from pyfw.rules.log import LogRecord, format_log
@@ -22,11 +25,32 @@ STOP_S = 1.0                    # how long a stop waits for the last lines to be
 SHADOW = "SHADOW: "             # before what rules log that are not in force
 SUPPRESSED_NOTE_S = 5.0         # one note about suppressed lines in so many seconds, at most
 
+Line = tuple[str, Mapping[str, str]]
+"""What is said, and what it is about by name, for an outlet that keeps such fields apart."""
+
+
+class Outlet(Protocol):
+    """Where lines go."""
+
+    def write(self, lines: Iterable[Line]) -> None: ...
+
+
+class StandardError:
+    """Knows no fields; a line of the daemon's own begins with its name."""
+
+    def write(self, lines: Iterable[Line]) -> None:
+        """All of it, past Python's buffers: their locks would be held while nobody reads."""
+        data = "".join(f"{text}\n" if fields else f"pyfw: {text}\n" for text, fields in lines).encode("utf-8", "replace")
+        with suppress(OSError):         # standard error is gone
+            while data:
+                data = data[os.write(STANDARD_ERROR, data):]
+
 
 class Journal:
     """Follows the program that serves, and its shadow, and writes what they log."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlet: Outlet | None = None) -> None:
+        self._outlet = outlet or StandardError()
         self._messages: deque[str] = deque(maxlen=MESSAGES_KEPT)
         # By what stands before their lines.  The last of each serves; those before it are to be drained yet.
         self._followed: dict[str, deque[Program]] = {"": deque(), SHADOW: deque()}
@@ -80,20 +104,21 @@ class Journal:
 
     def _write_all(self) -> None:
         while self._messages:
-            _write(f"pyfw: {self._messages.popleft()}\n")
+            self._outlet.write([(self._messages.popleft(), {})])
         for prefix, programs in self._followed.items():
             self._write_logs(prefix, programs)
         while self._drops is not None and (records := self._drops.read(BATCH)):
-            _write("".join(f"{_line(record)}\n" for record in records))
+            self._outlet.write(_line(record) for record in records)
             self.drops += len(records)
-        self._suppressed_lines.note(self.suppressed)
-        self._suppressed_drops.note(self.suppressed_drops)
+        for note in (self._suppressed_lines.note(self.suppressed), self._suppressed_drops.note(self.suppressed_drops)):
+            if note:
+                self._outlet.write([(note, {})])
 
     def _write_logs(self, prefix: str, programs: deque[Program]) -> None:
         while programs:
             program = programs[0]
             while records := program.logs(BATCH):
-                _write("".join(f"{prefix}{_line(record)}\n" for record in records))
+                self._outlet.write(_line(record, prefix) for record in records)
                 self.lines += len(records)
             if len(programs) == 1:
                 break
@@ -110,23 +135,19 @@ class _Suppressed:
         self._noted = 0
         self._noted_s = 0.0
 
-    def note(self, suppressed: int) -> None:
-        now_s = time.monotonic()
-        if suppressed > self._noted and now_s - self._noted_s >= SUPPRESSED_NOTE_S:
-            _write(f"pyfw: {self._words.format(suppressed - self._noted)}\n")
-            self._noted, self._noted_s = suppressed, now_s
+    def note(self, suppressed: int) -> str | None:
+        """What is to be said now."""
+        now_s, former = time.monotonic(), self._noted
+        if suppressed <= former or now_s - self._noted_s < SUPPRESSED_NOTE_S:
+            return None
+        self._noted, self._noted_s = suppressed, now_s
+        return self._words.format(suppressed - former)
 
 
-def _line(record: LogRecord) -> str:
+def _line(record: LogRecord, prefix: str = "") -> Line:
     try:
-        return format_log(record).rstrip()
+        text = format_log(record).rstrip()
     except Exception as error:      # a defect in the format must not silence all that follows
-        return f"pyfw: rule {record.rule} logged a packet that cannot be printed: {error!r}"
-
-
-def _write(text: str) -> None:
-    """All of it, past Python's buffers: their locks would be held while nobody reads."""
-    data = text.encode("utf-8", "replace")
-    with suppress(OSError):         # standard error is gone
-        while data:
-            data = data[os.write(STANDARD_ERROR, data):]
+        text = f"pyfw: rule {record.rule} logged a packet that cannot be printed: {error!r}"
+    return f"{prefix}{text}", {"level": str(record.settings.level), "rule": record.rule or "", "hook": record.hook.name,
+                              "in": record.indev, "out": record.outdev}

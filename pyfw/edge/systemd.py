@@ -1,4 +1,4 @@
-"""What the daemon and its service manager tell each other: sd_notify(3), sd_listen_fds(3), the descriptor store.
+"""What the daemon and its service manager tell each other: sd_notify(3), sd_listen_fds(3), the descriptor store, the journal.
 
 Without a service manager everything here does nothing.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START
 SYSTEMCTL_TIMEOUT_S = 5.0
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+STANDARD_ERROR = 2
+INFORMATION = "6"               # LOG_INFO
 
 
 class ServiceManager:
@@ -62,6 +65,42 @@ class ServiceManager:
         except (OSError, subprocess.SubprocessError):
             return False
         return any(job.split()[1:3] == [unit, "restart"] for job in jobs.splitlines())
+
+
+class NativeJournal:
+    """Lines with their fields to systemd's journal (systemd.io/JOURNAL_NATIVE_PROTOCOL): PYFW_RULE, PYFW_HOOK, PYFW_IN, PYFW_OUT.
+
+    The field `level`, as syslog(3) numbers it, is the line's priority; without it the line is information.
+    """
+
+    def __init__(self, path: str = JOURNAL_SOCKET) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(path)
+
+    @classmethod
+    def if_ours(cls, environment: MutableMapping[str, str] = os.environ) -> NativeJournal | None:
+        """None: standard error does not end in the journal, or that cannot be reached."""
+        status = os.fstat(STANDARD_ERROR)
+        if environment.pop("JOURNAL_STREAM", "") != f"{status.st_dev}:{status.st_ino}":
+            return None
+        with suppress(OSError):
+            return cls()
+        return None
+
+    def write(self, lines: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        for text, fields in lines:
+            entry = {"MESSAGE": text, "PRIORITY": fields.get("level", INFORMATION), "SYSLOG_IDENTIFIER": "pyfw",
+                     **{f"PYFW_{name.upper()}": value for name, value in fields.items() if value and name != "level"}}
+            with suppress(OSError):     # the journal is gone
+                self._socket.send(b"".join(_journal_field(name, value) for name, value in entry.items()))
+
+
+def _journal_field(name: str, value: str) -> bytes:
+    """A value of several lines, which a LOG prefix can make, goes with its length before it."""
+    data = value.encode("utf-8", "replace")
+    if b"\n" not in data:
+        return b"%s=%s\n" % (name.encode(), data)
+    return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
 
 
 def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:

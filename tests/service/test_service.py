@@ -55,6 +55,10 @@ def test_what_comes_in_is_judged(guarding: Container, listener: None) -> None:
     assert not connects(guarding, PORT)
     assert counted(guarding, "-j LOG") > logged
     assert re.search(rf"pyfw input: IN=eth1 .*SRC={CLIENT.ipv4} .*DPT={PORT} ", guarding.journal("pyfw"))
+    [about] = {json.dumps({name: entry[name] for name in ("PRIORITY", "PYFW_HOOK", "PYFW_IN")}) for entry in map(
+        json.loads, guarding.journal("pyfw", "--output=json", "PYFW_IN=eth1").splitlines())}
+    assert json.loads(about) == {"PRIORITY": "4", "PYFW_HOOK": "INPUT", "PYFW_IN": "eth1"}
+    assert "PYFW_RULE=filter:INPUT:rule:" in guarding.journal("pyfw", "--output=export", "PYFW_IN=eth1")
     assert pings(guarding, SERVER.ipv4)         # forwarded: this config does not divert that
 
 

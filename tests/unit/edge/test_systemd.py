@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.systemd import ServiceManager
+from pyfw.edge.systemd import NativeJournal, ServiceManager
 
 
 @pytest.fixture
@@ -76,3 +76,20 @@ def test_what_is_not_for_us_is_not_inherited(environment, inherited):
 def test_the_watchdog_is_ours_or_another_processs(pid, seconds):
     environment = {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": pid.format(pid=os.getpid())}
     assert ServiceManager(environment).watchdog_s == seconds
+
+
+def test_a_line_in_the_journal_has_its_fields(channel):
+    journal = NativeJournal(channel.getsockname())
+    journal.write([("guarding", {}), ("two\nlines", {"level": "3", "rule": "filter:INPUT:rule:3", "in": "eth1", "out": ""})])
+    assert channel.recv(4096) == b"MESSAGE=guarding\nPRIORITY=6\nSYSLOG_IDENTIFIER=pyfw\n"
+    assert channel.recv(4096) == (b"MESSAGE\n\x09\0\0\0\0\0\0\0two\nlines\nPRIORITY=3\nSYSLOG_IDENTIFIER=pyfw\n"
+                                  b"PYFW_RULE=filter:INPUT:rule:3\nPYFW_IN=eth1\n")
+    channel.close()
+    journal.write([("nobody listens", {})])
+
+
+@pytest.mark.parametrize("stream", ["", "1:2", "nonsense"])
+def test_standard_error_that_is_not_the_journals_stays_standard_error(stream):
+    environment = {"JOURNAL_STREAM": stream} if stream else {}
+    assert NativeJournal.if_ours(environment) is None
+    assert environment == {}

@@ -1,0 +1,119 @@
+"""The rules, the shadow and the sets that serve: those of the config, again at a reload, and back when nobody confirms.
+
+May know: the engine, configs, what is said to the administrator.  Must not know: sockets, threads' beginnings and ends.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets
+from pyfw.config import Config, ConfigError, changed_keys
+from pyfw.edge.journal import SHADOW, Journal
+from pyfw.edge.systemd import ServiceManager
+from pyfw.engine import Engine
+from pyfw.rules.model import RulesError
+from pyfw.rules.program import Program
+from pyfw.rules.set_store import SetStore
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pyfw.edge.commands import Reload
+
+
+class RulesInForce:
+    """Puts rules in force, from one packet to the next.
+
+    started   the config of the start: what a reload does not change is compared with it
+    read      reads the config anew; ConfigError
+    now_ns    the engine's clock; in_background has a function called by the thread that gives way to the packets
+    loop      the main thread's, once it runs: the sets are that thread's
+    reloads   good and failed, and when each was last (last_good_s, last_failed_s: seconds since 1970)
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, engine: Engine, started: Config, read: Callable[[], Config], journal: Journal, manager: ServiceManager,
+                 now_ns: Callable[[], int], in_background: Callable[..., object]) -> None:
+        self._engine = engine
+        self._started = started
+        self._read = read
+        self._journal = journal
+        self._manager = manager
+        self._now_ns = now_ns
+        self._in_background = in_background
+        self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
+        self.reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}
+        journal.follow(engine.program)
+
+    def serve(self, program: Program | None) -> None:
+        """Let another program judge."""
+        self._engine.load(program)
+        self._journal.follow(program)
+
+    def serve_shadow(self, program: Program | None) -> None:
+        """Let another program say what it would have decided."""
+        self._engine.load_shadow(program)
+        self._journal.follow(program, SHADOW)
+
+    def reload(self, confirm_s: int = 0) -> Reload:
+        """Read the config again and let its sets and rules serve.  Raises ConfigError; then nothing has changed.
+
+        confirm_s: take the rules back after so many seconds, unless confirm() is called before.  Not in the main thread.
+        """
+        if self._trial is not None:
+            raise ConfigError("reload", "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back")
+        result = "failed"
+        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            outcome = self._load(confirm_s)
+            result = "good"
+        finally:
+            self._manager.tell("READY=1")
+            self.reloads[result] += 1
+            self.reloads[f"last_{result}_s"] = int(time.time())
+        return outcome
+
+    def _load(self, confirm_s: int) -> Reload:
+        import asyncio
+        from pyfw.edge.commands import Reload
+        config, former, surroundings = self._read(), self._engine.program, self._engine.surroundings
+        if config.sets:
+            fresh = config_sets(config, self._now_ns(), self._engine.guard)
+            check_rules(config, fresh)
+            asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
+        program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)
+        self.serve(program)
+        self.serve_shadow(shadow)
+        if confirm_s:
+            self.loop.call_soon_threadsafe(self.try_out, confirm_s, lambda: self._in_background(self._serve_again, former))
+        return Reload(config.rule_count, changed_keys(self._started, config), config.policy.kill_states, confirm_s)
+
+    async def _replace_sets(self, fresh: SetStore) -> None:
+        self._engine.surroundings.sets.replace(fresh)
+
+    # -- on trial --------------------------------------------------------------------------------------------------------
+
+    def try_out(self, seconds: int, take_back: Callable[[], object]) -> None:
+        """Have something taken back after so many seconds, unless confirm() is called before.  In the main thread."""
+        def end() -> None:
+            self._trial = None
+            take_back()
+        self._trial = self.loop.call_later(seconds, end)
+
+    def confirm(self) -> bool:
+        """What is on trial stays.  False: nothing is."""
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.cancel()
+        return trial is not None
+
+    def _serve_again(self, former: Program | None) -> None:
+        """The former rules, compiled anew: the sets that they name may be others by now."""
+        with suppress(RulesError):
+            former = former and Program(former.ruleset, self._engine.surroundings, previous=self._engine.program)
+        self.serve(former)
+        self._journal.say("nobody confirmed the new rules: the former ones serve again")
