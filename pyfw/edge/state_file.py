@@ -111,7 +111,8 @@ def _map(path: Path, size: int, handed: int | None) -> tuple[int, mmap.mmap, mma
     if there == size:
         return descriptor, mmap.mmap(descriptor, size), None
     previous = mmap.mmap(descriptor, there, prot=mmap.PROT_READ) if there else None
-    os.close(descriptor)
+    if handed is None:                  # else its number must not be another file's: whoever keeps it tells them by that
+        os.close(descriptor)
     return *_create(path, size), previous
 
 

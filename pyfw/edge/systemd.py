@@ -42,7 +42,7 @@ class ServiceManager:
                 socket.send_fds(channel, ["\n".join(assignments).encode()], list((descriptors or {}).values()))
 
     def store(self, descriptors: Mapping[str, int]) -> None:
-        """Have descriptors kept beyond the end of this process, instead of those that go by the same names.
+        """Have descriptors kept beyond the end of this process, instead of those that go by the same names, which end here.
 
         FDPOLL=0: a netlink socket that reports an error, such as a full buffer, is to be kept all the same.
         """
@@ -52,6 +52,7 @@ class ServiceManager:
                 continue
             if known is not None:
                 self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
+                os.close(known)
             self.tell("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors={name: descriptor})
 
     def is_restarting(self) -> bool:

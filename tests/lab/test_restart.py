@@ -86,6 +86,16 @@ def test_a_batch_that_was_in_hand_gets_its_verdicts(lab: Lab, config: Path, tmp_
         sender.close()
 
 
+def test_a_table_whose_size_was_changed_is_the_one_that_is_kept(lab: Lab, config: Path, tmp_path: Path) -> None:
+    with KeptFirewall(lab, config, tmp_path) as firewall:
+        with talks(lab):
+            for size in (1000, 2000, 2000):
+                firewall.argv += ["--set", f"conntrack.max_entries={size}"]
+                firewall.kill()
+                firewall.start()
+                assert os.fstat(firewall.kept["table"]).st_size == (tmp_path / "state" / "table").stat().st_size
+
+
 def test_a_takeover_loses_nothing(lab: Lab, config: Path, tmp_path: Path, echo_load: Path) -> None:
     with Firewall(lab, config, tmp_path) as firewall:
         def taken_over() -> None:

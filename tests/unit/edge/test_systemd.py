@@ -53,11 +53,14 @@ def test_a_manager_that_has_gone_does_no_harm(tmp_path):
 
 def test_descriptors_are_stored_unpolled_and_replace_others_of_their_name(channel, monkeypatch):
     manager = ServiceManager({"NOTIFY_SOCKET": channel.getsockname()})
-    manager.inherited = {"queue": 7, "table": channel.fileno()}
+    former = os.dup(channel.fileno())
+    manager.inherited = {"queue": former, "table": channel.fileno()}
     manager.store({"queue": channel.fileno(), "table": channel.fileno(), "batch": channel.fileno()})
     assert heard(channel) == (["FDSTOREREMOVE=1", "FDNAME=queue"], 0)
     assert heard(channel) == (["FDSTORE=1", "FDNAME=queue", "FDPOLL=0"], 1)
     assert heard(channel) == (["FDSTORE=1", "FDNAME=batch", "FDPOLL=0"], 1)
+    with pytest.raises(OSError):
+        os.fstat(former)
 
 
 @pytest.mark.parametrize("environment, inherited", [
