@@ -140,6 +140,7 @@ def test_who_sends_syns_in_anothers_name_cannot_have_it_listed(lab: Lab, guard: 
 def test_a_killed_daemons_successor_counts_the_connections_that_it_takes_over(lab: Lab, guard: Guard, tmp_path: Path):
     firewall = guard(FORWARD=RULES, settings=[*sets(tmp_path), "limits.per_source={max_states: 10}"])
     with connections(lab, 10), connections(lab, 4, OTHER):
+        firewall.settle()               # the last ACK has its verdict
         firewall.kill()
         firewall.start()
         assert sorted(firewall.ctl("sources").stdout.splitlines()) == [
