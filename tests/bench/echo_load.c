@@ -10,8 +10,8 @@
 #include <arpa/inet.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "clock.h"
 #include "namespace.h"
 
 enum {
@@ -25,22 +25,6 @@ struct echoes {
 	uint64_t last_ns;
 	uint64_t longest_ns;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static void sleep_until(uint64_t due_ns)
-{
-	struct timespec due = { .tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u) };
-
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) == EINTR)
-		;
-}
 
 static int open_socket(const char *namespace)
 {

@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 
+#include "clock.h"
 #include "namespace.h"
 
 enum {
@@ -23,14 +23,6 @@ enum {
 };
 
 static uint64_t samples_ns[MAX_SAMPLES];
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static int open_socket(const char *namespace)
 {

@@ -21,8 +21,8 @@
 #include <netinet/udp.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "clock.h"
 #include "namespace.h"
 
 enum {
@@ -108,21 +108,6 @@ static int open_interface(const char *name)
 	if (setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on) < 0)
 		fail("bypass the queueing discipline");
 	return fd;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static void sleep_until(uint64_t then_ns)
-{
-	struct timespec then = { (time_t)(then_ns / 1000000000u), (long)(then_ns % 1000000000u) };
-
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &then, NULL);
 }
 
 static void flood(int fd, struct sockaddr_ll *gateway, struct flows *flows, uint32_t destination, uint64_t rate,
