@@ -25,5 +25,4 @@ cdef class SourceLimits:
     # With the lock held, of a packet that begins the connection `fresh` and that the rules accept: 0, or the reason to drop it.
     cdef uint8_t refusal(self, const Context *context, Conn *fresh, uint32_t *argument) noexcept nogil
 
-    cdef bint concerns(self, const Context *context) noexcept nogil
     cdef void overload(self, uint32_t source, const Packet *packet, uint64_t now_ns) noexcept nogil

@@ -15,7 +15,6 @@ from libc.string cimport memset
 from pyfw.conntrack.conn cimport *
 from pyfw.enums cimport *
 from pyfw.packet cimport FAMILY_IPV4, Packet
-from pyfw.rules.parts cimport Outcome
 from pyfw.rules.program cimport TABLE_FILTER
 from pyfw.rules.set_packets cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
 from pyfw.rules.sets cimport NamedSet
@@ -63,7 +62,7 @@ cdef class SourceLimits:
         cdef uint32_t source, states, begun
         cdef bint proven = False
         cdef uint8_t reason = REASON_NONE
-        if self.match is not None and not self.concerns(context):
+        if self.match is not None and not self.match.fits(TABLE_FILTER, context):
             return REASON_NONE
         fresh.status |= CONN_COUNTED
         source = self.sources.find(&packet.src, packet.family)
@@ -84,17 +83,6 @@ cdef class SourceLimits:
         if reason and proven and not context.dry:
             self.overload(source, packet, context.now_ns)
         return reason
-
-    cdef bint concerns(self, const Context *context) noexcept nogil:
-        """Asks a copy of the packet: the way through the filter is not the packet's."""
-        cdef Packet packet = context.packet[0]
-        cdef Context asked = context[0]
-        cdef Outcome outcome
-        asked.packet = &packet
-        asked.trace = NULL
-        asked.traced = False
-        self.match.run(TABLE_FILTER, &asked, &outcome)
-        return outcome.verdict == VERDICT_ACCEPT
 
     cdef void overload(self, uint32_t source, const Packet *packet, uint64_t now_ns) noexcept nogil:
         """Add a source to the set, unless it is there, and have its connections end."""

@@ -34,7 +34,6 @@ cdef class Tracer:
     cdef void keep(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil
     cdef bint has_room(self, uint64_t now_ns) noexcept nogil
     cdef bint take_token(self, uint64_t now_ns) noexcept nogil
-    cdef bint fits(self, int table, const Context *context) noexcept nogil
 
 cdef class Tracers(Watch):
     cdef Trace trace            # one for all: of the packet in hand

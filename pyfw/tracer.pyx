@@ -11,9 +11,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.engine cimport Engine
 from pyfw.enums cimport VERDICT_ACCEPT
-from pyfw.packet cimport Packet
 from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
-from pyfw.rules.program cimport Outcome
 from pyfw.watch cimport keep_passed, passage_of
 
 MOST = TRACERS
@@ -51,12 +49,12 @@ cdef class Tracer:
 
     cdef bint wants(self, Context *context) noexcept nogil:
         """Where nothing is left to ask afterwards, a packet too many is known here, and its way is not even noted."""
-        return self.left != 0 and self.fits(TABLE_RAW, context) and (self.asks_twice or self.has_room(context.now_ns))
+        return self.left != 0 and self.filter.fits(TABLE_RAW, context) and (self.asks_twice or self.has_room(context.now_ns))
 
     cdef void keep(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
         cdef TracedPacket *packet
         cdef uint32_t steps, length
-        if self.asks_twice and not (self.fits(TABLE_FILTER, context) and self.has_room(context.now_ns)):
+        if self.asks_twice and not (self.filter.fits(TABLE_FILTER, context) and self.has_room(context.now_ns)):
             return
         packet = &self.packets[self.head % TRACED_PACKETS]
         keep_passed(&packet.passed, context, ruling, program)
@@ -66,17 +64,6 @@ cdef class Tracer:
         memcpy(packet.data, context.packet.data, length)
         self.head += 1
         self.left -= 1
-
-    cdef bint fits(self, int table, const Context *context) noexcept nogil:
-        """Asks a copy of the packet: nothing of the filter's shows in the judging."""
-        cdef Packet packet = context.packet[0]
-        cdef Context asked = context[0]
-        cdef Outcome outcome
-        asked.packet = &packet
-        asked.trace = NULL
-        asked.traced = False
-        self.filter.run(table, &asked, &outcome)
-        return outcome.verdict == VERDICT_ACCEPT
 
     cdef bint has_room(self, uint64_t now_ns) noexcept nogil:
         if self.head - self.tail < TRACED_PACKETS and self.take_token(now_ns):

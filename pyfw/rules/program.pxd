@@ -37,3 +37,4 @@ cdef class Program:
     cdef str print_place(self, index, family)
     cdef list read_ring(self, LogRing *ring, int most)
     cdef void run(self, int table, Context *context, Outcome *outcome) noexcept nogil
+    cdef bint fits(self, int table, const Context *context) noexcept nogil

@@ -162,6 +162,17 @@ cdef class Program:
                 outcome.notrack = rule.action == ACTION_NOTRACK
                 outcome.helper = <uint8_t> rule.helper
 
+    cdef bint fits(self, int table, const Context *context) noexcept nogil:
+        """As a filter: whether the packet would be accepted.  A copy of it is asked; nothing of this shows in its judging."""
+        cdef Packet packet = context.packet[0]
+        cdef Context asked = context[0]
+        cdef Outcome outcome
+        asked.packet = &packet
+        asked.trace = NULL
+        asked.traced = False
+        self.run(table, &asked, &outcome)
+        return outcome.verdict == VERDICT_ACCEPT
+
     # -- asking -----------------------------------------------------------------------------------------------------------
 
     def rule_name(self, index: int) -> str | None:
