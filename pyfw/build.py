@@ -35,7 +35,7 @@ def check_rules(config: Config, sets: SetStore | None = None) -> None:
 
     `sets`: those that the config's files make, if they were read.
     """
-    surroundings = Surroundings(config.helpers, sets or config_sets(config))
+    surroundings = Surroundings(config.helpers, config_sets(config) if sets is None else sets)
     compile_rules(config, surroundings)
     compile_shadow(config, surroundings)
     if config.limits.per_source:

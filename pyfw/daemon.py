@@ -100,8 +100,8 @@ class Daemon:
         self._journal = Journal(NativeJournal.if_ours())
         self._unconfirmed = False
         self._failure: BaseException | None = None
-        self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
+        self.handing_over = False       # a successor may be judging: the queue and the table are not ours to touch
         self._handed_on = False         # it is, and stays
         self._started_ns = time.monotonic_ns()
 
@@ -187,7 +187,7 @@ class Daemon:
         stack.callback(self._stop_judging)
         self._manager.store({QUEUE: handed.get(QUEUE, self._queue.fileno()),
                              **{name: self._state.descriptors[name] for name in (TABLE, BATCH)}})
-        if config.adopt == "kernel" and not self.engine.adopted:
+        if config.adopt == "kernel" and not handed and not self.engine.adopted:
             self._adopt_from_kernel()
         if not asks_for_local_addresses(config):
             self._watch_addresses(stack)
@@ -221,7 +221,7 @@ class Daemon:
         config = self._config.control
         self._control = ControlServer(config.socket, config.group, self)
         self._control.bind(listener)
-        stack.callback(self._control.unbind)
+        stack.callback(self._control.unbind, unlink=listener is None)   # a predecessor's path stays where it is
 
     def _open_metrics(self) -> None:
         config = self._config

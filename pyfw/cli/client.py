@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 ANSWER_TIMEOUT_S = 60.0         # of silence; a working daemon answers within milliseconds
@@ -28,10 +29,7 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     Raises NoDaemon when nobody listens at `path`, Refused when the daemon answers with an error or breaks off.
     """
     with _connected(path) as connection:
-        try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
-        except ConnectionError:
-            pass                # it has closed already; why stands in what it sent
+        _send(connection, request)
         yield from _answers(connection, path)
 
 
@@ -56,10 +54,7 @@ class Stream:
         return self._connection.fileno()
 
     def send(self, request: dict[str, Any]) -> None:
-        try:
-            self._connection.sendall(json.dumps(request).encode() + b"\n")
-        except ConnectionError:
-            pass                    # it has closed already; why stands in what it sent
+        _send(self._connection, request)
 
     def receive(self) -> list[dict[str, Any]]:
         """What has come; waits for the first of it."""
@@ -89,6 +84,11 @@ def _connected(path: str) -> socket.socket:
         connection.close()
         raise NoDaemon(f"no pyfw daemon at {path} ({error.strerror or error})") from error
     return connection
+
+
+def _send(connection: socket.socket, request: dict[str, Any]) -> None:
+    with suppress(ConnectionError):     # it has closed already; why stands in what it sent
+        connection.sendall(json.dumps(request).encode() + b"\n")
 
 
 def _answers(connection: socket.socket, path: str) -> Iterator[dict[str, Any]]:

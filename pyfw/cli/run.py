@@ -30,8 +30,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def seconds(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 86400:
-        raise argparse.ArgumentTypeError(f"1 to 86400 seconds, not {text!r}")
+    from pyfw.edge.commands import LONGEST_TRIAL_S      # not loaded by a start without a trial
+    if not text.isdecimal() or not 1 <= int(text) <= LONGEST_TRIAL_S:
+        raise argparse.ArgumentTypeError(f"1 to {LONGEST_TRIAL_S} seconds, not {text!r}")
     return int(text)
 
 

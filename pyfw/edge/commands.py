@@ -296,7 +296,7 @@ def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def _confirm_s(arguments: Mapping[str, Any]) -> int:
     seconds = arguments.get("confirm", 0)
-    if not 0 <= seconds <= LONGEST_TRIAL_S:
+    if "confirm" in arguments and not 1 <= seconds <= LONGEST_TRIAL_S:
         raise CommandError(f"--confirm takes 1 to {LONGEST_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
     if seconds and arguments.get("kill_states"):
         raise CommandError("--confirm cannot bring connections back that --kill-states has ended: first the one, then the other",

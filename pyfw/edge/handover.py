@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -45,13 +46,12 @@ class Handover:
             self._say("hand-over")
             line, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
             answer = json.loads(line.split(b"\n")[0])
+            if "error" in answer:
+                raise ValueError(answer["error"])
+            self.descriptors: dict[str, int] = dict(zip(answer["descriptors"], descriptors, strict=True))
         except (OSError, ValueError) as error:
             self._connection.close()
             raise HandoverError(f"no daemon at {path} hands over: {error}") from None
-        if "error" in answer:
-            self._connection.close()
-            raise HandoverError(f"the daemon at {path} does not hand over: {answer['error']}")
-        self.descriptors: dict[str, int] = dict(zip(answer["descriptors"], descriptors, strict=True))
 
     def __enter__(self) -> Handover:
         return self
@@ -60,9 +60,10 @@ class Handover:
         self._connection.close()
 
     def done(self) -> None:
-        """The predecessor may end."""
-        self._say("hand-over-done")
-        self._connection.recv(4096)     # its answer: it does not read the queue any more, and never will
+        """The predecessor may end.  Raises OSError if it does not say that it will: it may go on."""
+        with suppress(ConnectionError):     # it has ended
+            self._say("hand-over-done")
+            self._connection.recv(4096)
 
     def _say(self, command: str) -> None:
         self._connection.sendall(json.dumps({"command": command}).encode() + b"\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from firewall import Firewall
+from lab.keeper import KeptFirewall
 
 from pyfw.lab import CLIENT, SERVER, Lab
 
@@ -83,6 +84,21 @@ def test_connections_of_the_kernels_table_go_on(lab: Lab, tmp_path: Path, adopt:
             if goes_on:
                 firewall.wait_for("FIN to be followed", lambda lines: sum("FIN_WAIT" in line or "CLOSE_WAIT" in line
                                                                           for line in lines) == 2)
+
+
+def test_who_goes_on_with_a_predecessors_table_asks_the_kernel_no_more(lab: Lab, tmp_path: Path) -> None:
+    """What was flushed does not come back with a restart."""
+    lab.run("gateway", ["iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"])
+    config = tmp_path / "pyfw.yaml"
+    config.write_text(CONFIG.format(adopt="kernel"))
+    with lab.inside("client"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", (SERVER.ipv4, 9))
+    with KeptFirewall(lab, config, tmp_path) as firewall:
+        assert len(firewall.connections()) == 1
+        firewall.ctl("flush", check=True)
+        firewall.kill()
+        firewall.start()
+        assert firewall.connections() == []
 
 
 def test_what_is_full_takes_no_more(lab: Lab, tmp_path: Path) -> None:

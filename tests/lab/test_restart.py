@@ -112,7 +112,14 @@ def test_a_takeover_loses_nothing(lab: Lab, config: Path, tmp_path: Path, echo_l
         print(f"takeover: {seen}")
 
 
-@pytest.mark.parametrize("how", ["--set nonsense=1", "--set conntrack.max_entries=0", "kill"])
+TAKEN_PORT = 9469
+FAILURES = {            # what a successor is told, or "kill"; its exit status
+    "--set nonsense=1": 2, "--set conntrack.max_entries=0": 2, "kill": 0,
+    f"--set metrics.listen=127.0.0.1:{TAKEN_PORT}": 1,      # this one has everything in its hands when it fails
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
 def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config: Path, tmp_path: Path, how: str) -> None:
     # A table so small that connections share hash chains.
     with Firewall(lab, config, tmp_path, settings=["conntrack.max_entries=64"]) as firewall, talks(lab):
@@ -125,8 +132,11 @@ def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config:
                 assert "a successor is taking over" in firewall.ctl("flush").stderr
                 be_a_successor(dict(zip(json.loads(line)["descriptors"], descriptors, strict=True)))
         else:
-            done = subprocess.run([*firewall.argv, "--takeover", *how.split()], capture_output=True, text=True, timeout=20)
-            assert done.returncode == 2
+            with lab.inside("gateway"):
+                taken = socket.create_server(("127.0.0.1", TAKEN_PORT))
+            with taken:
+                done = subprocess.run([*firewall.argv, "--takeover", *how.split()], capture_output=True, text=True, timeout=20)
+            assert done.returncode == FAILURES[how], done.stderr
         firewall.wait_for("the predecessor to go on", lambda lines: len(lines) >= TALKS)
         assert firewall.process.poll() is None
 
@@ -136,6 +146,16 @@ def test_there_must_be_somebody_to_take_over_from(lab: Lab, config: Path, tmp_pa
     done = subprocess.run([*firewall.argv, "--takeover"], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (
         1, f"pyfw: no daemon at {firewall.socket} hands over: [Errno 2] No such file or directory\n")
+
+
+def test_of_two_successors_one_is_refused(lab: Lab, config: Path, tmp_path: Path) -> None:
+    with Firewall(lab, config, tmp_path) as firewall, socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(firewall.socket))
+        first.sendall(b'{"command": "hand-over"}\n')
+        assert first.recv(65536)
+        done = subprocess.run([*firewall.argv, "--takeover"], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (
+            1, f"pyfw: no daemon at {firewall.socket} hands over: a successor is taking over: ask again\n")
 
 
 def test_a_stop_takes_the_diversion_down_and_what_is_kept_does_not_hinder_the_next(lab: Lab, config: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def test_a_reload_is_taken_back_unless_confirmed(lab: Lab, tmp_path: Path, confi
     write_rules(config, "ACCEPT")
     with Firewall(lab, config, tmp_path) as firewall:
         assert firewall.ctl("confirm").stderr == "pyfwctl: there are no rules on trial\n"
+        refused = firewall.ctl("reload", "--confirm", "0")
+        assert (refused.returncode, refused.stderr) == (2, "pyfwctl: --confirm takes 1 to 86400 seconds, not 0\n")
         write_rules(config, "DROP")
         said = firewall.ctl("reload", "--confirm", "4", check=True).stderr
         assert said == "pyfwctl: 1 rules loaded; taken back in 4 s, unless `pyfwctl confirm` comes before\n"

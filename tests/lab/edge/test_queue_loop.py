@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from pyfw.edge.divert import OWN_MARK
-from pyfw.edge.nfqueue import QueueLoop
+from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import QueueError
 from pyfw.engine import Engine
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
@@ -211,6 +212,63 @@ def test_a_queue_that_was_given_back_can_be_had_again(lab: Lab, queued: Callable
         with pytest.raises(QueueError, match=f"^NFQUEUE {QUEUE} is closed$"):
             loop.run()
         assert queued() is None
+
+
+def accept_message(packet_id: int) -> bytes:
+    """NFQNL_MSG_VERDICT with NFQA_VERDICT_HDR."""
+    body = struct.pack("!BBH", 0, 0, QUEUE) + struct.pack("=HH", 12, 2) + struct.pack("!II", 1, packet_id)
+    return struct.pack("=IHHII", 16 + len(body), 3 << 8 | 1, 1, 0, 0) + body
+
+
+@pytest.mark.parametrize("waiting", [5, 0])
+def test_what_a_predecessor_had_in_hand_is_settled(lab: Lab, serve: Callable, queued: Callable, judge_all: Callable, waiting: int):
+    """Of four packets that it had received it had written one verdict; `waiting` others it had not received."""
+    memory = bytearray(IN_HAND_BYTES)
+    former = serve(judging=False, memory=memory)
+    with udp_socket(lab, "server", SERVER.ipv4, 5004) as taker, udp_socket(lab, "client") as sender:
+        for number in range(4 + waiting):
+            sender.sendto(b"%d" % number, taker.getsockname())
+        wait_until(lambda: queued().queued == 4 + waiting, "the packets in the queue")
+        for _ in range(4):
+            os.read(former.fileno(), 65536)
+        written = accept_message(2)
+        memory[12:16] = len(written).to_bytes(4, "little")
+        memory[16:16 + len(written)] = written
+        with lab.inside("gateway"), socket.socket(fileno=os.dup(former.fileno())) as kept:
+            former.hand_on()
+            successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK, memory=memory, descriptor=kept.fileno())
+        judge_all(successor)
+        arrived = [taker.recv(10) for _ in range(1 + waiting)]
+        assert arrived == [b"1", *(b"%d" % number for number in range(4, 4 + waiting))]
+        taker.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            taker.recv(10)
+        counters = successor.counters()
+        assert (counters["verdicts_resent"], counters["orphans_dropped"], counters["packets"]) == (1, 4, waiting)
+        assert queued().queued == 0
+        successor.close()
+
+
+@pytest.mark.parametrize("garbage", [bytes(IN_HAND_BYTES), b"\xFF" * IN_HAND_BYTES])
+def test_what_is_no_record_of_a_batch_settles_nothing(lab: Lab, serve: Callable, garbage: bytes):
+    former = serve(judging=False)
+    with lab.inside("gateway"), socket.socket(fileno=os.dup(former.fileno())) as kept:
+        former.hand_on()
+        successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK, memory=bytearray(garbage),
+                              descriptor=kept.fileno())
+    thread = threading.Thread(target=successor.run)
+    thread.start()
+    assert ping(lab, SERVER.ipv4, "-c3", "-i0.01") == 3
+    successor.stop()
+    thread.join(5)
+    assert troubles(successor) == {}
+    successor.close()
+
+
+def test_a_socket_that_owns_another_queue_is_refused(lab: Lab, serve: Callable):
+    former = serve(judging=False)
+    with lab.inside("gateway"), pytest.raises(QueueError, match="does not own NFQUEUE 31"):
+        QueueLoop(Engine(max_entries=16), number=31, mark=OWN_MARK, descriptor=former.fileno())
 
 
 OPEN = """
