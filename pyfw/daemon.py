@@ -463,6 +463,7 @@ class Daemon:
             self._data_thread.join()
             self.handing_over = False
             self.engine.relink()
+            self._queue.take_back()
             self._start_judging()
             with suppress(OSError):
                 self._open_metrics()

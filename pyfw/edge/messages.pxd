@@ -35,3 +35,4 @@ cdef struct QueuedPacket:
 cdef int read_message(const uint8_t *data, uint32_t length, QueuedPacket *packet) noexcept nogil
 cdef uint32_t put_verdict(uint8_t *out, uint16_t queue, uint32_t packet_id, uint32_t verdict,
                           const uint32_t *mark) noexcept nogil
+cdef uint32_t sound_verdicts(const uint8_t *data, uint32_t length, uint16_t queue, uint32_t *count) noexcept nogil

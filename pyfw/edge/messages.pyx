@@ -5,9 +5,9 @@ May know the layout of linux/netfilter/nfnetlink_queue.h and nothing else: no so
 policy.  Lengths are checked here although the kernel wrote them: a mistake must cost a packet, not
 the daemon.
 """
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from pyfw.enums cimport HOOK_POSTROUTING
+from pyfw.enums cimport HOOK_POSTROUTING, VERDICT_ACCEPT, VERDICT_DROP
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint16_t htons(uint16_t)
@@ -169,6 +169,29 @@ cdef uint32_t put_verdict(uint8_t *out, uint16_t queue, uint32_t packet_id, uint
     return length
 
 
+cdef uint32_t sound_verdicts(const uint8_t *data, uint32_t length, uint16_t queue, uint32_t *count) noexcept nogil:
+    """How many of these bytes, from the first on, are verdicts on packets of `queue` as put_verdict() writes them, `count` in all.
+
+    The rest is not to be sent: the kernel would take it for whatever else root may tell it.
+    """
+    cdef uint8_t again[VERDICT_MAX_BYTES]
+    cdef uint32_t at = 0, size, verdict, mark = 0
+    count[0] = 0
+    while length - at >= VERDICT_BYTES:
+        size = load32(data + at)
+        verdict = ntohl(load32(data + at + 24))
+        if size > length - at or verdict != VERDICT_ACCEPT and verdict != VERDICT_DROP:
+            break
+        if size == VERDICT_MAX_BYTES:
+            mark = ntohl(load32(data + at + 36))
+        if (size != put_verdict(again, queue, ntohl(load32(data + at + 28)), verdict, &mark if size == VERDICT_MAX_BYTES else NULL)
+                or memcmp(again, data + at, size) != 0):
+            break
+        count[0] += 1
+        at += size
+    return at
+
+
 KINDS = {MESSAGE_PACKET: "packet", MESSAGE_ERROR: "error",
          MESSAGE_MALFORMED: "malformed", MESSAGE_OTHER: "other"}
 
@@ -195,3 +218,10 @@ def verdict_message(queue: int, packet_id: int, verdict: int, mark: int | None =
     cdef uint32_t new_mark = 0 if mark is None else mark
     cdef uint32_t length = put_verdict(out, queue, packet_id, verdict, NULL if mark is None else &new_mark)
     return <bytes>out[:length]
+
+
+def sound_verdict_bytes(data: bytes, queue: int) -> tuple[int, int]:
+    """How many bytes of `data` a successor would send again for `queue`, and how many verdicts they are."""
+    cdef uint32_t count
+    cdef uint32_t size = sound_verdicts(data, <uint32_t>len(data), queue, &count)
+    return size, count

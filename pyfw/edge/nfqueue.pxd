@@ -44,6 +44,7 @@ cdef struct Counters:
     uint64_t helper_inspections
     uint64_t verdicts_resent    # that a predecessor had written
     uint64_t orphans_dropped    # packets that a predecessor had received, and not judged
+    uint64_t internal           # verdicts and packets for which own memory had no room: always a mistake of ours
 
 cdef class QueueLoop:
     cdef Engine engine
@@ -56,7 +57,8 @@ cdef class QueueLoop:
     cdef LinkNames *names       # of the data thread alone
     cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
     cdef Counters counted
-    cdef uint32_t verdict_count # verdicts that are written and not sent
+    cdef uint32_t unsent        # bytes of verdicts in `hand` that are written and not sent; hand.verdict_bytes only tells of it
+    cdef uint32_t verdict_count # of these, verdicts whose packets' time of receiving is known
     cdef Latency latency        # from the receiving of a batch to the sending of a packet's verdict
     cdef uint32_t newest_id     # of the last packet received
     cdef bint numbered          # newest_id means something

@@ -12,7 +12,8 @@ Nothing that the kernel sends ends it: whatever goes wrong is counted.
 A queue outlives its reader as long as somebody keeps its socket: packets wait in the kernel.  Those that the reader had
 in hand when it died would wait for ever, so the loop writes each verdict to memory that outlives it before it sends
 any, and up to which number all is done.  Who takes over sends those verdicts again, which does no harm, and drops
-what had been received without coming to a verdict: the packets whose numbers never come.
+what had been received without coming to a verdict: the packets whose numbers never come.  What that memory says is checked:
+damage costs the packets that were in hand.  No packet is received before the verdicts on the former ones are sent.
 """
 import os
 import socket
@@ -168,7 +169,6 @@ cdef class QueueLoop:
     def take_over(self, descriptor: int, length: int, fail_open: bool) -> None:
         """Read on where a predecessor left off, with this daemon's settings."""
         cdef uint32_t flags = NFQA_CFG_F_GSO | NFQA_CFG_F_UID_GID | NFQA_CFG_F_FAIL_OPEN
-        cdef bytes unsent
         counters = read_kernel_counters(self.number)
         if counters is None or counters.portid != queue_socket.port_of(descriptor):
             raise QueueError(f"the socket that was handed over does not own NFQUEUE {self.number}")
@@ -176,16 +176,28 @@ cdef class QueueLoop:
         queue_socket.set_options(descriptor, length, WAKEUP_MS)
         os.write(descriptor, queue_socket.settings_message(
             self.number, length, flags if fail_open else flags & ~<uint32_t>NFQA_CFG_F_FAIL_OPEN, flags))
-        self.orphaned = self.hand.version == IN_HAND_VERSION and self.hand.queue == <uint32_t>self.number
+        self.pick_up(counters.id_sequence)
+
+    def take_back(self) -> None:
+        """Go on with a queue that a successor had, and is gone.  Not while run() is under way."""
+        counters = read_kernel_counters(self.number)
+        if counters is not None:
+            self.pick_up(counters.id_sequence)
+
+    def pick_up(self, id_sequence: int) -> None:
+        """Settle first what whoever had the queue has left in hand, of the packets up to this number."""
+        cdef InHand *hand = self.hand
+        cdef uint32_t verdicts
+        self.orphaned = hand.version == IN_HAND_VERSION and hand.queue == <uint32_t>self.number
         if not self.orphaned:
-            memset(self.hand, 0, sizeof(InHand))    # what was in hand is not known
-        self.newest_id = self.hand.finished_id
-        self.last_queued = counters.id_sequence
-        unsent = (<char *>self.hand.verdicts)[:min(self.hand.verdict_bytes, <uint32_t>sizeof(self.hand.verdicts))]
-        if unsent:
-            os.write(descriptor, unsent)
-            self.counted.verdicts_resent = queue_socket.count_messages(unsent)
-        self.hand.verdict_bytes = 0
+            memset(hand, 0, sizeof(InHand))         # what was in hand is not known
+        self.unsent = sound_verdicts(hand.verdicts, min(hand.verdict_bytes, <uint32_t>sizeof(hand.verdicts)),
+                                     <uint16_t>self.number, &verdicts)
+        pyfw_publish(&hand.verdict_bytes, self.unsent)
+        self.counted.verdicts_resent += verdicts
+        self.newest_id = hand.finished_id
+        self.numbered = False
+        self.last_queued = id_sequence
 
     def close(self) -> None:
         """Give the queue back: the kernel drops what still waits in it.  Not while run() is under way."""
@@ -270,10 +282,14 @@ cdef void serve(QueueLoop loop) noexcept nogil:
     cdef Rings *rings = <Rings *>loop.rings
     cdef int received
     while not loop.stopping:
+        if loop.unsent:                     # of those who had the queue before, or had to stop while sending failed
+            loop.verdict_count = 0
+            send_verdicts(loop, 0)
+            continue
         received = recvmmsg(loop.descriptor, rings.received, BATCH, MSG_WAITFORONE, NULL)
         loop.counted.wakeups += 1
-        if loop.orphaned and (received > 0 or errno == EAGAIN):
-            drop_orphans(loop, rings, max(received, 0))
+        if loop.orphaned and (received > 0 or errno == EAGAIN) and not drop_orphans(loop, rings, max(received, 0)):
+            return
         if received > 0:
             serve_batch(loop, rings, received)
         elif errno == EINTR:
@@ -302,7 +318,7 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
     if rings.to_inspect.count:
         inspect_packets(loop, rings, now_ns)
         send_verdicts(loop, now_ns)
-    if not loop.hand.verdict_bytes:
+    if not loop.unsent:
         pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
 
@@ -355,10 +371,11 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
     packet.outdev = link_name(loop, queued.outdev)
     loop.engine.judge_packet(&packet, now_ns, &ruling)
     if ruling.inspect:
-        hold(&rings.to_inspect, &packet, &ruling, queued)
-        return
-    if ruling.reject and ruling.verdict == VERDICT_DROP:
-        hold(&rings.to_reject, &packet, &ruling, queued)
+        if hold(loop, &rings.to_inspect, &packet, &ruling, queued):
+            return
+        ruling.verdict = VERDICT_DROP
+    elif ruling.reject and ruling.verdict == VERDICT_DROP:
+        hold(loop, &rings.to_reject, &packet, &ruling, queued)
     give_verdict(loop, &ruling, queued.id, queued.mark)
 
 
@@ -372,20 +389,27 @@ cdef inline void give_verdict(QueueLoop loop, const Ruling *ruling, uint32_t pac
 
 cdef inline void add_verdict(QueueLoop loop, uint32_t packet_id, uint32_t verdict,
                              const uint32_t *mark) noexcept nogil:
-    cdef InHand *hand = loop.hand
-    cdef uint32_t written = put_verdict(hand.verdicts + hand.verdict_bytes, <uint16_t>loop.number, packet_id, verdict, mark)
-    pyfw_publish(&hand.verdict_bytes, hand.verdict_bytes + written)
+    if loop.unsent > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
+        loop.counted.internal += 1
+        return
+    loop.unsent += put_verdict(loop.hand.verdicts + loop.unsent, <uint16_t>loop.number, packet_id, verdict, mark)
+    pyfw_publish(&loop.hand.verdict_bytes, loop.unsent)
     loop.verdict_count += 1
 
 
-cdef void hold(Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
-    cdef HeldPacket *place = &held.packets[held.count]
+cdef bint hold(QueueLoop loop, Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
+    cdef HeldPacket *place
+    if held.count >= BATCH:
+        loop.counted.internal += 1
+        return False
+    place = &held.packets[held.count]
     place.packet = packet[0]
     place.ruling = ruling[0]
     place.id = queued.id
     place.mark = queued.mark
     place.indev = queued.indev
     held.count += 1
+    return True
 
 
 cdef void reject_packet(QueueLoop loop, HeldPacket *held, uint64_t now_ns) noexcept nogil:
@@ -404,13 +428,12 @@ cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcep
 
 
 cdef void send_verdicts(QueueLoop loop, uint64_t received_ns) noexcept nogil:
-    """All verdicts in one send.  Until the kernel takes them the packets wait: a failure is tried again."""
-    cdef InHand *hand = loop.hand
-    while hand.verdict_bytes:
-        if send(loop.descriptor, hand.verdicts, hand.verdict_bytes, 0) >= 0:
+    """All verdicts in one send.  Until the kernel takes them the packets wait: a failure is tried again, until stop()."""
+    while loop.unsent:
+        if send(loop.descriptor, loop.hand.verdicts, loop.unsent, 0) >= 0:
             observe(&loop.latency, monotonic_ns() - received_ns, loop.verdict_count)
-            pyfw_publish(&hand.verdict_bytes, 0)
-            loop.verdict_count = 0
+            loop.unsent = loop.verdict_count = 0
+            pyfw_publish(&loop.hand.verdict_bytes, 0)
         elif errno != EINTR:
             loop.counted.send_errors += 1
             if loop.stopping:
@@ -418,30 +441,38 @@ cdef void send_verdicts(QueueLoop loop, uint64_t received_ns) noexcept nogil:
             pause_1ms()
 
 
-cdef void drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogil:
+cdef bint drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogil:
     """Drop what a predecessor had received and not judged: what lies between its last verdict and the first packet
-    that comes, or the last one that the kernel had queued if none comes."""
-    cdef QueuedPacket first
+    that comes, or the last one that the kernel had queued if none comes.
+
+    False: stopped while sending failed.  Then the packets that were received are orphans, too.
+    """
+    cdef QueuedPacket queued
     cdef uint32_t packet_id = loop.hand.finished_id + 1, end = loop.last_queued + 1, i
-    if received:
-        for i in range(<uint32_t>received):
-            read_message(<uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, &first)
-            if first.has_id:
-                break
-        else:
-            return                      # the kernel's answers to verdicts that were sent twice
-        end = first.id
-    loop.orphaned = False
+    cdef bint numbered = received == 0
+    for i in range(<uint32_t>received):
+        read_message(<uint8_t *>rings.parts[i].iov_base, rings.received[i].msg_len, &queued)
+        if queued.has_id:
+            if not numbered:
+                end = queued.id
+            numbered = True
+            loop.last_queued = queued.id
+    if not numbered:
+        return True                         # the kernel's answers to verdicts that were sent twice
     if not 0 < serial_distance(packet_id, end) <= FARTHEST_ORPHAN:
-        return
+        packet_id = end
     while packet_id != end:
         add_verdict(loop, packet_id, VERDICT_DROP, NULL)
-        loop.verdict_count = 0              # nobody knows how long they have waited
         loop.counted.orphans_dropped += 1
         packet_id += 1
-        if loop.hand.verdict_bytes > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
+        if packet_id == end or loop.unsent > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
+            loop.verdict_count = 0          # nobody knows how long they have waited
             send_verdicts(loop, 0)
-    send_verdicts(loop, 0)
+            if loop.unsent:
+                pyfw_publish(&loop.hand.finished_id, packet_id - 1)
+                return False
+    loop.orphaned = False
+    return True
 
 
 cdef inline const char *link_name(QueueLoop loop, uint32_t index) noexcept nogil:

@@ -9,6 +9,7 @@ from pyfw.edge.queue_stats import queue_owner
 
 SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5
+KERNEL = (0, 0)                             # its netlink port, and no multicast group
 SO_RCVBUFFORCE = 33
 RECEIVE_BYTES_PER_PACKET = 8192
 MESSAGE_HEADER = struct.Struct("=IHHII")    # struct nlmsghdr: length, type, flags, sequence, port
@@ -22,8 +23,9 @@ class QueueError(Exception):
 
 
 def set_options(descriptor: int, length: int, wakeup_ms: int) -> None:
-    """Room for a queue of `length` packets; receive within `wakeup_ms` or fail with EAGAIN."""
+    """Room for a queue of `length` packets; receive within `wakeup_ms` or fail with EAGAIN; hear the kernel alone."""
     with socket.socket(fileno=os.dup(descriptor)) as netlink:
+        netlink.connect(KERNEL)         # who else sends to it is refused, were it another program of root's
         netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
         netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer_bytes(length))
         netlink.settimeout(None)
@@ -48,15 +50,6 @@ def settings_message(number: int, length: int, flags: int, mask: int) -> bytes:
         (NFQA_CFG_QUEUE_MAXLEN, length), (NFQA_CFG_MASK, mask), (NFQA_CFG_FLAGS, flags)))
     body = struct.pack("=BB", socket.AF_UNSPEC, 0) + number.to_bytes(2, "big") + attributes
     return MESSAGE_HEADER.pack(MESSAGE_HEADER.size + len(body), NFQNL_MSG_CONFIG, NLM_F_REQUEST, 0, 0) + body
-
-
-def count_messages(data: bytes) -> int:
-    """How many netlink messages `data` is made of; each is padded to 4 bytes."""
-    count = at = 0
-    while at + MESSAGE_HEADER.size <= len(data):
-        at += max(MESSAGE_HEADER.unpack_from(data, at)[0] + 3 & ~3, MESSAGE_HEADER.size)
-        count += 1
-    return count
 
 
 def timeval(milliseconds: int) -> bytes:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pyfw.edge.messages import describe_message, verdict_message
+from pyfw.edge.messages import describe_message, sound_verdict_bytes, verdict_message
 
 PACKET_HDR, VERDICT_HDR, MARK, INDEV, OUTDEV, PAYLOAD, CAP_LEN, SKB_INFO = 1, 2, 3, 5, 6, 10, 13, 14
 FORWARD = 2
@@ -98,3 +98,31 @@ def test_random_bytes_do_no_harm():
 def test_a_verdict(mark: int | None, attributes: list[tuple[int, bytes]]):
     body = struct.pack("!BBH", 0, 0, 300) + b"".join(attribute(kind, value) for kind, value in attributes)
     assert verdict_message(300, 0xFFFFFFFE, 1, mark) == struct.pack("=IHHII", 16 + len(body), 0x301, 1, 0, 0) + body
+
+
+def test_verdicts_that_a_predecessor_wrote_are_known_again():
+    verdicts = [verdict_message(7, 1, 1), verdict_message(7, 2, 0), verdict_message(7, 0xFFFFFFFF, 1, 0x1234)]
+    assert sound_verdict_bytes(b"".join(verdicts), 7) == (104, 3)
+    assert sound_verdict_bytes(b"".join(verdicts)[:103], 7) == (64, 2)
+    assert sound_verdict_bytes(b"", 7) == (0, 0)
+
+
+@pytest.mark.parametrize("damaged", [
+    verdict_message(8, 3, 1), verdict_message(7, 3, 2), verdict_message(7, 3, 5), b"\xFF" * 40, bytes(40),
+], ids=["of another queue", "stolen", "stopped", "no length", "empty"])
+def test_what_is_no_verdict_is_not_sent_again(damaged: bytes):
+    """The memory it comes from is sent to a socket that may tell the kernel everything about its packet filter."""
+    before = verdict_message(7, 1, 1)
+    assert sound_verdict_bytes(before + damaged + before, 7) == (len(before), 1)
+
+
+@pytest.mark.parametrize("message", [verdict_message(7, 3, 1), verdict_message(7, 3, 1, 9)], ids=["plain", "marked"])
+def test_a_verdict_with_one_bit_changed_is_another_verdict_or_none(message: bytes):
+    for bit in range(8 * len(message)):
+        changed = bytearray(message)
+        changed[bit // 8] ^= 1 << bit % 8
+        known = sound_verdict_bytes(bytes(changed), 7)
+        if bit // 8 >= 28 and not 32 <= bit // 8 < 36 or bit == 8 * 27:
+            assert known == (len(message), 1), "its number, its mark, accept or drop"
+        else:
+            assert known in ((0, 0), (32, 1)), "of a marked one, all but the mark may be left"
