@@ -35,6 +35,7 @@ from pyfw.edge.journal import Journal
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
+from pyfw.edge.safe_files import open_directory
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.systemd import NativeJournal, ServiceManager
 from pyfw.engine import Engine
@@ -161,7 +162,7 @@ class Daemon:
             self._owner = DiversionOwner(handed.get(DIVERSION))
             stack.callback(self._owner.close)
         # As a rule this is the state directory, too, which only root may enter if it is made as such.
-        config.control.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.close(open_directory(config.control.socket.parent, make_mode=0o755))
         self._state = open_state_file(
             config.state.dir, Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max), IN_HAND_BYTES, handed)
         self.engine = engine_from_config(config, self.now_ns(), memory=self._state.memory, boot_id=self._state.boot_id,

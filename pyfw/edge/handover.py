@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from pyfw.edge.safe_files import is_trusted
+
 QUEUE, CONTROL, DIVERSION = "queue", "control", "diversion"     # with state_file's names: what is handed over
 ANSWER_TIMEOUT_S = 10.0
 MOST_DESCRIPTORS = 16
+PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
 
 
 class HandoverError(Exception):
@@ -43,6 +47,7 @@ class Handover:
         self._connection.settimeout(ANSWER_TIMEOUT_S)
         try:
             self._connection.connect(path)
+            self._check_peer()
             self._say("hand-over")
             line, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
             answer = json.loads(line.split(b"\n")[0])
@@ -64,6 +69,13 @@ class Handover:
         with suppress(ConnectionError):     # it has ended
             self._say("hand-over-done")
             self._connection.recv(4096)
+
+    def _check_peer(self) -> None:
+        """What a stranger hands over must not be taken for a queue and a table."""
+        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+        _, user_id, _ = PEER_CREDENTIALS.unpack(credentials)
+        if not is_trusted(user_id):
+            raise ValueError(f"it is user {user_id}'s")
 
     def _say(self, command: str) -> None:
         self._connection.sendall(json.dumps({"command": command}).encode() + b"\n")

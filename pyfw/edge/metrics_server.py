@@ -74,12 +74,11 @@ class MetricsServer:
         try:
             self._listener = self._bound()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, f"metrics.listen {self._listen}") from error
+            raise OSError(error.errno, error.strerror, f"metrics.listen {error.filename or self._listen}") from error
         self._listener.listen(BACKLOG)
 
     def _bound(self) -> socket.socket:
         if isinstance(self._listen, Path):
-            self._listen.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             return bind_unix_socket(self._listen, self._group_id)
         family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -33,9 +33,10 @@ class AnnotatedCapture:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            os.fchmod(self._file.fileno(), 0o644)
         self._file.close()
         if kind is None:
-            self._temporary.chmod(0o644)
             self._temporary.replace(self._path)
         else:
             self._temporary.unlink()

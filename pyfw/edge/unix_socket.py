@@ -8,6 +8,8 @@ import socket
 import stat
 from pathlib import Path
 
+from pyfw.edge.safe_files import give_to_group, open_directory
+
 
 class SocketInUse(OSError):
     """A living daemon listens on the socket's path."""
@@ -16,28 +18,30 @@ class SocketInUse(OSError):
 def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None) -> socket.socket:
     """Take the path, mode 0660 for root and the group, else 0600; a socket file that a dead daemon left is replaced.
 
+    Its directory is made if it is missing, and must be one where nobody else could put another socket (safe_files).
     handed: a living daemon's socket, which has the path already and is ours from now on.
     The socket does not block, and does not listen yet.  Raises SocketInUse, OSError.
     """
-    listener = socket.socket(fileno=handed) if handed is not None else _bound(path)
-    listener.setblocking(False)
-    if group_id is not None:
-        os.chown(path, 0, group_id)
-        os.chmod(path, 0o660)
+    directory = open_directory(path.parent, make_mode=0o755)
+    try:
+        listener = socket.socket(fileno=handed) if handed is not None else _bound(path)
+        listener.setblocking(False)
+        if group_id is not None:
+            give_to_group(directory, path, group_id)
+    finally:
+        os.close(directory)
     return listener
 
 
 def _bound(path: Path) -> socket.socket:
     _remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)
     try:
+        os.fchmod(listener.fileno(), 0o600)     # the mode of what bind() makes
         listener.bind(str(path))
     except OSError:
         listener.close()
         raise
-    finally:
-        os.umask(old_mask)
     return listener
 
 

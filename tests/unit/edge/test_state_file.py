@@ -55,7 +55,7 @@ def test_a_file_of_another_size_is_replaced_and_can_still_be_read(tmp_path: Path
 
 
 def test_an_empty_file_is_replaced(tmp_path: Path):
-    (tmp_path / "table").touch()
+    (tmp_path / "table").touch(0o600)
     state = open_state_file(tmp_path, SIZE)
     assert state.previous is None and len(state.memory) == SIZE
     state.close()
@@ -74,24 +74,14 @@ def test_two_daemons_never_share_one_and_a_killed_one_gives_it_free(tmp_path: Pa
     state.close()
 
 
-@pytest.mark.parametrize("place, complaint", [
-    ("/dev/null/state", "Not a directory"),
-    ("/proc/nowhere", "No such file or directory"),
+@pytest.mark.parametrize("place, named, complaint", [
+    ("/dev/null/state", "/dev/null", "Not a directory"),
+    ("/proc/nowhere", "/proc/nowhere", "No such file or directory"),
 ])
-def test_a_directory_that_cannot_be_used(place: str, complaint: str):
+def test_a_directory_that_cannot_be_used(place: str, named: str, complaint: str):
     with pytest.raises(StateFileError) as caught:
         open_state_file(Path(place), SIZE)
-    assert str(caught.value).startswith(f"{place}: {complaint}: the state of connections is kept there; choose another")
-
-
-def test_a_link_in_the_file_s_place_is_not_followed(tmp_path: Path):
-    target = tmp_path / "target"
-    target.write_bytes(b"precious")
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "table").symlink_to(target)
-    with pytest.raises(StateFileError, match="Too many levels of symbolic links"):
-        open_state_file(tmp_path / "state", SIZE)
-    assert target.read_bytes() == b"precious"
+    assert str(caught.value).startswith(f"{named}: {complaint}: the state of connections is kept there; choose another")
 
 
 def test_more_than_the_file_system_holds(tmp_path: Path):
