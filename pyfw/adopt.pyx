@@ -80,13 +80,13 @@ cdef fill(Conn *conn, foreign, list helpers, uint64_t now_ns):
         conn.bytes[side] = foreign.bytes[side]
         if foreign.protocol == PROTO_TCP:
             conn.track.tcp.peer[side].flags = foreign.flags[side] | PEER_LIBERAL
-            conn.track.tcp.peer[side].scale = foreign.scale[side]
+            conn.track.tcp.peer[side].scale = min(foreign.scale[side], WINDOW_SCALE_MAX)
         elif foreign.protocol == PROTO_SCTP:
             conn.track.sctp.vtag[side] = foreign.tags[side]
     if foreign.protocol == PROTO_TCP:
         conn.track.tcp.state = foreign.state if foreign.state < TCP_STATES else TCP_NONE
     elif foreign.protocol == PROTO_SCTP:
-        conn.track.sctp.state = foreign.state
+        conn.track.sctp.state = foreign.state if foreign.state <= SCTP_STATE_MAX else 0
 
 
 cdef void set_address(Address *out, bytes raw):

@@ -197,7 +197,7 @@ cdef class Engine:
         """Enter a fresh connection; False: its source has too many, or the table."""
         cdef const Packet *packet = context.packet
         cdef uint8_t reason = REASON_NONE
-        found.conn.origin = origin_of(self.tracker.table.header, packet.hook, packet.indev, packet.outdev)
+        found.conn.origin = origin_of(self.tracker.table, packet.hook, packet.indev, packet.outdev)
         if self.limits is not None:
             reason = self.limits.refusal(context, found.conn, ruling.argument)
         if reason == REASON_NONE and not self.tracker.commit(context.now_ns, found):

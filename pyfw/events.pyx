@@ -60,14 +60,16 @@ cdef class Listener:
         """Begin.  Raises TooMany."""
         cdef Events events = engine.tracker.table.events
         cdef EventRing ring = self.ring
-        if events.count == LISTENERS:
-            raise TooMany(f"{LISTENERS} listen to events already, and more would slow the packets down; try again later")
-        self.engine = engine
+        cdef bint added
         events.listening.append(ring)
         with nogil:
             engine.lock_politely()
-            events.add(ring)
+            added = events.add(ring)
             engine.unlock()
+        if not added:
+            events.listening.remove(ring)
+            raise TooMany(f"{LISTENERS} listen to events already, and more would slow the packets down; try again later")
+        self.engine = engine
 
     def disarm(self) -> None:
         """End; nothing happens if it has not begun."""

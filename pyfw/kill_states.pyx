@@ -120,7 +120,7 @@ cdef class Reviewer:
         cdef Outcome outcome
         cdef Found found
         memset(&packet, 0, sizeof(Packet))
-        packet.hook = read_origin(self.engine.tracker.table.header, conn.origin, &packet.indev, &packet.outdev)
+        packet.hook = read_origin(&self.engine.tracker.table.header, conn.origin, &packet.indev, &packet.outdev)
         if packet.hook == 0:
             return UNKNOWN
         packet.data = self.bytes

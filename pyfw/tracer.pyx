@@ -86,20 +86,24 @@ cdef class Tracer:
     def arm(self, Engine engine not None) -> None:
         """Begin.  Raises TooMany."""
         cdef Tracers tracers
+        cdef bint added
         if not isinstance(engine.watch, Tracers):
             engine.watch = Tracers()            # nobody looks at it yet: engine.watching is 0
         tracers = engine.watch
-        if tracers.count == TRACERS:
-            raise TooMany(f"{TRACERS} traces are under way, and more would slow the packets down; try again later")
-        self.engine = engine
-        self.note_program()
         tracers.tracers.append(self)
         with nogil:
             engine.lock_politely()
-            tracers.armed[tracers.count] = <void *> self
-            tracers.count += 1
-            engine.watching = True
+            added = tracers.count < TRACERS
+            if added:
+                tracers.armed[tracers.count] = <void *> self
+                tracers.count += 1
+                engine.watching = True
             engine.unlock()
+        if not added:
+            tracers.tracers.remove(self)
+            raise TooMany(f"{TRACERS} traces are under way, and more would slow the packets down; try again later")
+        self.engine = engine
+        self.note_program()
 
     def disarm(self) -> None:
         """End; nothing happens if it has not begun."""

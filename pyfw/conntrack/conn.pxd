@@ -19,9 +19,12 @@ cdef enum ConnStatus:
     CONN_EXPECTED = 1 << 3      # opened by an expectation: RELATED until its first reply
     CONN_COUNTED = 1 << 4       # one of those that the limits per source are about
     CONN_UNTOLD_SHIFT = 8       # from here on: Change bits that listeners were not told of yet (events.pxd)
+    CONN_MEANINGFUL = 0xF1F     # all of these
 
 cdef enum:
     HELPER_MEMORY = 20
+    SCTP_STATE_MAX = 8          # SctpTrack.state, as sctp_states.py has them
+    WINDOW_SCALE_MAX = 14       # RFC 7323
 
 cdef struct Key:                # the tuple of the original direction; the reply's is always its inverse
     Address src

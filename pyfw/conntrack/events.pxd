@@ -44,5 +44,5 @@ cdef class Events:
 
     # With the engine's lock held; while nobody listens (count == 0) it need not be called.
     cdef void tell(self, EventKind kind, uint8_t changes, const Conn *conn, uint64_t now_ns) noexcept nogil
-    cdef void add(self, EventRing ring) noexcept nogil
+    cdef bint add(self, EventRing ring) noexcept nogil
     cdef void drop(self, EventRing ring) noexcept nogil

@@ -62,9 +62,13 @@ cdef class Events:
         for i in range(self.count):
             self.lost += not (<EventRing> self.rings[i]).keep(kind, changes, conn, now_ns)
 
-    cdef void add(self, EventRing ring) noexcept nogil:
+    cdef bint add(self, EventRing ring) noexcept nogil:
+        """False: as many as can be listen already."""
+        if self.count == LISTENERS:
+            return False
         self.rings[self.count] = <void *> ring
         self.count += 1
+        return True
 
     cdef void drop(self, EventRing ring) noexcept nogil:
         cdef uint32_t i, kept = 0

@@ -36,8 +36,8 @@ cdef struct ExpectCounters:
 
 cdef class Expectations:
     cdef Expect *slots          # by slot; slot 0 is never used
-    cdef const Conn *conns      # the table's, to see whether a master lives
-    cdef uint32_t masters       # slots there are in the table
+    cdef Table table            # to see whether a master lives
+    cdef const Conn *conns      # of that table
     cdef uint64_t secret[2]
     cdef uint32_t limit
     cdef uint32_t used

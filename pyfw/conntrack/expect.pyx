@@ -29,10 +29,10 @@ cdef class Expectations:
 
     def __cinit__(self, Table table, uint32_t limit, memory, bint adopt):
         cdef unsigned char[::1] view = memory
-        self.masters = table.header.max_entries
         if limit == 0 or view.shape[0] < Expectations.space(limit):
             raise ValueError(f"{view.shape[0]} bytes are not enough for {limit} expectations")
-        self.memory = (memory, table)
+        self.memory = memory
+        self.table = table
         self.slots = <Expect *> &view[0]
         self.conns = table.conns
         self.secret[0] = table.header.hash_key[0]
@@ -55,7 +55,7 @@ cdef class Expectations:
         self.used = self.limit
         for slot in range(self.limit, 0, -1):
             expect = &self.slots[slot]
-            if (expect.state <= EXPECT_ACTIVE and expect.state != EXPECT_FREE and 0 < expect.master <= self.masters
+            if (expect.state <= EXPECT_ACTIVE and expect.state != EXPECT_FREE and 0 < expect.master <= self.table.header.used
                     and (expect.family == FAMILY_IPV4 or expect.family == FAMILY_IPV6) and self.lives(expect, 0)):
                 self.link(slot)
                 self.serial = max(self.serial, expect.serial)

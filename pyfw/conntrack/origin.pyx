@@ -7,11 +7,11 @@
 
 Rules speak of interfaces by name, and names outlive a restart where the kernel's indices need not mean the same: the names
 stand in the table's header, so that a successor finds them beside the entries.  A number, once given, keeps its name.
-May know: the header of the table.  Must not know: entries, packets.
+May know: the names in the header of the table.  Must not know: entries, packets.
 """
 from libc.string cimport memcmp, memcpy
 
-from pyfw.conntrack.table cimport LINK_NUMBERS
+from pyfw.conntrack.table cimport LINK_NUMBERS, Table
 from pyfw.enums cimport HOOK_FORWARD, HOOK_INPUT, HOOK_OUTPUT
 from pyfw.packet cimport IFNAMSIZ
 
@@ -19,27 +19,28 @@ cdef enum:
     NO_NUMBER = 0xFF            # more interfaces have been seen than there are numbers
 
 
-cdef uint8_t number_of(Header *header, const char *name) noexcept nogil:
+cdef uint8_t number_of(Table table, const char *name) noexcept nogil:
     """The interface's number, a new one if need be; 0 for no interface, NO_NUMBER where none is left."""
     cdef uint8_t number
     if name[0] == 0:
         return 0
     for number in range(1, LINK_NUMBERS):
-        if header.link_names[number][0] == 0:
-            memcpy(header.link_names[number], name, IFNAMSIZ)
+        if table.header.link_names[number][0] == 0:
+            memcpy(table.header.link_names[number], name, IFNAMSIZ)
+            table.publish()
             return number
-        if memcmp(header.link_names[number], name, IFNAMSIZ) == 0:
+        if memcmp(table.header.link_names[number], name, IFNAMSIZ) == 0:
             return number
     return NO_NUMBER
 
 
-cdef uint16_t origin_of(Header *header, uint8_t hook, const char *indev, const char *outdev) noexcept nogil:
+cdef uint16_t origin_of(Table table, uint8_t hook, const char *indev, const char *outdev) noexcept nogil:
     """As an entry keeps it; the names have IFNAMSIZ bytes."""
     cdef uint8_t number_in, number_out
     if hook != HOOK_INPUT and hook != HOOK_FORWARD and hook != HOOK_OUTPUT:
         return 0
-    number_in = number_of(header, indev)
-    number_out = number_of(header, outdev)
+    number_in = number_of(table, indev)
+    number_out = number_of(table, outdev)
     if number_in == NO_NUMBER or number_out == NO_NUMBER:
         return 0
     return <uint16_t> (hook | number_in << 2 | number_out << 9)

@@ -35,7 +35,8 @@ cdef struct Pace:               # of an entry: since when it runs, and how long 
 cdef void invert(const Key *key, Key *inverse) noexcept nogil
 
 cdef class Table:
-    cdef Header *header
+    cdef Header header          # what holds
+    cdef Header *published      # at the beginning of the memory, for a successor: read when a table is taken over, then only written
     cdef Conn *conns            # by slot; slot 0 is never used
     cdef uint32_t *buckets
     cdef uint32_t mask
@@ -64,9 +65,11 @@ cdef class Table:
     cdef bint is_adapting(self) noexcept nogil
     cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil
 
-    cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id)
+    cdef bint take_header(self) noexcept
+    cdef void publish(self) noexcept nogil
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
-    cdef void adopt(self)
+    cdef void adopt(self) noexcept
+    cdef bint make_sound(self, Conn *conn) noexcept
     cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil

@@ -7,6 +7,8 @@ Laws:
   - Entries are linked by slot number, never by pointer, and the links are not part of what is handed over: a
     process may die at any instruction, and its successor builds the chains anew from the entries marked CONFIRMED.
   - CONFIRMED is stored last when an entry is made and cleared first when it goes.
+  - What is in memory is checked once, when it is taken over: damage costs the entries that it hit.  No size, number or key that
+    the memory's header has is read again after that.
   - Expired means invisible.  The sweep only gives memory back.
   - An entry has one key, that of its original direction, and stands in one chain: both directions hash alike.
   - insert() and remove() are the only ways in and out: `sources` hears of both, whatever the cause.
@@ -17,9 +19,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.events cimport EVENT_DESTROY, Events
+from pyfw.conntrack.origin cimport is_origin
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
-from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
+from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
+
+cdef extern from "<string.h>" nogil:
+    size_t strnlen(const char *, size_t)
 
 cdef extern from *:
     """
@@ -30,7 +36,6 @@ cdef extern from *:
 cdef enum:
     LAYOUT = 1
     HEADER_SPACE = 4096
-    SCTP_STATE_MAX = 8
     EVICTION_RANGE = 8          # NF_CT_EVICTION_RANGE: buckets searched for a victim
 
 cdef bytes MAGIC = b"pyfwconn"
@@ -119,7 +124,7 @@ cdef class Table:
             raise ValueError(f"{view.shape[0]} bytes are too few for {max_entries} entries: {Table.space(max_entries)} needed")
         self.memory = memory
         self.events = Events()
-        self.header = <Header *> &view[0]
+        self.published = <Header *> &view[0]
         self.conns = <Conn *> (&view[0] + HEADER_SPACE)
         while buckets < max_entries:
             buckets *= 2
@@ -128,10 +133,12 @@ cdef class Table:
             raise MemoryError(f"no memory for {buckets} buckets")
         self.mask = buckets - 1
         self.evicts = True
-        if self.is_ours(max_entries, expect_max, boot_id):
+        self.initialise(max_entries, expect_max, boot_id, secret)
+        if self.take_header():
             self.adopt()
         else:
-            self.initialise(max_entries, expect_max, boot_id, secret)
+            memset(self.conns, 0, sizeof(Conn))
+            self.publish()
 
     def __dealloc__(self):
         free(self.buckets)
@@ -142,15 +149,8 @@ cdef class Table:
         """Bytes of memory that `max_entries` need, header included."""
         return HEADER_SPACE + (max_entries + 1) * sizeof(Conn)
 
-    cdef bint is_ours(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id):
-        return (self.header.magic[:8] == MAGIC and self.header.layout == LAYOUT
-                and self.header.conn_size == sizeof(Conn) and self.header.boot_id[:16] == boot_id
-                and self.header.max_entries == max_entries and self.header.expect_max == expect_max
-                and self.header.used <= max_entries)
-
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret):
-        memset(self.header, 0, HEADER_SPACE)
-        memset(self.conns, 0, sizeof(Conn))
+        memset(&self.header, 0, sizeof(Header))
         memcpy(self.header.magic, <const char *> MAGIC, 8)
         self.header.layout = LAYOUT
         self.header.conn_size = sizeof(Conn)
@@ -160,24 +160,49 @@ cdef class Table:
         self.header.expect_max = expect_max
         self.header.next_id = 1
 
-    cdef void adopt(self):
+    cdef bint take_header(self) noexcept:
+        """Go on with what the memory's header says, if it is that of a table like this one."""
+        cdef Header there = self.published[0]
+        if (there.magic[:8] != self.header.magic[:8] or there.layout != LAYOUT or there.conn_size != sizeof(Conn)
+                or there.boot_id[:16] != self.header.boot_id[:16] or there.max_entries != self.header.max_entries
+                or there.expect_max != self.header.expect_max or there.used > there.max_entries):
+            return False
+        end_names(&there)
+        self.header = there
+        return True
+
+    cdef void publish(self) noexcept nogil:
+        self.published[0] = self.header
+
+    cdef void adopt(self) noexcept:
         """Link every entry that a predecessor left confirmed and sane; give back the other slots."""
         cdef uint32_t slot, last_id = 0
         cdef uint8_t direction
         for slot in range(self.header.used, 0, -1):
-            if (self.conns[slot].status & CONN_CONFIRMED and is_sane(&self.conns[slot])
-                    and self.find(&self.conns[slot].key, 0, &direction) == 0):
+            if self.make_sound(&self.conns[slot]) and self.find(&self.conns[slot].key, 0, &direction) == 0:
                 self.link(slot)
                 self.adopted += 1
                 last_id = max(last_id, self.conns[slot].id)
             else:
                 self.give_back(slot)
         self.header.next_id = max(self.header.next_id, last_id + 1, 1)
+        self.publish()
+
+    cdef bint make_sound(self, Conn *conn) noexcept:
+        """Whether an entry from a predecessor's memory can stay; of one that can, what means nothing goes."""
+        if not conn.status & CONN_CONFIRMED or not is_sane(conn):
+            return False
+        conn.status &= CONN_MEANINGFUL
+        if not is_origin(&self.header, conn.origin):
+            conn.origin = 0
+        return True
 
     cdef void relink(self) noexcept:
-        """Find every entry anew: somebody else has been at the memory."""
+        """Find every entry anew: somebody else has been at the memory.  If it is no table like ours now, ours is empty."""
         memset(self.buckets, 0, (<size_t> self.mask + 1) * sizeof(uint32_t))
         self.free = self.count = self.adopted = 0
+        if not self.take_header():
+            self.header.used = 0
         self.adopt()
         if self.paces != NULL:
             memset(self.paces, 0, (self.header.max_entries + <size_t> 1) * sizeof(Pace))
@@ -189,14 +214,14 @@ cdef class Table:
         and zeros mean what it was like before there was the field.  What is no table of this boot is left alone.
         """
         cdef const unsigned char[::1] view = previous
-        cdef const Header *header
         cdef const unsigned char *conns
+        cdef Header header
         cdef Conn copy
-        cdef uint32_t slot, known
+        cdef uint32_t slot, known, last_id = 0
         cdef uint8_t direction
         if view.shape[0] < HEADER_SPACE:
             return
-        header = <const Header *> &view[0]
+        memcpy(&header, &view[0], sizeof(Header))
         conns = &view[0] + HEADER_SPACE
         if (header.magic[:8] != MAGIC or header.layout != LAYOUT or header.conn_size < sizeof(Key)
                 or header.boot_id[:16] != self.header.boot_id[:16]
@@ -204,16 +229,19 @@ cdef class Table:
             return
         known = min(header.conn_size, <uint32_t> sizeof(Conn))
         memset(&copy, 0, sizeof(Conn))
+        end_names(&header)
         memcpy(self.header.helper_names, header.helper_names, sizeof(header.helper_names))
         memcpy(self.header.link_names, header.link_names, sizeof(header.link_names))
         for slot in range(1, header.used + 1):
             memcpy(&copy, conns + <size_t> slot * header.conn_size, known)
-            if copy.status & CONN_CONFIRMED and is_sane(&copy) and self.find(&copy.key, 0, &direction) == 0:
+            if self.make_sound(&copy) and self.find(&copy.key, 0, &direction) == 0:
                 copy.status &= ~<uint32_t> CONN_CONFIRMED
                 self.header.next_id = copy.id
                 self.insert(&copy, 0)
-        self.header.next_id = header.next_id
+                last_id = max(last_id, copy.id)
+        self.header.next_id = max(header.next_id, last_id + 1, 1)
         self.adopted = self.count
+        self.publish()
 
     # -- what is switched on -----------------------------------------------------------------------------------------
 
@@ -308,13 +336,14 @@ cdef class Table:
         else:
             slot = self.header.used + 1
             self.conns[slot].status = 0
-            self.header.used = slot
+            self.header.used = self.published.used = slot
         conn = &self.conns[slot]
         memcpy(conn, fresh, sizeof(Conn))       # status comes without CONFIRMED
         conn.id = self.header.next_id
         self.header.next_id += 1
         if self.header.next_id == 0:            # 0 means no connection
             self.header.next_id = 1
+        self.published.next_id = self.header.next_id
         self.link(slot)
         self.counters.created += 1
         if self.paces != NULL:
@@ -436,5 +465,14 @@ cdef bint is_sane(const Conn *conn) noexcept nogil:
         return conn.track.sctp.state <= SCTP_STATE_MAX and conn.track.sctp.last_dir <= DIR_REPLY
     if conn.key.protocol != PROTO_TCP:
         return True
-    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY
-            and conn.track.tcp.peer[0].scale <= 14 and conn.track.tcp.peer[1].scale <= 14)
+    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY and conn.track.tcp.last_wscale <= WINDOW_SCALE_MAX
+            and conn.track.tcp.peer[0].scale <= WINDOW_SCALE_MAX and conn.track.tcp.peer[1].scale <= WINDOW_SCALE_MAX)
+
+
+cdef void end_names(Header *header) noexcept nogil:
+    """Interfaces have names of 15 bytes, with zeros behind them."""
+    cdef int number
+    cdef size_t length
+    for number in range(LINK_NUMBERS):
+        length = strnlen(header.link_names[number], IFNAMSIZ - 1)
+        memset(header.link_names[number] + length, 0, IFNAMSIZ - length)

@@ -80,13 +80,10 @@ cdef class Tracker:
             former = self.table.header.helper_names[position][:16]
             renumbered[position + 1] = names.index(former) + 1 if former in names else 0
         for slot in range(1, self.table.header.used + 1):
-            if self.table.conns[slot].helper <= HELPERS_MAX:
-                self.table.conns[slot].helper = renumbered[self.table.conns[slot].helper]
-            else:
-                self.table.conns[slot].helper = 0
-            self.table.conns[slot].master_helper = renumbered[self.table.conns[slot].master_helper % (HELPERS_MAX + 1)]
+            self.table.conns[slot].helper = renumbered[known_helper(self.table.conns[slot].helper)]
+            self.table.conns[slot].master_helper = renumbered[known_helper(self.table.conns[slot].master_helper)]
         for slot in range(1, self.expectations.used + 1):
-            self.expectations.slots[slot].helper = renumbered[self.expectations.slots[slot].helper % (HELPERS_MAX + 1)]
+            self.expectations.slots[slot].helper = renumbered[known_helper(self.expectations.slots[slot].helper)]
         memset(self.table.header.helper_names, 0, sizeof(self.table.header.helper_names))
         for position, binding in enumerate(bindings):
             if len(binding.ports) > HELPER_PORTS_MAX:
@@ -99,6 +96,7 @@ cdef class Tracker:
             row.ports = len(binding.ports)
             for i, port in enumerate(binding.ports):
                 row.port[i] = port
+        self.table.publish()
 
     cdef void track(self, Packet *packet, uint8_t helper, uint64_t now_ns, Found *found) noexcept nogil:
         """Find the packet's connection or begin one: fills in `found` (conn == &self.fresh: a new one)."""
@@ -323,6 +321,10 @@ cdef class Tracker:
         wanted.family = master.key.family
         wanted.deadline_ns = now_ns + row.timeout_ns
         return self.expectations.add(wanted, row.max_expected, now_ns)
+
+
+cdef inline uint8_t known_helper(uint8_t number) noexcept nogil:
+    return number if number <= HELPERS_MAX else 0
 
 
 cdef inline uint32_t changes_of(uint32_t gained) noexcept nogil:
