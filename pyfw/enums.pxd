@@ -107,6 +107,7 @@ cdef enum:
     REASON_SCTP_VTAG            # arguments: the packet's tag, the right one, direction
     REASON_SCTP_STATE           # arguments: state, direction, chunk type
     REASON_GRE_PROTOCOL
+    REASON_TO_ITSELF            # a host that is not this one claims to speak to itself
     # refused by the table or by a helper
     REASON_TABLE_FULL
     REASON_SOURCE_STATES        # arguments: connections of its source, the limit

@@ -47,6 +47,7 @@ _TEXTS: dict[Reason, str] = {
     Reason.SCTP_VTAG: "verification tag check failed {0:x} vs {1:x} for dir {2}",
     Reason.SCTP_STATE: "Invalid, old_state {0}, dir {1}, type {2}",
     Reason.GRE_PROTOCOL: "GRE version 1 without PPP",
+    Reason.TO_ITSELF: "from an address to itself",
     Reason.TABLE_FULL: "table full",
     Reason.SOURCE_STATES: "source has {0} connections (max_states {1})",
     Reason.SOURCE_NEW: "source has begun {0} connections within the window (max_new {1})",

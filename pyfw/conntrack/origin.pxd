@@ -4,6 +4,7 @@ from pyfw.conntrack.table cimport LINK_NUMBERS, Header, Table
 
 cdef uint16_t origin_of(Table table, uint8_t hook, const char *indev, const char *outdev) noexcept nogil
 cdef uint8_t read_origin(const Header *header, uint16_t origin, const char **indev, const char **outdev) noexcept nogil
+cdef bint is_other_side(const Header *header, uint16_t origin, uint8_t hook, const char *indev) noexcept nogil
 
 cdef inline bint is_origin(const Header *header, uint16_t origin) noexcept nogil:
     """Whether it is one that was given: its interfaces have names."""

@@ -51,3 +51,17 @@ cdef uint8_t read_origin(const Header *header, uint16_t origin, const char **ind
     indev[0] = header.link_names[origin >> 2 & LINK_NUMBERS - 1]
     outdev[0] = header.link_names[origin >> 9]
     return origin & 3
+
+
+cdef bint is_other_side(const Header *header, uint16_t origin, uint8_t hook, const char *indev) noexcept nogil:
+    """Whether a reply met at `hook`, come in by `indev`, can have been sent by another side than the first packet.
+
+    What comes in where the first packet came in may have been sent by whoever sent that.  Where the first packet left by
+    the interface that it came in by, both sides are there and this tells nothing; nor does an origin that is not known.
+    """
+    cdef const char *first_in
+    cdef const char *first_out
+    cdef uint8_t first_hook = read_origin(header, origin, &first_in, &first_out)
+    if hook == HOOK_OUTPUT or first_hook == HOOK_OUTPUT or first_hook == 0 or first_in == first_out:
+        return True
+    return memcmp(first_in, indev, IFNAMSIZ) != 0

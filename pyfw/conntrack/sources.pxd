@@ -1,7 +1,7 @@
 """Who began the connections in the table: how many each source address has, and how fast it begins others."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.conntrack.conn cimport Conn
-from pyfw.packet cimport Address
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_ONE_SIDED, Conn
+from pyfw.packet cimport PROTO_TCP, Address
 
 cdef enum:
     WINDOW_PARTS = 8
@@ -33,6 +33,10 @@ cdef struct Queue:
 cdef struct SourceCounters:
     uint64_t forgotten          # sources without connections that gave way before their window was over
     uint64_t flushed            # connections that ended with all others of their source
+
+cdef inline bint is_completed(uint8_t protocol, uint32_t status) noexcept nogil:
+    """A TCP handshake that was completed is proof that the source is who it says: it has heard the answer of another side."""
+    return protocol == PROTO_TCP and status & CONN_ASSURED != 0 and not status & CONN_ONE_SIDED
 
 cdef class Sources:
     cdef Source *sources        # by number; 0 is never used

@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.siphash cimport siphash
-from pyfw.packet cimport FAMILY_IPV4, PROTO_TCP, Address
+from pyfw.packet cimport FAMILY_IPV4, Address
 
 cdef enum:
     MOST_OF_A_PART = 0xFFFF
@@ -28,11 +28,6 @@ cdef int fill_mask(Address *mask, unsigned int prefix) except -1:
     for i in range(prefix):
         mask.bytes[i // 8] |= 0x80 >> (i % 8)
     return 0
-
-
-cdef inline bint is_completed(const Conn *conn) noexcept nogil:
-    """A TCP handshake that was completed is proof that the source is who it says: it has heard the answer."""
-    return conn.key.protocol == PROTO_TCP and conn.status & CONN_ASSURED != 0
 
 
 cdef class Sources:
@@ -129,7 +124,7 @@ cdef class Sources:
         if source.states == 0:
             self.leave(&self.idle, number)
         source.states += 1
-        source.established += is_completed(conn)
+        source.established += is_completed(conn.key.protocol, conn.status)
         belonging.source = number
         belonging.younger = 0
         belonging.older = source.first
@@ -144,7 +139,7 @@ cdef class Sources:
             self.put_in_window(number, self.sources[number].begun, now_ns)
 
     cdef void note_completed(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
-        """The TCP connection in `slot` has become ASSURED."""
+        """The handshake of the TCP connection in `slot` is completed."""
         cdef uint32_t number = self.belongings[slot].source
         if number:
             self.sources[number].established += 1
@@ -165,7 +160,7 @@ cdef class Sources:
         if belonging.older:
             self.belongings[belonging.older].younger = belonging.younger
         source.states -= 1
-        source.established -= is_completed(conn)
+        source.established -= is_completed(conn.key.protocol, conn.status)
         if source.states:
             return
         if source.doomed:

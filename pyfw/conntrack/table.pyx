@@ -373,17 +373,23 @@ cdef class Table:
                 or self.victim_near(key, now_ns) != 0)
 
     cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil:
-        """An entry that is expired, or may be evicted, from the chains near the place of `key`; 0: none (early_drop())."""
+        """An entry that is expired, or may be evicted, from the chains near the place of `key`; 0: none (early_drop()).
+
+        Of those that may be evicted, one that is not ASSURED comes before one that a side alone has made so.
+        """
         cdef uint32_t place = <uint32_t> (hash_key(self.header.hash_key, key) & self.mask)
-        cdef uint32_t slot
+        cdef uint32_t slot, status, one_sided = 0
         cdef int i
         for i in range(EVICTION_RANGE):
             slot = self.buckets[(place + <uint32_t> i) & self.mask]
             while slot:
-                if (self.evicts and not self.conns[slot].status & CONN_ASSURED) or self.conns[slot].expires_ns <= now_ns:
+                status = self.conns[slot].status
+                if (self.evicts and not status & CONN_ASSURED) or self.conns[slot].expires_ns <= now_ns:
                     return slot
+                if status & CONN_ONE_SIDED and one_sided == 0:
+                    one_sided = slot
                 slot = self.conns[slot].next
-        return 0
+        return one_sided if self.evicts else 0
 
     # -- time --------------------------------------------------------------------------------------------------------
 

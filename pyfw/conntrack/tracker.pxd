@@ -50,6 +50,8 @@ cdef class Tracker:
     cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      Step *step) noexcept nogil
     cdef void account(self, Conn *conn, uint8_t direction, const Packet *packet) noexcept nogil
+    cdef void weigh_answer(self, Conn *conn, uint32_t status, uint8_t direction, const Packet *packet,
+                           const Step *step) noexcept nogil
     cdef void note_changes(self, uint32_t slot, uint32_t status, uint64_t expires_ns, uint64_t now_ns) noexcept nogil
 
 cdef void key_of(const Packet *packet, Key *key) noexcept nogil

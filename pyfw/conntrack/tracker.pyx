@@ -8,7 +8,7 @@ Laws:
   - What a packet does to an existing entry happens here and now, whatever the rules will say of it, as in the
     kernel, whose conntrack hook comes before its rules.
 """
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strncmp
 
 from pyfw.conntrack import timeouts as timeout_data
 from pyfw.conntrack.conn cimport *
@@ -16,7 +16,9 @@ from pyfw.conntrack.datagram cimport *
 from pyfw.conntrack.events cimport *
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.icmp cimport *
+from pyfw.conntrack.origin cimport is_other_side
 from pyfw.conntrack.sctp cimport *
+from pyfw.conntrack.sources cimport is_completed
 from pyfw.conntrack.table cimport *
 from pyfw.conntrack.tcp cimport *
 from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
@@ -168,6 +170,8 @@ cdef class Tracker:
         if self.is_sound(packet, &step.reason):
             if slot or self.opens(packet, &step):
                 self.update(subject, direction, packet, now_ns, &step)
+        if slot:
+            self.weigh_answer(subject, status, direction, packet, &step)
         if slot and (self.table.sources is not None or self.table.paces != NULL):
             self.note_changes(slot, status, expires_ns, now_ns)
         if step.action == ACTION_REOPEN:
@@ -206,11 +210,32 @@ cdef class Tracker:
             conn.packets[direction] += 1
             conn.bytes[direction] += packet.length
 
+    cdef void weigh_answer(self, Conn *conn, uint32_t status, uint8_t direction, const Packet *packet,
+                           const Step *step) noexcept nogil:
+        """Note whether an entry, whose status was `status` before this packet, is ASSURED by one side alone.
+
+        Who sends both directions from one side makes entries ASSURED without anybody's answer, here as in the kernel.  The
+        latest reply decides, since a forged one may come after the true one and put its own numbers in place of those.  An
+        RST answers nothing: it is what whoever knows of no connection says.
+        """
+        if status & CONN_ASSURED and not status & CONN_ONE_SIDED:
+            return
+        if (direction == DIR_REPLY and step.action == ACTION_RENEW
+                and not (packet.protocol == PROTO_TCP and packet.tcp_flags & TH_RST)):
+            if is_other_side(self.table.header, conn.origin, packet.hook, packet.indev):
+                conn.status |= CONN_ANSWERED
+            else:
+                conn.status &= ~<uint32_t> CONN_ANSWERED
+        if conn.status & CONN_ANSWERED:
+            conn.status &= ~<uint32_t> CONN_ONE_SIDED
+        elif conn.status & CONN_ASSURED:
+            conn.status |= CONN_ONE_SIDED
+
     cdef void note_changes(self, uint32_t slot, uint32_t status, uint64_t expires_ns, uint64_t now_ns) noexcept nogil:
         """Tell the table's accounts what the protocol has done to an entry that was so before."""
         cdef Conn *conn = &self.table.conns[slot]
-        if (self.table.sources is not None and conn.key.protocol == PROTO_TCP
-                and conn.status & ~status & CONN_ASSURED):
+        if (self.table.sources is not None and is_completed(conn.key.protocol, conn.status)
+                and not is_completed(conn.key.protocol, status)):
             self.table.sources.note_completed(slot, now_ns)
         if self.table.paces != NULL and conn.expires_ns < expires_ns:
             conn.expires_ns = self.table.deadline(slot, now_ns, conn.expires_ns - now_ns)
@@ -225,6 +250,9 @@ cdef class Tracker:
         cdef Expect *expect
         if (packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6) and not icmp_open(packet):
             found.reason = REASON_ICMP_NO_REQUEST
+            return False
+        if is_to_itself(packet):
+            found.reason = REASON_TO_ITSELF
             return False
         if not self.table.has_room(key, now_ns):
             self.table.counters.table_full += 1
@@ -325,6 +353,12 @@ cdef class Tracker:
 
 cdef inline uint8_t known_helper(uint8_t number) noexcept nogil:
     return number if number <= HELPERS_MAX else 0
+
+
+cdef inline bint is_to_itself(const Packet *packet) noexcept nogil:
+    """Whether a host that is not this one claims to speak to itself: what it says would count as the answer, too."""
+    return ((packet.hook == HOOK_INPUT or packet.hook == HOOK_FORWARD) and packet.indev[0] != 0
+            and memcmp(&packet.src, &packet.dst, sizeof(Address)) == 0 and strncmp(packet.indev, "lo", IFNAMSIZ) != 0)
 
 
 cdef inline uint32_t changes_of(uint32_t gained) noexcept nogil:

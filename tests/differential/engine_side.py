@@ -44,7 +44,10 @@ def build_engine(settings: Settings) -> Engine:
 
 def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,
           prepare: Callable[[Engine], None] = lambda engine: None) -> EngineEvidence:
-    """The engine's opinions of `packets`; clock and reassembled datagrams are the witness's.  `prepare` gets the engine first."""
+    """The engine's opinions of `packets`; clock and reassembled datagrams are the witness's.  `prepare` gets the engine first.
+
+    It is not told of interfaces: from whom a packet came is nothing to the kernel's tracking.
+    """
     engine = build_engine(settings)
     prepare(engine)
     opinions: list[Judged | None] = []
@@ -52,7 +55,7 @@ def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,
         if seen.state is None:
             opinions.append(None)
             continue
-        ruling = engine.judge(seen.whole or packet.data, Hook.FORWARD, "pfd0", "pfd1", seen.time_ns)
+        ruling = engine.judge(seen.whole or packet.data, Hook.FORWARD, now=seen.time_ns)
         opinions.append(Judged(
             ruling.state.name, None if ruling.direction is Direction.NONE else ruling.direction.name,
             ruling.verdict is Verdict.ACCEPT, ruling.reason_text))

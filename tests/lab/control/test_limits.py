@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from firewall import Firewall
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, wait_until
 
@@ -175,6 +177,29 @@ def test_a_full_table_may_take_nobody_else(lab: Lab, guard: Guard, tmp_path: Pat
         counters = stats(firewall)
         assert (counters["table"]["early_drop"], counters["reasons"]["TABLE_FULL"] >= 1) == (0, True)
         assert [line.split("src=")[1:] for line in firewall.connections()] == [line.split("src=")[1:] for line in before]
+
+
+def test_who_answers_itself_keeps_nobody_out(lab: Lab, guard: Guard):
+    """Handshakes with a silent address of the other side, whose part the client sends as well; the control: true ones."""
+    firewall = guard(FORWARD=["-m state --state ESTABLISHED -j ACCEPT", f"-p tcp --dport {PORT} -j ACCEPT"],
+                     settings=["conntrack.max_entries=8"])
+    for device in ("all", GATEWAY_INSIDE.interface):
+        lab.run("gateway", ["sh", "-c", f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter"], check=True)
+    silent, made_up = (port.ipv4.rpartition(".")[0] + ".99" for port in (SERVER, CLIENT))
+    with lab.inside("client"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((CLIENT.interface, 0))
+        for sport in range(1, 9):
+            there, back = IP(src=made_up, dst=silent), IP(src=silent, dst=made_up)
+            for packet in (there / TCP(sport=sport, dport=PORT, flags="S", seq=1),
+                           back / TCP(sport=PORT, dport=sport, flags="SA", seq=8, ack=2),
+                           there / TCP(sport=sport, dport=PORT, flags="A", seq=2, ack=9)):
+                wire.send(bytes(Ether(src=CLIENT.mac, dst=GATEWAY_INSIDE.mac) / packet))
+    firewall.wait_for("the forged handshakes", lambda lines: sum(f"dst={silent}" in line and "[ASSURED]" in line for line in lines) == 8)
+    with connections(lab, 8):
+        firewall.wait_for("the true ones", lambda lines: sum("[ASSURED]" in line for line in lines) == 8)
+        assert not any(f"dst={silent}" in line for line in firewall.connections())
+        assert not connects(lab)
+        assert stats(firewall)["reasons"]["TABLE_FULL"] >= 1
 
 
 def test_a_config_that_cannot_be_starts_nothing(lab: Lab, guard: Guard, tmp_path: Path):

@@ -154,6 +154,18 @@ def test_forged_packets_list_nobody(limit):
     assert watch.engine.counters()["verdicts"]["DROP"] > 200        # the control: they were too many
 
 
+def test_handshakes_that_one_side_made_up_list_nobody():
+    """SYN, SYN/ACK and ACK, all from the client's side: so anybody there could have it listed."""
+    watch = limited({"overload4": "blocked"}, flush=True, max_states=3)
+    for sport in range(1, 4):
+        for packet in (tcp(CLIENT, SERVER, sport, 80, SYN, seq=1), tcp(SERVER, CLIENT, 80, sport, SYN | ACK, seq=9, ack=2),
+                       tcp(CLIENT, SERVER, sport, 80, ACK, seq=2, ack=10)):
+            watch.send(packet, links=("eth0", "eth1"))
+    assert all(record["assured"] for record in watch.records())
+    assert watch.send(tcp(CLIENT, SERVER, 4, 80, SYN)).reason is Reason.SOURCE_STATES
+    assert listed(watch) == [] and limits(watch)["overloaded"] == 0
+
+
 def test_a_network_is_listed_whole():
     watch = limited({"overload6": "networks"}, max_states=2)
     open_tcp(watch, 2, CLIENT6, SERVER6)

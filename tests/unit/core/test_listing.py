@@ -18,7 +18,7 @@ LINE = re.compile(r"udp      17 \d+ src=10\.\d+\.\d+\.\d+ dst=10\.0\.1\.2 sport=
 
 
 def source(number: int) -> str:
-    return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return f"10.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
 def question(number: int) -> bytes:

@@ -173,6 +173,7 @@ CASES = [
     Case(Reason.SCTP_VTAG, wrong_tag),
     Case(Reason.SCTP_STATE, answer_to_a_heartbeat),
     Case(Reason.GRE_PROTOCOL, plain(pptp(*ENDS, 7, protocol=0x0800))),
+    Case(Reason.TO_ITSELF, plain(udp(CLIENT, CLIENT, 5000, 53))),
     Case(Reason.TABLE_FULL, flooded, verdict=DROP),
     Case(Reason.SOURCE_STATES, lambda watch: second_connection(watch, max_states=1), NEW, DROP),
     Case(Reason.SOURCE_NEW, lambda watch: second_connection(watch, 10, max_new=1), NEW, DROP),

@@ -6,7 +6,7 @@ import pytest
 
 from pyfw.conntrack.table import siphash_words
 from pyfw.engine import Engine
-from pyfw.enums import CtState, Direction, Reason, Verdict
+from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from pyfw.listing import count_entries
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
@@ -18,7 +18,7 @@ NEW, ESTABLISHED, RELATED = CtState.NEW, CtState.ESTABLISHED, CtState.RELATED
 
 def question(number: int, dport: int = 53) -> bytes:
     """Datagrams of as many connections as there are numbers."""
-    return udp(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", SERVER, 5000, dport)
+    return udp(f"10.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}", SERVER, 5000, dport)
 
 
 def full_of_assured(entries: int) -> Watch:
@@ -72,15 +72,15 @@ def test_every_field_tells_connections_apart(watch, other):
 def test_a_packet_to_itself_answers_itself(watch):
     """The land attack: one tuple is both directions, and its second packet goes in the reply's, as in the kernel."""
     land = udp(CLIENT, CLIENT, 7, 7)
-    assert watch.send(land).direction is Direction.ORIGINAL
-    assert watch.send(land).direction is Direction.REPLY
+    assert watch.send(land, Hook.OUTPUT, ("", "lo")).direction is Direction.ORIGINAL
+    assert watch.send(land, Hook.INPUT, ("lo", "")).direction is Direction.REPLY
     assert watch.table()["entries"] == 1
 
 
 def test_a_land_syn_is_a_simultaneous_open(watch):
     land = tcp(CLIENT, CLIENT, 7, 7, SYN, seq=1)
-    watch.send(land)
-    watch.send(land)
+    watch.send(land, links=("", ""))
+    watch.send(land, links=("", ""))
     assert watch.only()["state"] == "SYN_SENT2"
 
 
@@ -141,7 +141,7 @@ def test_an_expired_entry_is_invisible_before_it_is_swept(watch):
 
 
 @pytest.mark.parametrize("again, direction", [
-    (question(1), Direction.ORIGINAL), (udp(SERVER, "10.0.0.1", 53, 5000), Direction.ORIGINAL),
+    (question(1), Direction.ORIGINAL), (udp(SERVER, "10.1.0.1", 53, 5000), Direction.ORIGINAL),
 ], ids=["the same side", "the other side"])
 def test_a_packet_that_comes_too_late_begins_anew(watch, again, direction):
     watch.send(question(1))

@@ -22,6 +22,7 @@ class Watch:
         self.engine = Engine(**settings)
         self.now_s = START_S
         self.sent = 0
+        self.first_heard: dict[frozenset[bytes], bytes] = {}
 
     @property
     def now_ns(self) -> int:
@@ -30,9 +31,16 @@ class Watch:
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def send(self, data: bytes, hook: Hook = Hook.FORWARD, **options) -> Judgement:
+    def send(self, data: bytes, hook: Hook = Hook.FORWARD, links: tuple[str, str] | None = None, **options) -> Judgement:
+        """Through two interfaces: `links`, or those of the sides that its hosts are on."""
         self.sent += 1
-        return self.engine.judge(data, hook, "eth0", "eth1", self.now_ns, **options)
+        return self.engine.judge(data, hook, *(links or self.links_of(data)), self.now_ns, **options)
+
+    def links_of(self, data: bytes) -> tuple[str, str]:
+        """Of two hosts, the one that is heard first is behind eth0."""
+        source, target = (data[12:16], data[16:20]) if data[:1] < b"\x60" else (data[8:24], data[24:40])
+        first = self.first_heard.setdefault(frozenset((source, target)), source)
+        return ("eth0", "eth1") if source == first else ("eth1", "eth0")
 
     def records(self, selection: Selection | None = None) -> list[dict]:
         found, cursor = [], 1
