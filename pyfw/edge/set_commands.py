@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.edge.commands import DONE, NOTHING_MATCHED, USAGE, Answers, CommandError, Services
+from pyfw.edge.commands import DONE, NOTHING_MATCHED, USAGE, Answers, CommandError, Pause, Services
 from pyfw.rules.set_store import EXIST, SetStore, command_named, take_arguments
 from pyfw.rules.set_text import SetError
 
@@ -64,20 +64,27 @@ def run_set_command(services: Services, arguments: Mapping[str, Any]) -> Answers
         request = SetRequest.read(arguments.get("words", ()))
         quiet = "quiet" in request.flags
         if request.command == "restore":
-            store.restore(arguments.get("text", "").encode("utf-8", "surrogateescape"), services.now_ns(),
-                          first_line=arguments.get("line", 1), exist="exist" in request.flags)
+            text = arguments.get("text", "").encode("utf-8", "surrogateescape")
+            yield from _with_pauses(store.restoring(text, services.now_ns(), first_line=arguments.get("line", 1),
+                                                    exist="exist" in request.flags))
             return {}
         if request.command == "test":
             return (yield from _test(store, request, services.now_ns()))
         if request.command in ("list", "save"):
             yield from ({"text": piece} for piece in _printed(store, request, services.now_ns()) if not quiet)
             return {}
-        store.change(request.command, request.words, services.now_ns(), "exist" in request.flags)
+        yield from _with_pauses(store.changing(request.command, request.words, services.now_ns(), "exist" in request.flags))
     except SetError as error:
         if quiet:
             return {"status": error.status}
         raise CommandError(str(error), error.status, reason="set") from error
     return {}
+
+
+def _with_pauses(parts: Iterator[None]) -> Iterator[Pause]:
+    """Others are served between the parts.  Not the worker's: it gives way, and would do so with the packets' lock in hand."""
+    for _ in parts:
+        yield Pause(0)
 
 
 def _test(store: SetStore, request: SetRequest, now_ns: int) -> Answers:

@@ -4,7 +4,11 @@ Knows the language by set_text.py, the contents by sets.pyx; no file, no socket,
 """
 from __future__ import annotations
 
+import heapq
+import itertools
+import operator
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from pyfw.lock import Lock
@@ -12,12 +16,19 @@ from pyfw.rules.lexer import Place
 from pyfw.rules.set_reader import read_plain_lines
 from pyfw.rules.set_text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
                                  parse_elements, parse_list_entry, show_member, show_row, split_words)
-from pyfw.rules.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, Contents, NamedSet
+from pyfw.rules.sets import (ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Contents, NamedSet)
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"
 ALREADY_ADDED = "Element cannot be added to the set: it's already added"
 NOT_ADDED = "Element cannot be deleted from the set: it's not added"
+HASH_FULL = "Hash is full, cannot add more elements"
+NO_ROOM = (f"there is no room for it: all sets together have memory for {LARGEST_STORE} elements, "
+           f"{LARGEST_COMMENTED} of them with a comment")
+LARGEST_RANGE = 1 << 20         # elements that one `add` may stand for: some 70 MB
+ROWS_AT_ONCE = 128
+_order = operator.itemgetter(0, 1, 2, 3)
+LINES_AT_ONCE = 64              # of those that are read word by word, before others have their turn
 NO_NEIGHBOUR = "The set to which you referred with 'before' or 'after' is not added to the set."
 COMMANDS = ("create", "add", "del", "test", "destroy", "list", "save", "restore", "flush", "rename", "swap")
 SHORT_COMMANDS = {
@@ -72,7 +83,10 @@ class SetStore:
         self.names[name] = NamedSet(name, self._contents(options))
 
     def _contents(self, options: SetOptions) -> Contents:
-        return Contents(options, self.lock, os.urandom(16))
+        try:
+            return Contents(options, self.lock, os.urandom(16))
+        except MemoryError:
+            raise SetError(f"Set cannot be created: {NO_ROOM}") from None
 
     def destroy(self, name: str | None = None, exist: bool = False) -> None:
         """One set, or all; none of them if one is in use."""
@@ -129,23 +143,39 @@ class SetStore:
     # -- elements ------------------------------------------------------------------------------------------------------
 
     def add(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> None:
+        at_once(self.adding(name, words, now_ns, exist))
+
+    def adding(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
+        """Adds while it is iterated over, in parts: one line may stand for a million elements."""
         contents = self.find(name).contents
         if contents.options.type == "list:set":
             self._add_member(contents, parse_list_entry(words, contents.options), now_ns, exist)
             return
-        for elements in parse_elements(words, contents.options):
-            outcome = contents.add(elements, now_ns, exist)
+        wanted = parse_elements(words, contents.options)
+        check_size(sum(elements.count for elements in wanted), contents.options)
+        for elements in wanted:
+            outcome, done = contents.add_some(elements, 0, now_ns, exist)
+            while outcome == ADDED and done < elements.count:
+                yield
+                outcome, done = contents.add_some(elements, done, now_ns, exist)
             if outcome != ADDED:
-                raise SetError({EXISTS: ALREADY_ADDED, FULL: "Hash is full, cannot add more elements"}.get(
-                    outcome, "Element cannot be added to the set: there is no memory for it"))
+                raise SetError({EXISTS: ALREADY_ADDED, FULL: HASH_FULL}.get(outcome, f"Element cannot be added to the set: {NO_ROOM}"))
 
     def delete(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> None:
+        at_once(self.deleting(name, words, now_ns, exist))
+
+    def deleting(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
+        """Deletes while it is iterated over, in parts."""
         contents = self.find(name).contents
         if contents.options.type == "list:set":
             self._delete_member(contents, parse_list_entry(words, contents.options, "del"), now_ns, exist)
             return
         for elements in parse_elements(words, contents.options, "del"):
-            if not contents.delete(elements, now_ns, exist):
+            found, done = contents.delete_some(elements, 0, now_ns, exist)
+            while found and done < elements.count:
+                yield
+                found, done = contents.delete_some(elements, done, now_ns, exist)
+            if not found:
                 raise SetError(NOT_ADDED)
 
     def test(self, name: str, words: Sequence[str], now_ns: int) -> bool:
@@ -235,8 +265,13 @@ class SetStore:
         if options.type == "list:set":
             yield [show_member(row, options) for row in contents.member_rows(now_ns)]
         elif ordered:
-            rows = [row for rows in contents.walk(now_ns) for row in rows]
-            yield [show_row(row, options) for row in sorted(rows, key=lambda row: row[:4])]
+            runs = []
+            for rows in contents.walk(now_ns):
+                runs.append(sorted(rows, key=_order))
+                yield []                # others have their turn while a large set is gone through
+            merged = heapq.merge(*runs, key=_order)
+            while rows := list(itertools.islice(merged, ROWS_AT_ONCE)):
+                yield [show_row(row, options) for row in rows]
         else:
             for rows in contents.walk(now_ns):
                 yield [show_row(row, options) for row in rows]
@@ -247,6 +282,11 @@ class SetStore:
         Raises SetError for the first that cannot be done, with its place: `file:line:column`, or ipset's `Error in line N` if no place
         is given.  The lines before it are done then.
         """
+        at_once(self.restoring(text, now_ns, place, first_line, exist))
+
+    def restoring(self, text: bytes, now_ns: int, place: Place | None = None, first_line: int = 1,
+                  exist: bool = False) -> Iterator[None]:
+        """Restores while it is iterated over, in parts."""
         offset, row = 0, first_line
         while offset < len(text):
             end = text.find(b"\n", offset) + 1 or len(text)
@@ -256,8 +296,10 @@ class SetStore:
                 row += text.count(b"\n", offset, reached)
                 offset = reached
                 continue
-            self._restore_line(line, now_ns, exist, place, row)
+            yield from self._restore_line(line, now_ns, exist, place, row)
             offset, row = end, row + 1
+            if row % LINES_AT_ONCE == 0:
+                yield
 
     def _read_plain(self, line: bytes, text: bytes, offset: int, now_ns: int, exist: bool) -> int:
         words = line.split(b" ", 2)
@@ -266,19 +308,19 @@ class SetStore:
             return offset
         return read_plain_lines(self.names[name].contents, name, text, offset, now_ns, exist)
 
-    def _restore_line(self, line: bytes, now_ns: int, exist: bool, place: Place | None, row: int) -> None:
+    def _restore_line(self, line: bytes, now_ns: int, exist: bool, place: Place | None, row: int) -> Iterator[None]:
         column = 1
         try:
             words = split_words(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
             if not words or words[0][0].startswith("#"):
                 return
             column = words[min(2, len(words) - 1)][1]
-            self._run([word for word, _ in words], now_ns, exist)
+            yield from self._run([word for word, _ in words], now_ns, exist)
         except SetError as error:
             where = place.at(row, column) if place else f"Error in line {row}"
             raise SetError(f"{where}: {error}", error.status) from None
 
-    def _run(self, words: Sequence[str], now_ns: int, exist: bool) -> None:
+    def _run(self, words: Sequence[str], now_ns: int, exist: bool) -> Iterator[None]:
         rest = [word for word in words if word not in EXIST]
         command = command_named(rest[0] if rest else "")
         if command in ("list", "save", "restore"):
@@ -287,18 +329,22 @@ class SetStore:
             if not self.test(*take_arguments(command, rest[1:]), now_ns):
                 raise SetError(f"{rest[2]} is NOT in set {rest[1]}.")
         else:
-            self.change(command, rest[1:], now_ns, exist or len(rest) < len(words))
+            yield from self.changing(command, rest[1:], now_ns, exist or len(rest) < len(words))
 
     def change(self, command: str, words: Sequence[str], now_ns: int, exist: bool = False) -> None:
         """Do a command that answers nothing: any but test, list, save and restore."""
+        at_once(self.changing(command, words, now_ns, exist))
+
+    def changing(self, command: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
+        """As change(), while it is iterated over: between its parts others may use the sets."""
         name, rest = take_arguments(command, words)
         match command:
             case "create":
                 self.create(name, parse_create(rest), exist)
             case "add":
-                self.add(name, rest, now_ns, exist)
+                yield from self.adding(name, rest, now_ns, exist)
             case "del":
-                self.delete(name, rest, now_ns, exist)
+                yield from self.deleting(name, rest, now_ns, exist)
             case "flush":
                 self.flush(name)
             case "destroy":
@@ -322,6 +368,19 @@ def take_arguments(command: str, words: Sequence[str]) -> tuple[str | None, list
     if len(words) > ONE_SET.get(command, len(words)):
         raise SetError(f"Unknown argument {words[ONE_SET[command]]}", USAGE)
     return (words[0] if words else None), list(words[1:])
+
+
+def at_once(parts: Iterator[None]) -> None:
+    """All parts of something, without a pause."""
+    deque(parts, maxlen=0)
+
+
+def check_size(count: int, options: SetOptions) -> None:
+    """Whether a set may be asked to take so many elements at once, before the first of them is."""
+    if count > options.maxelem:
+        raise SetError(HASH_FULL)
+    if count > LARGEST_RANGE:
+        raise SetError(f"The range is too large: it stands for {count} elements, and one command adds at most {LARGEST_RANGE}")
 
 
 def load_sets(sources: Sequence[tuple[Place, bytes]], now_ns: int, lock: Lock | None = None) -> SetStore:

@@ -58,7 +58,12 @@ cdef enum Insertion:
 cdef SetTable *new_table(const uint64_t *secret) noexcept nogil        # NULL: no memory
 cdef void free_table(SetTable *table) noexcept nogil
 cdef Chunk *new_chunk() noexcept nogil
+cdef void free_chunk(Chunk *chunk) noexcept nogil
 cdef Chunk **attach_chunk(SetTable *table, Chunk *chunk, Chunk **directory) noexcept nogil
+
+# What all tables of the process have together.
+cdef uint32_t chunks_in_use() noexcept nogil
+cdef uint32_t comments_in_use() noexcept nogil              # elements that have one
 
 cdef Element *find(const SetTable *table, const Key *key) noexcept nogil
 cdef Insertion insert(SetTable *table, const Element *wanted, uint64_t now_ns, bint exist, uint32_t most) noexcept nogil

@@ -4,7 +4,18 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 from pyfw.conntrack.siphash cimport siphash
 
+cdef extern from *:
+    """
+    #define pyfw_tally(place, value) ((void) __atomic_add_fetch((place), (value), __ATOMIC_RELAXED))
+    #define pyfw_told(place) __atomic_load_n((place), __ATOMIC_RELAXED)
+    """
+    void pyfw_tally(uint32_t *place, int value) noexcept nogil      # stores of several locks are filled by several threads
+    uint32_t pyfw_told(const uint32_t *place) noexcept nogil
+
 UNTOLD = ~<uint64_t> 0
+
+cdef uint32_t all_chunks
+cdef uint32_t all_comments
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------------
@@ -16,7 +27,7 @@ cdef SetTable *new_table(const uint64_t *secret) noexcept nogil:
     cdef Chunk **directory = <Chunk **> malloc(sizeof(Chunk *))
     if table == NULL or chunk == NULL or directory == NULL:
         free(table)
-        free(chunk)
+        free_chunk(chunk)
         free(directory)
         return NULL
     memcpy(table.secret, secret, sizeof(table.secret))
@@ -31,7 +42,8 @@ cdef void free_table(SetTable *table) noexcept nogil:
     if table == NULL:
         return
     for i in range(table.chunk_count):
-        free(table.chunks[i])
+        free_chunk(table.chunks[i])
+    pyfw_tally(&all_comments, -<int> table.commented)
     free(table.chunks)
     free(table)
 
@@ -41,7 +53,22 @@ cdef Chunk *new_chunk() noexcept nogil:
     cdef Chunk *chunk = <Chunk *> malloc(sizeof(Chunk))
     if chunk != NULL:
         memset(chunk.heads, 0, sizeof(chunk.heads))
+        pyfw_tally(&all_chunks, 1)
     return chunk
+
+
+cdef void free_chunk(Chunk *chunk) noexcept nogil:
+    if chunk != NULL:
+        pyfw_tally(&all_chunks, -1)
+        free(chunk)
+
+
+cdef uint32_t chunks_in_use() noexcept nogil:
+    return pyfw_told(&all_chunks)
+
+
+cdef uint32_t comments_in_use() noexcept nogil:
+    return pyfw_told(&all_comments)
 
 
 cdef Chunk **attach_chunk(SetTable *table, Chunk *chunk, Chunk **directory) noexcept nogil:
@@ -156,10 +183,15 @@ cdef void uncount_prefix(SetTable *table, uint8_t prefix) noexcept nogil:
     memmove(&table.prefixes[place], &table.prefixes[place + 1], table.prefix_count - place)
 
 
+cdef inline void count_comments(SetTable *table, int more) noexcept nogil:
+    if more:
+        table.commented += <uint32_t> more
+        pyfw_tally(&all_comments, more)
+
+
 cdef void overwrite(SetTable *table, Element *element, const Element *wanted) noexcept nogil:
     """Say of an element what `wanted` says; counters only if it tells them."""
-    table.commented += wanted.key.commented
-    table.commented -= element.key.commented
+    count_comments(table, <int> wanted.key.commented - <int> element.key.commented)
     element.key = wanted.key
     element.expires_ns = wanted.expires_ns
     if wanted.packets != UNTOLD:
@@ -206,7 +238,7 @@ cdef void unlink_element(SetTable *table, uint32_t *link) noexcept nogil:
     cdef Element *element = element_at(table, number - 1)
     link[0] = element.next
     table.count -= 1
-    table.commented -= element.key.commented
+    count_comments(table, -<int> element.key.commented)
     uncount_prefix(table, element.key.prefix)
     element.key.prefix = 0
     element.next = table.free

@@ -131,6 +131,11 @@ class Elements:
     bytes: int | None = None
     comment: str | None = None
 
+    @property
+    def count(self) -> int:
+        """How many elements these are."""
+        return ((self.last - self.first) // self.step + 1) * (self.last_port - self.first_port + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class ListEntry:

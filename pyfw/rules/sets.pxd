@@ -2,9 +2,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 from pyfw.lock cimport Lock
 from pyfw.rules.set_packets cimport Member, SetData, SetSlot
-from pyfw.rules.set_table cimport Element, Insertion
+from pyfw.rules.set_table cimport Element, Insertion, Key
 
 cdef class NamedSet
+
+cdef struct Run:                            # elements that one command stands for, by number: address by address, each with every port
+    Element first
+    uint64_t count
+    uint32_t ports                          # for each address
+    uint32_t step                           # from address to address; more than one address only for IPv4
 
 cdef class Contents:
     """What a set holds.  `options` says what kind of set it is (set_text.SetOptions)."""
@@ -15,11 +21,14 @@ cdef class Contents:
     cdef dict comments                      # key of an element, or member -> its comment; some may be out of date
     cdef uint32_t swept                     # elements looked at since the sweep began
     cdef object __weakref__
-    cdef int fill(self, Element *pattern, elements, uint64_t now_ns) except -1
+    cdef int read_run(self, Run *run, elements, uint64_t now_ns) except -1
     cdef Insertion commit(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist, object comment) except *
     cdef Insertion insert_all(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist,
                               uint32_t *done) noexcept nogil
     cdef bint grow(self) noexcept nogil
+    cdef uint32_t remove_slice(self, const Run *run, uint64_t *done, uint64_t now_ns, bint missing_ok, Key *gone) noexcept nogil
+    cdef uint32_t remove_within(self, const Run *run, uint64_t *cursor, uint64_t now_ns, Key *gone) noexcept nogil
+    cdef int forget_comments(self, const Key *keys, uint32_t count) except -1
     cdef int forget_stale_comments(self) except -1
     cdef bint is_commented(self, tuple comment_key) except *
     cdef tuple row(self, const Element *element, uint64_t now_ns)

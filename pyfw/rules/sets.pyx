@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Named address sets: what the control side does to them.  What packets do stands in set_packets.pyx.
 
-Law: all this is for one control thread, which takes the lock without the GIL, for SLICE elements at a time.  Knows no syntax and
-no wording: those stand in set_text.py and set_store.py.
+Law: all this is for one control thread, which takes the lock without the GIL, for SLICE elements at a time.  What a command asks for
+may be billions of elements in a line of text: it is done in parts, and memory has a bound, whatever a set's own maxelem says.
+Knows no syntax and no wording: those stand in set_text.py and set_store.py.
 """
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from weakref import WeakSet
@@ -12,11 +14,14 @@ from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6
 from pyfw.rules.set_packets cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
                                      SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
 from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
-                                   attach_chunk, element_at, find, free_table, insert, is_expired, new_chunk, new_table, remove,
-                                   remove_expired)
+                                   attach_chunk, chunks_in_use, comments_in_use, element_at, find, free_chunk, free_table, insert,
+                                   is_expired, new_chunk, new_table, remove, remove_expired)
 
 cdef enum:
     SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
+    PART = 64                   # slices of a long command that are done at once, before others have their turn
+    MOST_CHUNKS = 1 << 14       # of all sets together: 16,777,216 elements, 1 GB
+    MOST_COMMENTS = 1 << 20     # of all sets together; each is some 300 bytes of Python's
     SWEEP_SLICE = 256           # elements of which most need no more than a glance
     SWEEP_SLICES = 128          # in one call of sweep()
     SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
@@ -24,6 +29,7 @@ cdef enum:
 
 ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
 MISSING, FOUND, EXCLUDED = 0, 1, -1
+LARGEST_STORE, LARGEST_COMMENTED = MOST_CHUNKS * CHUNK, MOST_COMMENTS   # elements of all sets of the process; those with a comment
 KINDS = {"hash:ip": KIND_IP, "hash:net": KIND_NET, "hash:ip,port": KIND_IP_PORT, "hash:net,port": KIND_NET_PORT, "list:set": KIND_LIST}
 
 
@@ -55,6 +61,24 @@ cdef object remaining_s(const SetData *data, uint64_t expires_ns, uint64_t now_n
     return 0 if expires_ns == PRESENT_PERMANENTLY else max(<uint64_t> 1, (expires_ns - now_ns) // NANOSECONDS)
 
 
+cdef inline Key key_at(const Run *run, uint64_t number) noexcept nogil:
+    """Of element `number` of a run."""
+    cdef Key key = run.first.key
+    key.high += (number // run.ports * run.step) << 32
+    key.port += <uint16_t> (number % run.ports)
+    return key
+
+
+cdef inline bint belongs_to(const SetData *data, const Run *run, const Key *key) noexcept nogil:
+    cdef const Key *first = &run.first.key
+    cdef uint64_t offset = (key.high - first.high) >> 32
+    if key.protocol != first.protocol or key.prefix != first.prefix or <uint16_t> (key.port - first.port) >= run.ports:
+        return False
+    if data.family != FAMILY_IPV4:
+        return key.high == first.high and key.low == first.low
+    return offset % run.step == 0 and offset // run.step < run.count // run.ports
+
+
 cdef tuple comment_key(const Key *key):
     return key.high, key.low, key.port, key.protocol, key.prefix
 
@@ -78,7 +102,8 @@ cdef class Contents:
         if self.data.kind == KIND_LIST:
             return
         memcpy(words, <const char *> secret, 16)
-        self.data.table = new_table(words)
+        if chunks_in_use() < MOST_CHUNKS:
+            self.data.table = new_table(words)
         if self.data.table == NULL:
             raise MemoryError(f"no memory for a set of type {options.type}")
 
@@ -104,44 +129,50 @@ cdef class Contents:
 
     # -- elements of a hash ------------------------------------------------------------------------------------------------
 
-    def add(self, elements, uint64_t now_ns, bint exist) -> int:
-        """Add the elements that a set_text.Elements stands for; returns ADDED, EXISTS, FULL or NO_MEMORY.
+    def add_some(self, elements, uint64_t done, uint64_t now_ns, bint exist) -> tuple:
+        """Add a part of the elements that a set_text.Elements stands for, from number `done` on.
 
-        Like the kernel, it ends at the first that cannot be added, and leaves those before.
+        Returns ADDED, EXISTS, FULL or NO_MEMORY, and the number to go on from; elements.count is the end.  Like the kernel, it ends
+        at the first that cannot be added, and leaves those before.
         """
         cdef Element pending[SLICE]
-        cdef Element pattern
-        cdef uint32_t count = 0
-        cdef Insertion outcome
-        self.fill(&pattern, elements, now_ns)
-        for address in range(elements.first, elements.last + 1, elements.step):
-            set_address(&self.data, &pattern.key, address)
-            for port in range(elements.first_port, elements.last_port + 1):
-                pattern.key.port = port
-                pending[count] = pattern
-                count += 1
-                if count == SLICE:
-                    outcome = self.commit(pending, count, now_ns, exist, elements.comment)
-                    if outcome != INSERTED:
-                        return outcome
-                    count = 0
-        return self.commit(pending, count, now_ns, exist, elements.comment)
+        cdef Run run
+        cdef uint32_t count, slices = 0
+        cdef Insertion outcome = INSERTED
+        self.read_run(&run, elements, now_ns)
+        while outcome == INSERTED and done < run.count and slices < PART:
+            count = <uint32_t> min(<uint64_t> SLICE, run.count - done)
+            for i in range(count):
+                pending[i] = run.first
+                pending[i].key = key_at(&run, done + i)
+            outcome = self.commit(pending, count, now_ns, exist, elements.comment)
+            done += count
+            slices += 1
+        return outcome, done
 
-    cdef int fill(self, Element *pattern, elements, uint64_t now_ns) except -1:
-        memset(pattern, 0, sizeof(Element))
-        pattern.key.prefix = elements.prefix
-        pattern.key.protocol = elements.protocol
-        pattern.key.nomatch = elements.nomatch
-        pattern.key.commented = elements.comment is not None
-        pattern.packets = UNTOLD if elements.packets is None else elements.packets
-        pattern.bytes = UNTOLD if elements.bytes is None else elements.bytes
-        pattern.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
+    cdef int read_run(self, Run *run, elements, uint64_t now_ns) except -1:
+        cdef Element *first = &run.first
+        memset(run, 0, sizeof(Run))
+        run.count = elements.count
+        run.ports = elements.last_port - elements.first_port + 1
+        run.step = elements.step
+        set_address(&self.data, &first.key, elements.first)
+        first.key.prefix = elements.prefix
+        first.key.protocol = elements.protocol
+        first.key.port = elements.first_port
+        first.key.nomatch = elements.nomatch
+        first.key.commented = elements.comment is not None
+        first.packets = UNTOLD if elements.packets is None else elements.packets
+        first.bytes = UNTOLD if elements.bytes is None else elements.bytes
+        first.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
         return 0
 
     cdef Insertion commit(self, const Element *elements, uint32_t count, uint64_t now_ns, bint exist, object comment) except *:
         """Insert elements, all with the same comment, or None."""
         cdef Insertion outcome
         cdef uint32_t done, i
+        if comment is not None and comments_in_use() + count > MOST_COMMENTS:
+            return NO_ROOM
         with nogil:
             outcome = self.insert_all(elements, count, now_ns, exist, &done)
         if comment is not None:
@@ -192,11 +223,13 @@ cdef class Contents:
         return outcome
 
     cdef bint grow(self) noexcept nogil:
-        """Room for CHUNK more elements; False: there is no memory for them."""
+        """Room for CHUNK more elements; False: there is no memory for them, or it is all that sets may have."""
+        if chunks_in_use() >= MOST_CHUNKS:
+            return False
         cdef Chunk *chunk = new_chunk()
         cdef Chunk **directory = <Chunk **> malloc((self.data.table.chunk_count + 1) * sizeof(Chunk *))
         if chunk == NULL or directory == NULL:
-            free(chunk)
+            free_chunk(chunk)
             free(directory)
             return False
         self.lock.lock_politely()
@@ -205,40 +238,86 @@ cdef class Contents:
         free(directory)
         return True
 
-    def delete(self, elements, uint64_t now_ns, bint missing_ok) -> bool:
-        """Delete the elements that a set_text.Elements stands for, up to the first that is not there; whether all were."""
-        cdef Element pattern
-        cdef bint removed
-        self.fill(&pattern, elements, now_ns)
-        for address in range(elements.first, elements.last + 1, elements.step):
-            set_address(&self.data, &pattern.key, address)
-            for port in range(elements.first_port, elements.last_port + 1):
-                pattern.key.port = port
-                self.comments.pop(comment_key(&pattern.key), None)
-                with nogil:
-                    self.lock.lock_politely()
-                    removed = remove(self.data.table, &pattern.key, now_ns)
-                    self.lock.unlock()
-                if not removed and not missing_ok:
-                    return False
-        return True
+    def delete_some(self, elements, uint64_t done, uint64_t now_ns, bint missing_ok) -> tuple:
+        """Delete a part of the elements that a set_text.Elements stands for, from number `done` on.
+
+        Returns whether all of the part were there, or `missing_ok`, and the number to go on from; elements.count is the end.  It ends
+        at the first that is not there.
+        """
+        cdef Key gone[SLICE]
+        cdef Run run
+        cdef uint64_t former
+        cdef uint32_t count, slices = 0
+        cdef bint within
+        self.read_run(&run, elements, now_ns)
+        # What may be missing is looked for from the shorter side: a range may stand for billions.
+        within = missing_ok and run.count > self.data.table.used
+        while done < run.count and slices < PART:
+            former = done
+            with nogil:
+                if within:
+                    count = self.remove_within(&run, &done, now_ns, gone)
+                else:
+                    count = self.remove_slice(&run, &done, now_ns, missing_ok, gone)
+            self.forget_comments(gone, count)
+            if done == former:
+                return False, done
+            slices += 1
+        return True, done
+
+    cdef uint32_t remove_slice(self, const Run *run, uint64_t *done, uint64_t now_ns, bint missing_ok, Key *gone) noexcept nogil:
+        """Remove up to SLICE of a run from number `done` on, into `gone`; `done` does not move if the first is missing."""
+        cdef uint64_t end = min(done[0] + SLICE, run.count)
+        cdef uint32_t count = 0
+        self.lock.lock_politely()
+        while done[0] < end:
+            gone[count] = key_at(run, done[0])
+            if not remove(self.data.table, &gone[count], now_ns) and not missing_ok:
+                break
+            count += 1
+            done[0] += 1
+        self.lock.unlock()
+        return count
+
+    cdef uint32_t remove_within(self, const Run *run, uint64_t *cursor, uint64_t now_ns, Key *gone) noexcept nogil:
+        """Remove what belongs to a run among the next SLICE elements of the table; at the end of it, `cursor` is the run's."""
+        cdef SetTable *table = self.data.table
+        cdef uint64_t end
+        cdef uint32_t count = 0
+        self.lock.lock_politely()
+        end = min(cursor[0] + SLICE, <uint64_t> table.used)
+        while cursor[0] < end:
+            gone[count] = element_at(table, <uint32_t> cursor[0]).key
+            if gone[count].prefix and belongs_to(&self.data, run, &gone[count]):
+                remove(table, &gone[count], now_ns)
+                count += 1
+            cursor[0] += 1
+        if end == table.used:
+            cursor[0] = run.count
+        self.lock.unlock()
+        return count
+
+    cdef int forget_comments(self, const Key *keys, uint32_t count) except -1:
+        cdef uint32_t i
+        if self.comments:
+            for i in range(count):
+                self.comments.pop(comment_key(&keys[i]), None)
+        return 0
 
     def test(self, elements, uint64_t now_ns) -> int:
         """FOUND, MISSING, or EXCLUDED by an element that says nomatch.  A host is looked for in the networks of a set of such."""
-        cdef Element pattern
+        cdef Run run
         cdef SetQuery query
         cdef int found
         memset(&query, 0, sizeof(query))
         query.now_ns = now_ns
-        self.fill(&pattern, elements, now_ns)
-        set_address(&self.data, &pattern.key, elements.first)
-        pattern.key.port = elements.first_port
+        self.read_run(&run, elements, now_ns)
         with nogil:
             self.lock.lock_politely()
-            if has_networks(&self.data) and pattern.key.prefix == host_prefix(self.data.family):
-                found = look_up_networks(&self.data, &pattern.key, &query)
+            if has_networks(&self.data) and run.first.key.prefix == host_prefix(self.data.family):
+                found = look_up_networks(&self.data, &run.first.key, &query)
             else:
-                found = look_up(&self.data, &pattern.key, &query)
+                found = look_up(&self.data, &run.first.key, &query)
             self.lock.unlock()
         return found
 

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from pyfw.cli.set_restore import is_restore, restore_requests
-from pyfw.edge.commands import CommandError
+from pyfw.edge.commands import CommandError, Pause
 from pyfw.edge.control import LINE_BYTES
 from pyfw.edge.set_commands import run_set_command
-from pyfw.rules.set_store import SetStore
+from pyfw.rules.lexer import Place
+from pyfw.rules.set_store import SetStore, load_sets
+from pyfw.rules.set_text import SetError, parse_create
 
 
 class Daemon:
@@ -19,6 +21,7 @@ class Daemon:
 
     def __init__(self, *lines: str) -> None:
         self.sets = SetStore()
+        self.pauses = 0                 # how often others had their turn
         self.engine = SimpleNamespace(surroundings=SimpleNamespace(sets=self.sets))
         for line in lines:
             assert self.ask(line) == ("", 0)
@@ -35,6 +38,9 @@ class Daemon:
         try:
             while True:
                 answer = next(answers)
+                if isinstance(answer, Pause):
+                    self.pauses += 1
+                    continue
                 text += answer.get("text", "") + answer.get("note", "")
         except StopIteration as end:
             return text, end.value.get("status", 0)
@@ -101,3 +107,73 @@ def test_a_file_of_any_size_comes_in_pieces() -> None:
     assert answers[:-1] == [("", 0)] * (len(answers) - 1) and len(answers) > 10
     assert answers[-1] == ("Error in line 20002: Element cannot be added to the set: it's already added", 1)
     assert len(daemon.sets.find("s").contents) == 20_000
+
+
+# -- what one line may ask for ------------------------------------------------------------------------------------------------
+
+HUGE = "1.0.0.0-255.255.255.255"
+
+
+def test_a_range_that_cannot_fit_is_refused_before_its_first_element(daemon: Daemon) -> None:
+    assert daemon.ask(f"add s {HUGE}") == ("Hash is full, cannot add more elements", 1)
+    daemon.ask("create ports hash:ip,port")
+    assert daemon.ask("add ports 10.0.0.0/24,tcp:1-65535") == ("Hash is full, cannot add more elements", 1)
+    assert len(daemon.sets.find("s").contents) == 2 and len(daemon.sets.find("ports").contents) == 0
+
+
+def test_61_bytes_take_no_gigabytes() -> None:
+    """A set says how much it may take; how much one line may ask for, it does not say."""
+    text = f"create x hash:ip maxelem 4294967295\nadd x {HUGE}\n".encode()
+    assert len(text) == 66
+    with pytest.raises(SetError, match=r"^lists/x:2:7: The range is too large: it stands for 4278190080 elements, and one command "
+                                       r"adds at most 1048576$"):
+        load_sets([(Place("lists/x"), text)], 0)
+
+
+@pytest.mark.parametrize("options", ["hashsize 2147483648", "maxelem 4294967295", "bucketsize 14 hashsize 2147483648 maxelem 4000000000"])
+def test_memory_comes_with_the_elements(options: str) -> None:
+    store = SetStore()
+    store.restore(f"create x hash:ip {options}\nadd x 10.0.0.1\n".encode(), 0)
+    assert store.find("x").contents.memory < 100_000
+
+
+def test_a_network_of_networks_is_few_elements(daemon: Daemon) -> None:
+    assert daemon.ask(f"add n {HUGE}") == ("", 0)
+    assert len(daemon.sets.find("n").contents) == 8
+
+
+def test_others_are_served_while_a_long_line_is_done(daemon: Daemon) -> None:
+    daemon.ask("create big hash:ip maxelem 300000")
+    for line in ("add big 10.0.0.0-10.3.255.255", "add big 10.0.0.0-10.3.255.255 -exist", "list -s big"):
+        daemon.pauses = 0
+        text, status = daemon.ask(line)
+        assert status == 0 and (daemon.pauses >= 20 or text.count("\n") > 262144)
+    assert daemon.ask("del big 10.0.0.0-10.3.255.255") == ("", 0)
+    assert len(daemon.sets.find("big").contents) == 0
+
+
+def test_a_range_is_deleted_in_as_many_steps_as_there_are_elements(daemon: Daemon) -> None:
+    daemon.ask("create c hash:ip,port comment")
+    for element in ("10.0.0.1,tcp:80", "10.0.0.2,tcp:81", "10.0.0.2,udp:80", "10.0.0.3,tcp:79", "9.9.9.9,tcp:80"):
+        assert daemon.run(words=["add", "c", element, "comment", "why"]) == ("", 0)
+    assert daemon.ask(f"del s {HUGE}") == ("Element cannot be deleted from the set: it's not added", 1)
+    assert daemon.ask("del s 10.0.0.1-10.255.255.255") == ("Element cannot be deleted from the set: it's not added", 1)
+    assert daemon.ask("save s")[0].count("add") == 0        # which begins where the range does
+    assert daemon.ask("del c 10.0.0.0-255.255.255.255,tcp:80-65535 -exist") == ("", 0)
+    assert sorted(line.split()[2] for line in daemon.ask("save c")[0].splitlines()[1:]) == ["10.0.0.2,udp:80", "10.0.0.3,tcp:79",
+                                                                                           "9.9.9.9,tcp:80"]
+    assert daemon.ask("add c 10.0.0.1,tcp:80") == ("", 0)
+    assert "add c 10.0.0.1,tcp:80\n" in daemon.ask("save c")[0]
+
+
+def test_all_sets_together_have_a_bound() -> None:
+    """An empty set has room for 1024 elements."""
+    store = SetStore()
+    options = parse_create(["hash:ip", "maxelem", "4000000"])
+    with pytest.raises(SetError, match="there is no room for it: all sets together have memory for 16777216 elements"):
+        for number in range(16385):
+            store.create(f"s{number}", options)
+    with pytest.raises(SetError, match="^Element cannot be added to the set: there is no room for it"):
+        store.add("s0", ["10.0.0.0/21"], 0)
+    store.flush("s0")
+    store.add("s0", ["10.0.0.0/22"], 0)
