@@ -175,7 +175,9 @@ class Daemon:
             self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
         if config.log.drops:
             self._journal.follow_drops(self.engine.log_drops())
-        self.engine.on_helper_error = lambda error: self._journal.say(f"helper failed, packet dropped: {error!r}")
+        self.engine.on_helper_error = lambda error: self._journal.say_seldom("helper", f"helper failed, packet dropped: {error!r}")
+        self._journal.follow_growth("{} connections had too many segments for their helper, and go on without",
+                                    lambda: self.engine.budget.refused)
         self._queue_stats = QueueStats()
         stack.callback(self._queue_stats.close)
         self._queue = QueueLoop(self.engine, number=config.queue.number, mark=OWN_MARK, length=config.queue.length,

@@ -4,6 +4,7 @@ from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.droplog cimport DropLog
 from pyfw.enums cimport REASONS
+from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
 from pyfw.lock cimport Lock
 from pyfw.packet cimport Packet
@@ -29,6 +30,7 @@ cdef class Engine:
     cdef Rulesets serving
     cdef Counters tally
     cdef list helpers
+    cdef readonly HelperBudget budget   # what they may take of the packets' time
     cdef object bindings        # of helpers to ports, as they were given
     cdef readonly SourceLimits limits   # None: there are none
     cdef Watch watch            # looks on if `watching`, which is changed with the lock held
@@ -59,6 +61,7 @@ cdef class Engine:
     cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
     cdef void accept(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
+    cdef void part_with_helper(self, Found *found, Ruling *ruling) noexcept nogil
     cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
     cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255

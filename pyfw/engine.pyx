@@ -18,6 +18,7 @@ from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.origin cimport origin_of
 from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
+from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
 from pyfw.packet cimport *
 from pyfw.rules.program cimport *
@@ -54,6 +55,7 @@ cdef class Engine:
                  timeouts=None, adaptive=None, evict=True, expect_max=4096, helpers=()):
         self.guard = Lock()
         self.watch = Watch()
+        self.budget = HelperBudget()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
         self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
@@ -179,8 +181,24 @@ cdef class Engine:
         ruling.verdict = VERDICT_ACCEPT
         ruling.conn = found.slot
         ruling.conn_id = found.conn.id if found.slot else 0
-        ruling.inspect = (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
-                          and packet.payload_length > 0 and packet.captured == packet.length)
+        if (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
+                and packet.payload_length > 0 and packet.captured == packet.length):
+            if self.budget.allows(found.conn.id, packet.payload_length, context.now_ns):
+                ruling.inspect = True
+            else:
+                self.part_with_helper(found, ruling)
+
+    cdef void part_with_helper(self, Found *found, Ruling *ruling) noexcept nogil:
+        """Its segments are too many: the connection goes on without a helper, for good.
+
+        A helper that missed a part of a dialogue could take a reply for the answer to another command, and open what it
+        must not.  What was announced and is not active yet never will be.
+        """
+        found.conn.helper = 0
+        if ruling.reason == REASON_NONE:
+            ruling.reason = REASON_HELPER_BUSY
+        else:
+            self.tally.reason[REASON_HELPER_BUSY][VERDICT_ACCEPT] += 1
 
     cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
         """Ask the rules, if there are any, and a shadow, if there is one, which does not count."""

@@ -124,4 +124,5 @@ cdef enum:
     REASON_TCP_SEQ_UNDER        # argument: the lower bound
     REASON_TCP_ACK_UNDER        # argument: the lower bound
     REASON_HELPER_REFUSED       # an announcement that opened nothing
+    REASON_HELPER_BUSY          # too much for the helper: the connection goes on without
     REASONS

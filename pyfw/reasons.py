@@ -62,6 +62,7 @@ _TEXTS: dict[Reason, str] = {
     Reason.TCP_SEQ_UNDER: "SEQ is under lower bound {0} (already ACKed data retransmitted)",
     Reason.TCP_ACK_UNDER: "ignored ACK under lower bound {0} (possible overly delayed)",
     Reason.HELPER_REFUSED: "helper: announcement opens nothing",
+    Reason.HELPER_BUSY: "helper: too many segments, this connection is inspected no more",
 }
 
 

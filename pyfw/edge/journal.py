@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -23,7 +23,7 @@ BATCH = 256                     # records taken from a program at once
 MESSAGES_KEPT = 1000            # that wait for a slow reader; the oldest make room
 STOP_S = 1.0                    # how long a stop waits for the last lines to be written
 SHADOW = "SHADOW: "             # before what rules log that are not in force
-SUPPRESSED_NOTE_S = 5.0         # one note about suppressed lines in so many seconds, at most
+NOTE_INTERVAL_S = 5.0           # one line in so many seconds, at most, about what packets can cause again and again
 
 Line = tuple[str, Mapping[str, str]]
 """What is said, and what it is about by name, for an outlet that keeps such fields apart."""
@@ -58,15 +58,30 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="pyfw-journal", daemon=True)
         self._suppressed_before = 0                 # by programs that are gone
         self._counting = threading.Lock()           # a program goes, and what it suppressed is added
-        self._suppressed_lines = _Suppressed("{} log lines suppressed")
         self._drops: DropLog | None = None
-        self._suppressed_drops = _Suppressed("{} drops not logged")
+        self._notes = [_Growth("{} log lines suppressed", lambda: self.suppressed),
+                       _Growth("{} drops not logged", lambda: self.suppressed_drops)]
+        self._seldom: dict[str, tuple[float, int]] = {}   # by subject: when the last line was said, and how many were not since
         self.lines = 0
         self.drops = 0                              # lines about dropped packets
 
     def say(self, message: str) -> None:
         """One line for the administrator.  Any thread; never waits."""
         self._messages.append(message)
+
+    def say_seldom(self, subject: str, message: str) -> None:
+        """As say(), for what packets can cause: one line in NOTE_INTERVAL_S about each subject.  One thread for each subject."""
+        last_s, held_back = self._seldom.get(subject, (-NOTE_INTERVAL_S, 0))
+        now_s = time.monotonic()
+        if now_s - last_s < NOTE_INTERVAL_S:
+            self._seldom[subject] = (last_s, held_back + 1)
+            return
+        self._seldom[subject] = (now_s, 0)
+        self.say(f"{message} ({held_back} more since the last line about this)" if held_back else message)
+
+    def follow_growth(self, words: str, count: Callable[[], int]) -> None:
+        """Say by how much a counter has grown; `words` has {} for the number."""
+        self._notes.append(_Growth(words, count))
 
     def follow(self, program: Program | None, prefix: str = "") -> None:
         """The program that serves from now on; `prefix` SHADOW: as a shadow.  Any thread."""
@@ -110,8 +125,8 @@ class Journal:
         while self._drops is not None and (records := self._drops.read(BATCH)):
             self._outlet.write(_line(record) for record in records)
             self.drops += len(records)
-        for note in (self._suppressed_lines.note(self.suppressed), self._suppressed_drops.note(self.suppressed_drops)):
-            if note:
+        for growth in self._notes:
+            if note := growth.note():
                 self._outlet.write([(note, {})])
 
     def _write_logs(self, prefix: str, programs: deque[Program]) -> None:
@@ -127,21 +142,22 @@ class Journal:
                 programs.popleft()
 
 
-class _Suppressed:
-    """Says how many lines were kept back since it last said so, once in SUPPRESSED_NOTE_S."""
+class _Growth:
+    """Says by how much a counter has grown since it last said so, once in NOTE_INTERVAL_S."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, count: Callable[[], int]) -> None:
         self._words = words
+        self._count = count
         self._noted = 0
         self._noted_s = 0.0
 
-    def note(self, suppressed: int) -> str | None:
+    def note(self) -> str | None:
         """What is to be said now."""
-        now_s, former = time.monotonic(), self._noted
-        if suppressed <= former or now_s - self._noted_s < SUPPRESSED_NOTE_S:
+        now_s, former, counted = time.monotonic(), self._noted, self._count()
+        if counted <= former or now_s - self._noted_s < NOTE_INTERVAL_S:
             return None
-        self._noted, self._noted_s = suppressed, now_s
-        return self._words.format(suppressed - former)
+        self._noted, self._noted_s = counted, now_s
+        return self._words.format(counted - former)
 
 
 def _line(record: LogRecord, prefix: str = "") -> Line:

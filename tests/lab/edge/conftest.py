@@ -30,8 +30,8 @@ def serve(lab: Lab) -> Iterator[Serve]:
     """
     with ExitStack() as stack:
         def start(rules: str = "", *, hooks: Sequence[str] = ("FORWARD",), judging: bool = True,
-                  helpers: Sequence = (), **options) -> QueueLoop:
-            engine = Engine(max_entries=4096, helpers=helpers)
+                  helpers: Sequence = (), engine: Engine | None = None, **options) -> QueueLoop:
+            engine = engine or Engine(max_entries=4096, helpers=helpers)
             if rules:
                 engine.load(Program(parse_save(f"*filter\n{rules}\nCOMMIT\n")))
             with lab.inside("gateway"):

@@ -109,7 +109,7 @@ def test_a_reason_that_has_not_come_yet_is_0(exposed):
 def test_the_reasons_of_drops_are_all_but_the_remarks():
     assert {Reason[name] for name in DROP_REASONS} == set(Reason) - {
         Reason.NONE, Reason.TCP_IGNORED, Reason.TCP_CHALLENGE_ACK, Reason.TCP_OVERSHOT, Reason.TCP_SEQ_UNDER,
-        Reason.TCP_ACK_UNDER, Reason.HELPER_REFUSED}
+        Reason.TCP_ACK_UNDER, Reason.HELPER_REFUSED, Reason.HELPER_BUSY}
 
 
 @pytest.mark.parametrize("name, labels, value", [

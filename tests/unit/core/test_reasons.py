@@ -23,6 +23,7 @@ INIT = chunk(1, struct.pack("!IIHHI", 77, 65535, 1, 1, 1))
 NOT_FROM_A_PACKET = {
     Reason.NONE: "nothing is wrong",
     Reason.INTERNAL: "an impossible value: a defect of pyfw, which no packet may provoke",
+    Reason.HELPER_BUSY: "takes hundreds of them (unit/helpers/test_budget.py)",
 }
 
 

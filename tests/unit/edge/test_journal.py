@@ -1,0 +1,36 @@
+"""What the daemon says of itself: how often, and that nothing of it is lost."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyfw.edge.journal import Journal, Line
+
+
+class Kept:
+    """An outlet that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, lines: Iterable[Line]) -> None:
+        self.lines += [text for text, _ in lines]
+
+
+def test_what_packets_can_cause_again_and_again_is_said_seldom() -> None:
+    kept = Kept()
+    journal = Journal(kept)
+    for number in range(1000):
+        journal.say_seldom("helper", f"helper failed: {number}")
+        journal.say_seldom("other", "another subject")
+    journal.start()
+    journal.stop()
+    assert kept.lines == ["helper failed: 0", "another subject"]
+
+
+def test_a_counter_that_grows_is_said_once() -> None:
+    kept, counted = Kept(), 7
+    journal = Journal(kept)
+    journal.follow_growth("{} connections went on without", lambda: counted)
+    journal.start()
+    journal.stop()
+    assert kept.lines == ["7 connections went on without"]
