@@ -17,7 +17,7 @@ import yaml
 from pyfw.config_limits import LimitsConfig, read_limits
 from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, TAG, choice, entries, error_at, is_null,
                                 list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
-                                read_interface, read_listen, read_socket_path, read_switch, read_text, shown, suggest)
+                                read_control_path, read_interface, read_listen, read_switch, read_text, shown, suggest)
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
 
@@ -243,9 +243,9 @@ class StateConfig:
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
-    """The socket that pyfwctl talks to.  Root may do all, members of the group may read."""
+    """The socket that pyfwctl talks to.  Root may do all, members of the group may read.  Beside it is one for root alone."""
 
-    socket: Path = _option(read_socket_path, Path("/run/pyfw/control.sock"))
+    socket: Path = _option(read_control_path, Path("/run/pyfw/control.sock"))
     group: str | None = _option(read_group, "pyfw")
 
 

@@ -30,6 +30,8 @@ import pyfw
 from pyfw.build import check_rules, compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError, load_config, rule_files
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
+from pyfw.edge.defects import Defects
+from pyfw.edge.descriptors import Reserve, raise_limit
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.journal import Journal
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
@@ -99,6 +101,8 @@ class Daemon:
         self._manager = ServiceManager()
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal(NativeJournal.if_ours())
+        self._defects = Defects(self._journal.say)
+        self._reserve = Reserve()
         self._unconfirmed = False
         self._failure: BaseException | None = None
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
@@ -120,6 +124,7 @@ class Daemon:
         if self._netns is not None:
             enter_namespace(self._netns)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        raise_limit()
         with ExitStack() as stack:
             try:
                 if self._takeover:
@@ -175,7 +180,7 @@ class Daemon:
             self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
         if config.log.drops:
             self._journal.follow_drops(self.engine.log_drops())
-        self.engine.on_helper_error = lambda error: self._journal.say_seldom("helper", f"helper failed, packet dropped: {error!r}")
+        self.engine.on_helper_error = lambda error: self._defects.report("helper failed, packet dropped", error)
         self._journal.follow_growth("{} connections had too many segments for their helper, and go on without",
                                     lambda: self.engine.budget.refused)
         self._queue_stats = QueueStats()
@@ -195,7 +200,7 @@ class Daemon:
         if not asks_for_local_addresses(config):
             self._watch_addresses(stack)
         self._watch_links(stack)
-        self._open_control(stack, handed.get(CONTROL))
+        self._open_control(stack, handed)
         stack.callback(self._close_metrics)
         self._open_metrics()
 
@@ -219,12 +224,12 @@ class Daemon:
         stack.callback(self._addresses.close)
         self._learn_addresses()
 
-    def _open_control(self, stack: ExitStack, listener: int | None) -> None:
+    def _open_control(self, stack: ExitStack, handed: dict[str, int]) -> None:
         from pyfw.edge.control import ControlServer
         config = self._config.control
-        self._control = ControlServer(config.socket, config.group, self)
-        self._control.bind(listener)
-        stack.callback(self._control.unbind, unlink=listener is None)   # a predecessor's path stays where it is
+        self._control = ControlServer(config.socket, config.group, self, defects=self._defects)
+        self._control.bind(handed)
+        stack.callback(self._control.unbind, unlink=CONTROL not in handed)  # a predecessor's path stays where it is
 
     def _open_metrics(self) -> None:
         config = self._config
@@ -275,6 +280,7 @@ class Daemon:
         import asyncio
         self._stop = asyncio.Event()
         self._main_loop = self._rules.loop = loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
@@ -292,6 +298,8 @@ class Daemon:
             if self._confirm_s:
                 self._rules.try_out(self._confirm_s, self._give_up)
             await self._stop.wait()
+            self._control.stop_serving()    # now, for what follows needs descriptors and the processor
+            self._reserve.release()
             if self._failure is None and not self._handed_on:
                 await self._leave()
         finally:
@@ -309,6 +317,9 @@ class Daemon:
             raise DaemonError(f"stopped: the queue loop failed: {self._failure!r}; the diversion stays in place")
         if self._unconfirmed:
             raise DaemonError(f"nobody confirmed within {self._confirm_s} s: nothing is diverted any more")
+
+    def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._defects.report(context["message"], context.get("exception") or RuntimeError(context["message"]))
 
     async def _leave(self) -> None:
         """End so that either a successor goes on from here, or nothing is diverted any more."""
@@ -458,7 +469,7 @@ class Daemon:
     def what_is_handed_over(self) -> dict[str, int]:
         """Descriptors by name."""
         diversion = {DIVERSION: self._owner.fileno()} if self._owner is not None else {}
-        return {QUEUE: self._queue.fileno(), CONTROL: self._control.fileno(), **self._state.descriptors, **diversion}
+        return {QUEUE: self._queue.fileno(), **self._control.descriptors(), **self._state.descriptors, **diversion}
 
     def take_back(self) -> None:
         """The successor did not come up: go on."""

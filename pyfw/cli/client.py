@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
 
+from pyfw.edge.unix_socket import connected
+
 ANSWER_TIMEOUT_S = 60.0         # of silence; a working daemon answers within milliseconds
 READ_BUFFER_BYTES = 1 << 20     # holds a whole chunk of a listing
 
@@ -73,17 +75,12 @@ class Stream:
 
 
 def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(ANSWER_TIMEOUT_S)
     try:
-        connection.connect(path)
+        return connected(path, ANSWER_TIMEOUT_S)
     except PermissionError as error:
-        connection.close()
         raise Refused(f"permission denied on {path}: be root or a member of the control group", 1) from error
     except OSError as error:
-        connection.close()
         raise NoDaemon(f"no pyfw daemon at {path} ({error.strerror or error})") from error
-    return connection
 
 
 def _send(connection: socket.socket, request: dict[str, Any]) -> None:

@@ -129,6 +129,7 @@ class Command:
     handler: Callable[[Services, Mapping[str, Any]], Answers]
     needs_root: bool = False            # else members of the control group may, too
     spoken: bool = True                 # False: pyfwctl has no such word, another program sends it
+    others: int = 0                     # how many of those who are not root may have it under way at once; 0: any number
     arguments: tuple[Argument, ...] = ()
 
     def checked_arguments(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -411,7 +412,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("count", "how many connections there are, or how many the filters select", count, arguments=FILTERS),
     Command("list-expect", "list the connections that helpers expect", list_expect),
     Command("events", "show connections as they begin, change and go, in the words of conntrack",
-            elsewhere("event_commands", "events"), arguments=(
+            elsewhere("event_commands", "events"), others=3, arguments=(
                 Argument("event_mask", "only these: NEW, UPDATE, DESTROY, with commas (default: all)", ("-e", "--event-mask")),
                 *FILTERS,
                 Argument("output", "format: text (default) or json; more in a line of text: id, timestamp, extended, with commas",
@@ -430,7 +431,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("json", "as one JSON object", ("--json",), bool),
         Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
     Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("watch_commands", "top"),
-            arguments=FILTERS + (
+            others=3, arguments=FILTERS + (
         Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
                  ("--sort",), choices=("bytes", "packets", "age")),
         Argument("reverse", "the other end first", ("-R", "--reverse"), bool),

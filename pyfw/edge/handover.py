@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from pyfw.edge.safe_files import is_trusted
+from pyfw.edge.unix_socket import connected
 
-QUEUE, CONTROL, DIVERSION = "queue", "control", "diversion"     # with state_file's names: what is handed over
+QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
+"""With state_file's names: what is handed over."""
 ANSWER_TIMEOUT_S = 10.0
 MOST_DESCRIPTORS = 16
 PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
@@ -43,10 +45,11 @@ class Handover:
 
     def __init__(self, path: str) -> None:
         """Ask the daemon at this control socket.  Raises HandoverError."""
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._connection.settimeout(ANSWER_TIMEOUT_S)
         try:
-            self._connection.connect(path)
+            self._connection = connected(path, ANSWER_TIMEOUT_S)
+        except OSError as error:
+            raise HandoverError(f"no daemon at {path} hands over: {error}") from None
+        try:
             self._check_peer()
             self._say("hand-over")
             line, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)

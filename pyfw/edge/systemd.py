@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from array import array
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ class ServiceManager:
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         address = environment.pop("NOTIFY_SOCKET", "")
         self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
+        # For good: where no descriptor is left, it must still hear that we are alive, or that we end.
+        self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if address else None
         self.inherited = _inherited(environment)
         self.watchdog_s = _watchdog_s(environment)
 
@@ -36,10 +39,11 @@ class ServiceManager:
 
     def tell(self, *assignments: str, descriptors: Mapping[str, int] | None = None) -> None:
         """Send `NAME=VALUE`s; a manager that does not listen misses them."""
-        if self._address:
-            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-                channel.connect(self._address)
-                socket.send_fds(channel, ["\n".join(assignments).encode()], list((descriptors or {}).values()))
+        if self._channel is not None:
+            along = array("i", (descriptors or {}).values())
+            with suppress(OSError):     # not socket.send_fds(), which forgets the address
+                self._channel.sendmsg(["\n".join(assignments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, along)], 0,
+                                      self._address)
 
     def store(self, descriptors: Mapping[str, int]) -> None:
         """Have descriptors kept beyond the end of this process, instead of those that go by the same names, which end here.

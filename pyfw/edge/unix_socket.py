@@ -1,4 +1,4 @@
-"""Listening Unix sockets: for root and the members of one group."""
+"""Listening Unix sockets: for root, and for the members of one group as well."""
 from __future__ import annotations
 
 import errno
@@ -6,6 +6,7 @@ import grp
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from pyfw.edge.safe_files import give_to_group, open_directory
@@ -15,8 +16,32 @@ class SocketInUse(OSError):
     """A living daemon listens on the socket's path."""
 
 
+def roots_path(path: Path) -> Path:
+    """Where root alone may connect, beside the socket that others may use, too: control.sock -> control-root.sock."""
+    return path.with_name(f"{path.stem}-root{path.suffix}")
+
+
+def connected(path: str, timeout_s: float) -> socket.socket:
+    """A connection to the daemon that serves `path`: root's at root's own socket, if there is one.  Raises OSError."""
+    if os.geteuid() == 0:
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            return _connection(str(roots_path(Path(path))), timeout_s)
+    return _connection(path, timeout_s)
+
+
+def _connection(path: str, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None) -> socket.socket:
-    """Take the path, mode 0660 for root and the group, else 0600; a socket file that a dead daemon left is replaced.
+    """Take the path, mode 0660 for us and the group, else 0600; a socket file that a dead daemon left is replaced.
 
     Its directory is made if it is missing, and must be one where nobody else could put another socket (safe_files).
     handed: a living daemon's socket, which has the path already and is ours from now on.
@@ -34,7 +59,7 @@ def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None
 
 
 def _bound(path: Path) -> socket.socket:
-    _remove_stale_socket(path)
+    _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.fchmod(listener.fileno(), 0o600)     # the mode of what bind() makes
@@ -53,20 +78,25 @@ def group_id_of(name: str | None) -> int | None:
         return None
 
 
-def _remove_stale_socket(path: Path) -> None:
+def _clear(path: Path) -> None:
+    """Take away what a dead daemon has left."""
     try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "exists and is not a socket", str(path))
+        status = path.lstat()
     except FileNotFoundError:
         return
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-        return
-    except BlockingIOError:
-        pass                            # its backlog is full: somebody listens
-    finally:
-        probe.close()
-    raise SocketInUse(errno.EADDRINUSE, "a running daemon listens here", str(path))
+    if not stat.S_ISSOCK(status.st_mode):
+        raise OSError(errno.EEXIST, "exists and is not a socket", str(path))
+    if _is_alive(path):
+        raise SocketInUse(errno.EADDRINUSE, "a running daemon listens here", str(path))
+    path.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except BlockingIOError:
+            pass                        # its backlog is full: somebody listens
+    return True

@@ -128,7 +128,7 @@ def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config:
                 successor.connect(str(firewall.socket))
                 successor.sendall(b'{"command": "hand-over"}\n')
                 line, descriptors, _, _ = socket.recv_fds(successor, 65536, 16)
-                assert set(json.loads(line)["descriptors"]) == {"queue", "table", "batch", "lock", "control", "diversion"}
+                assert set(json.loads(line)["descriptors"]) == {"queue", "table", "batch", "lock", "control", "control-root", "diversion"}
                 assert "a successor is taking over" in firewall.ctl("flush").stderr
                 be_a_successor(dict(zip(json.loads(line)["descriptors"], descriptors, strict=True)))
         else:

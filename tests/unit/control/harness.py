@@ -85,10 +85,11 @@ class StillDaemon:
 class Client:
     """One connection; sends bytes, reads lines."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, path: Path, connection: socket.socket | None = None) -> None:
+        self.socket = connection or socket.socket(socket.AF_UNIX)
         self.socket.settimeout(10)
-        self.socket.connect(str(path))
+        if connection is None:
+            self.socket.connect(str(path))
         self.lines = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -161,6 +162,21 @@ def wait_until(condition, timeout_s: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
+
+
+def clients_of(uid: int, gid: int, path: Path, count: int) -> list[Client]:
+    """So many connections, at most 200, that a process of this user has opened and given to us."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        def connect() -> str:
+            connections = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+            for connection in connections:
+                connection.connect(str(path))
+            socket.send_fds(theirs, [b"here"], [connection.fileno() for connection in connections])
+            return "done"
+        assert as_user(uid, gid, [], connect) == "done"
+        _, descriptors, _, _ = socket.recv_fds(ours, 16, count)
+        return [Client(path, socket.socket(fileno=descriptor)) for descriptor in descriptors]
 
 
 def as_user(uid: int, gid: int, groups: list[int], act) -> str:

@@ -142,7 +142,7 @@ def test_metrics_are_for_this_machine(written, address):
     ("conntrack: {max_entries: 0}", "gw.yaml:1:26: conntrack.max_entries must be from 1 to 268435456, not 0"),
     ("state: {dir: run/pyfw}", "gw.yaml:1:14: state.dir must be an absolute path such as /run/pyfw, not 'run/pyfw'"),
     ("control: {socket: /%s}" % ("x" * 107),
-     "gw.yaml:1:19: control.socket is 108 bytes long; a socket's path may have 107"),
+     "gw.yaml:1:19: control.socket is 108 bytes long; a socket's path may have 102"),
     *[(f"metrics: {{listen: '{bad}'}}", f"gw.yaml:1:19: metrics.listen: {wrong}") for bad, wrong in [
         ("0.0.0.0:9469", "0.0.0.0 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
         ("192.0.2.1:9469", "192.0.2.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge import control as control_module
 from pyfw.edge.commands import COMMANDS
-from pyfw.edge.control import MAX_CONNECTIONS, ControlServer
+from pyfw.edge.control import ControlServer
+from pyfw.edge.peers import MAX_ROOT
+from pyfw.edge.session import LINE_BYTES
 from pyfw.edge.state_commands import kill_states
 from pyfw.edge.unix_socket import SocketInUse
 from pyfw.enums import Hook
@@ -266,7 +267,7 @@ def test_rules_are_not_listed_where_there_are_none(control):
 
 def test_a_line_without_end_is_cut_off_at_the_limit(control):
     with control.connect() as client:
-        client.send(b"x" * (control_module.LINE_BYTES + 4096))
+        client.send(b"x" * (LINE_BYTES + 4096))
         assert client.answer() == {"error": "a request line may have 65536 bytes", "status": 2}
         assert client.is_closed_by_server()
     assert control.refusals("line_too_long") == 1
@@ -328,10 +329,10 @@ def test_a_thousand_open_connections_do_not_hurt(control):
     try:
         with control.connect() as client:
             assert client.ask(command="count")[-1]["done"]
-        assert control.server.counters()["connections"] <= MAX_CONNECTIONS
-        assert control.refusals("too_many") >= 1001 - MAX_CONNECTIONS
+        assert control.server.counters()["connections"] <= MAX_ROOT
+        assert control.refusals("too_many") >= 1001 - MAX_ROOT
         assert idle[0].answer() == {
-            "error": "more than 64 connections, and this one was idle for longest", "status": 1}
+            "error": "there are too many connections, and this one was idle for longest", "status": 1}
         assert idle[0].is_closed_by_server()
     finally:
         for connection in idle:
@@ -392,11 +393,20 @@ def test_who_may_do_what(tmp_path, uid, gid, command, outcome):
         assert server.refusals("permission") == (outcome is not None)
 
 
-def test_a_member_by_the_user_database_may_read(tmp_path):
-    """Group games is the primary group of user games, whatever group the process runs with."""
+@pytest.mark.parametrize("groups, may", [([GROUP.gr_gid], True), ([*range(5000, 5400), GROUP.gr_gid], False), ([1, 2, 3], False)])
+def test_a_member_is_whose_process_is_in_the_group(tmp_path, groups, may):
+    """Of a process in more groups than can be asked for, the user database's word counts."""
     with running(tmp_path / "c", StillDaemon(), group="games") as server:
         open_to_all(server.path)
-        answer = json.loads(as_user(pwd.getpwnam("games").pw_uid, NOBODY, [],
+        answer = json.loads(as_user(NOBODY, NOBODY, groups, lambda: first_answer(server.path, command="count")))
+        assert answer.get("done", False) == may
+
+
+def test_of_very_many_groups_the_user_database_tells(tmp_path):
+    """Group games is the primary group of user games."""
+    with running(tmp_path / "c", StillDaemon(), group="games") as server:
+        open_to_all(server.path)
+        answer = json.loads(as_user(pwd.getpwnam("games").pw_uid, NOBODY, [*range(5000, 5400)],
                                     lambda: first_answer(server.path, command="count")))
         assert answer["done"]
 

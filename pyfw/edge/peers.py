@@ -1,0 +1,132 @@
+"""Who is at the other end of a Unix socket, and what users other than root may take of the control server.
+
+    connections     root's, MAX_ROOT; others' MAX_OTHERS together and MAX_PER_USER each
+    time            others have one step of a command at a time, each user in turn, and together at most half of the thread
+    commands        some hold memory or slow packets down while they last; `Command.others` bounds those of others
+
+One more connection, and one makes room: of root's, if root comes; else of the user's own, if that has too many; else of the
+user's that has most.  It is the one whose peer has let us wait longest.
+"""
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple, Protocol, TypeVar
+
+MAX_ROOT = 64
+MAX_OTHERS = 48
+MAX_PER_USER = 16
+REST_S = 0.005                  # others' steps take so long before a rest as long as they
+PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
+SO_PEERGROUPS = 59
+MOST_GROUPS_BYTES = 1024        # that socket.getsockopt() takes
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel says."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Peer:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+        _, uid, gid = PEER_CREDENTIALS.unpack(credentials)
+        return cls(uid, gid, frozenset() if _is_root(uid) else _groups(connection, uid))
+
+    @property
+    def is_root(self) -> bool:
+        """Root, or the user that the daemon runs as."""
+        return _is_root(self.uid)
+
+    def belongs_to(self, group_id: int | None) -> bool:
+        return group_id is not None and (self.gid == group_id or group_id in self.groups)
+
+
+def _is_root(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def _groups(connection: socket.socket, uid: int) -> frozenset[int]:
+    """Those that the peer's process had.  The user database, which may be elsewhere and slow, is asked for very many only."""
+    try:
+        data = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_GROUPS_BYTES)
+        return frozenset(struct.unpack(f"{len(data) // 4}I", data))
+    except OSError:
+        pass
+    try:
+        user = pwd.getpwuid(uid)
+        return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+    except (KeyError, OSError):
+        return frozenset()
+
+
+class Connected(Protocol):
+    """What is known of a connection when one must make room."""
+
+    peer: Peer
+    waiting_since: float        # when we last began to wait for the peer
+
+
+C = TypeVar("C", bound=Connected)
+
+
+def who_makes_room(connections: Iterable[C], newcomer: Peer) -> C | None:
+    """The connection that must go before the newcomer's is served; None: there is room."""
+    ours, others = [], []
+    for connection in connections:
+        (ours if connection.peer.is_root else others).append(connection)
+    if newcomer.is_root:
+        return _idlest(ours) if len(ours) >= MAX_ROOT else None
+    own = [connection for connection in others if connection.peer.uid == newcomer.uid]
+    if len(own) >= MAX_PER_USER:
+        return _idlest(own)
+    return whose_is_least_missed(others) if len(others) >= MAX_OTHERS else None
+
+
+def whose_is_least_missed(connections: Iterable[C]) -> C | None:
+    """Of the connections of others than root, one of the user's that has most; None: there are none."""
+    by_user: dict[int, list[C]] = {}
+    for connection in connections:
+        if not connection.peer.is_root:
+            by_user.setdefault(connection.peer.uid, []).append(connection)
+    return _idlest(max(by_user.values(), key=len)) if by_user else None
+
+
+def _idlest(connections: Iterable[C]) -> C:
+    return min(connections, key=lambda connection: connection.waiting_since)
+
+
+class Turns:
+    """When a step of a command may be done.  Root's are not held up."""
+
+    def __init__(self) -> None:
+        self._step = asyncio.Lock()
+        self._users: dict[int, asyncio.Lock] = {}
+        self._owed_s = 0.0
+
+    @asynccontextmanager
+    async def step(self, peer: Peer) -> AsyncIterator[None]:
+        if peer.is_root:
+            yield
+            return
+        async with self._users.setdefault(peer.uid, asyncio.Lock()), self._step:
+            began_s = time.monotonic()
+            try:
+                yield
+            finally:
+                self._owed_s += time.monotonic() - began_s
+            if self._owed_s >= REST_S:
+                rest_s, self._owed_s = self._owed_s, 0.0
+                await asyncio.sleep(rest_s)
+
+    def forget(self, uid: int) -> None:
+        """The user's last connection has gone."""
+        self._users.pop(uid, None)
