@@ -35,6 +35,7 @@ PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
 WORK_INTERVAL_S = 0.002
 LONGEST_TRIAL_S = 86400
+LARGEST_NUMBER = 1e9            # of those that may have a fraction
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
@@ -114,6 +115,8 @@ class Argument:
 
     def check(self, value: Any) -> None:
         fits = type(value) is self.kind or self.kind is float and type(value) is int
+        if self.kind is float and fits and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:     # nor infinite, nor no number
+            fits = False
         if not fits or self.kind is list and not all(type(word) is str for word in value):
             kind = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
             raise CommandError(f"argument '{self.name}' must be {kind}", USAGE, "bad_argument")
