@@ -9,6 +9,7 @@ from typing import Any
 
 from pyfw.config import Config, ConfigError
 from pyfw.config_limits import PerSourceConfig
+from pyfw.config_values import ShadowError
 from pyfw.conntrack.sources import Sources
 from pyfw.engine import Engine
 from pyfw.helpers import bind
@@ -51,9 +52,15 @@ def compile_rules(config: Config, surroundings: Surroundings) -> Program | None:
 
 
 def compile_shadow(config: Config, surroundings: Surroundings) -> Program | None:
-    """The config's shadow rules, likewise: they see the engine's sets, addresses and connections, and remember by themselves."""
+    """The config's shadow rules, likewise: they see the engine's sets, addresses and connections, and remember by themselves.
+
+    Raises ShadowError.
+    """
     own = Surroundings(surroundings.helpers, surroundings.sets, surroundings.table, surroundings.addresses)
-    return compiled(config.policy.shadow, own, "policy.shadow")
+    try:
+        return compiled(config.policy.shadow, own, "policy.shadow")
+    except ConfigError as error:
+        raise ShadowError(error.location, error.message) from error
 
 
 def compiled(rules: Ruleset | None, surroundings: Surroundings, place: str) -> Program | None:

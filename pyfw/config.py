@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from pyfw.config_limits import LimitsConfig, read_limits
-from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, TAG, choice, entries, error_at, is_null,
-                                list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
+from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
+                                is_null, list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
                                 read_control_path, read_interface, read_listen, read_switch, read_text, shown, suggest)
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
@@ -120,6 +120,13 @@ def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset:
 
 
 def _shadow(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
+    try:
+        return _shadow_rules(node, name, scope)
+    except ConfigError as error:
+        raise ShadowError(error.location, error.message) from error
+
+
+def _shadow_rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
     """The rules of another config (a name in .yaml or .yml, read with its own variables), or a file of iptables-save text."""
     from pyfw.rules.check import check_ruleset
     from pyfw.rules.iptables import parse_save

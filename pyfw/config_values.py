@@ -47,6 +47,10 @@ class ConfigError(ValueError):
         return cls(location, text.removeprefix(f"{error.location}: "))
 
 
+class ShadowError(ConfigError):
+    """A mistake in what is judged and not enforced."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """What is known while a value is read: where the file lies, and the variables it may use."""

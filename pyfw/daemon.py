@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyfw
 from pyfw.build import check_rules, compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError, load_config, rule_files
+from pyfw.config_values import ShadowError
+from pyfw.degraded import ADOPT, METRICS, SHADOW, Degraded
 from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
@@ -63,6 +65,7 @@ WORKER_NICE = 19
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
 STATUS_INTERVAL_S = 5.0         # how often systemd hears how things are
+MEND_INTERVAL_S = 3.0           # how often what did not work at the start is tried again
 
 
 class DaemonError(Exception):
@@ -102,6 +105,7 @@ class Daemon:
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal(NativeJournal.if_ours())
         self._defects = Defects(self._journal.say)
+        self._degraded = Degraded(self._journal.say)
         self._reserve = Reserve()
         self._unconfirmed = False
         self._failure: BaseException | None = None
@@ -116,9 +120,7 @@ class Daemon:
         Raises ConfigError or DaemonError if it cannot start: then nothing is left installed, and a daemon that was to be
         taken over goes on.  Raises DaemonError if the queue loop fails.
         """
-        self._config = self._load_config()
-        if QUEUE not in self._manager.inherited:
-            check_rules(self._config)       # to know before anything is touched; where packets wait, once must do
+        self._config = self._first_config()
         if os.geteuid() != 0:
             raise DaemonError("must be root to take packets from the kernel: run it with sudo")
         if self._netns is not None:
@@ -143,9 +145,23 @@ class Daemon:
 
     # -- start -----------------------------------------------------------------------------------------------
 
-    def _load_config(self) -> Config:
+    def _first_config(self) -> Config:
+        """That of the start; if its shadow is bad, without one."""
+        try:
+            return self._checked_config()
+        except ShadowError as error:
+            self._degraded.fails(SHADOW, str(error))
+            return self._checked_config(f"{SHADOW}=null")
+
+    def _checked_config(self, *overrides: str) -> Config:
+        config = self._load_config(*overrides)
+        if QUEUE not in self._manager.inherited:
+            check_rules(config)             # to know before anything is touched; where packets wait, once must do
+        return config
+
+    def _load_config(self, *overrides: str) -> Config:
         skipped: list[str] | None = [] if self._skip_unsupported else None
-        config = load_config(self._config_path, self._overrides, skipped)
+        config = load_config(self._config_path, (*self._overrides, *overrides), skipped)
         for warning in skipped or ():
             self._journal.say(f"warning: {warning}")
         return config
@@ -175,7 +191,10 @@ class Daemon:
         self._adopted = self.engine.adopted
         self._rules = RulesInForce(self.engine, config, self._load_config, self._journal, self._manager, self.now_ns,
                                    self.in_background)
-        self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
+        try:
+            self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
+        except ShadowError as error:
+            self._degraded.fails(SHADOW, str(error))
         if config.policy.kill_states and self.engine.adopted:
             self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
         if config.log.drops:
@@ -210,7 +229,7 @@ class Daemon:
         try:
             self._adopted += adopt(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
-            raise DaemonError(f"adopt: kernel: {error}; load nf_conntrack_netlink, or take `adopt` out of the config") from error
+            self._degraded.fails(ADOPT, f"{error}; load nf_conntrack_netlink, or take `adopt` out of the config")
 
     def _watch_links(self, stack: ExitStack) -> None:
         from pyfw.edge.links import Links
@@ -232,6 +251,7 @@ class Daemon:
         stack.callback(self._control.unbind, unlink=CONTROL not in handed)  # a predecessor's path stays where it is
 
     def _open_metrics(self) -> None:
+        """If somebody else has the address, it is tried again later."""
         config = self._config
         if config.metrics.listen is None:
             return
@@ -240,9 +260,15 @@ class Daemon:
         from pyfw.formats.metrics import Exposition
         exposition = Exposition(self.statistics, lambda: self.engine.program)
         metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way)
-        metrics.bind()
-        metrics.start()
+        try:
+            metrics.bind()
+            metrics.start()
+        except OSError as error:
+            metrics.stop()
+            self._degraded.fails(METRICS, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            return
         self._metrics = metrics
+        self._degraded.works(METRICS)
 
     def _close_metrics(self) -> None:
         metrics, self._metrics = self._metrics, None
@@ -289,7 +315,7 @@ class Daemon:
         if self._failure is not None:
             self._stop.set()            # it came before there was a loop to be told
         self._journal.start()
-        tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._report())]
+        tasks = [asyncio.create_task(work()) for work in (self._sweep, self._report, self._mend)]
         try:
             self._install_diversion()
             await self._control.start()     # last: who gets an answer may rely on being guarded
@@ -360,6 +386,13 @@ class Daemon:
             entries = self.engine.counters()["table"]["entries"]
             self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s")
             packets, since_ns = counted, now_ns
+
+    async def _mend(self) -> None:
+        import asyncio
+        while True:
+            await asyncio.sleep(MEND_INTERVAL_S)
+            if self._metrics is None and not self.handing_over:
+                self._open_metrics()
 
     def _addresses_changed(self) -> None:
         self._addresses.clear()
@@ -442,7 +475,9 @@ class Daemon:
 
     def reload(self, confirm_s: int = 0) -> Reload:
         """As RulesInForce.reload()."""
-        return self._rules.reload(confirm_s)
+        outcome = self._rules.reload(confirm_s)
+        self._degraded.works(SHADOW)
+        return outcome
 
     def confirm(self) -> bool:
         """As RulesInForce.confirm()."""
@@ -479,14 +514,18 @@ class Daemon:
             self.engine.relink()
             self._queue.take_back()
             self._start_judging()
-            with suppress(OSError):
-                self._open_metrics()
+            self._open_metrics()
             self._journal.say("a successor asked for the queue and has not taken it; going on")
 
     def finish_handover(self) -> None:
         """The successor judges: end, and leave everything in its place."""
         self._handed_on = True
         self._stop.set()
+
+    @property
+    def degraded(self) -> Mapping[str, str]:
+        """{part: why it does not work}, of what judging does not need."""
+        return self._degraded.reasons
 
     def queue_counters(self) -> QueueCounters | None:
         """The kernel's counters of the queue; None: it is gone."""
@@ -503,6 +542,7 @@ class Daemon:
             "daemon": {"version": pyfw.__version__, "pid": os.getpid(),
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
                        "connections_taken_over": self._adopted},
+            "degraded": self.degraded,
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, "length": self._config.queue.length, **self._queue.counters()},
             "kernel_queue": kernel._asdict() if kernel else {},

@@ -76,6 +76,8 @@ class Services(Protocol):
     def has_judged(self, packet_id: int) -> bool: ...
     handing_over: bool
     @property
+    def degraded(self) -> Mapping[str, str]: ...
+    @property
     def is_judging(self) -> bool: ...
     def begin_handover(self) -> None: ...
     def what_is_handed_over(self) -> dict[str, int]: ...
@@ -359,6 +361,8 @@ def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
             raise CommandError(f"{waiting} packets are still without verdict after {PING_TIMEOUT_S:.0f} s",
                                reason="timeout")
         yield Pause(PING_INTERVAL_S)
+    for part, reason in services.degraded.items():
+        yield {"note": f"degraded: {part} does not work: {reason}"}
     return {}
 
 

@@ -62,8 +62,8 @@ class MetricsServer:
         self._request_s = request_s
         self._read_s = read_s
         self._listener: socket.socket | None = None
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop       # this and the next: made by start()
+        self._stop: asyncio.Event
         self._thread = threading.Thread(target=self._run, name="pyfw-metrics", daemon=True)
         self._open: dict[asyncio.Task[None], None] = {}       # oldest first
         self._answers = 0
@@ -91,6 +91,9 @@ class MetricsServer:
         return listener
 
     def start(self) -> None:
+        """Serve the bound address.  Raises OSError where the event loop gets no descriptors."""
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
         self._thread.start()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from pyfw.degraded import PARTS
 from pyfw.enums import Reason
 from pyfw.rules.matches import implied_families
 from pyfw.rules.model import Rule
@@ -86,6 +87,10 @@ def _reload_times(statistics: Statistics) -> Samples:
     return [((result,), reloads[f"last_{result}_s"]) for result in ("good", "failed") if f"last_{result}_s" in reloads]
 
 
+def _degraded(statistics: Statistics) -> Samples:
+    return [((part,), part in statistics["degraded"]) for part in PARTS]
+
+
 METRICS = (
     Series(CounterMetricFamily, "pyfw_packets", "Packets judged, by their connection's state and by what became of them.",
            _judged, ("state", "verdict")),
@@ -119,6 +124,9 @@ METRICS = (
            _by_source("drops", "lines"), ("source",)),
     Series(CounterMetricFamily, "pyfw_log_lines_suppressed", "Lines about packets that the rate limit kept back.",
            _by_source("drops_suppressed", "suppressed"), ("source",)),
+    # the daemon
+    Series(GaugeMetricFamily, "pyfw_degraded", "1: this option does not work, and judging goes on without; `pyfwctl stats` says why.",
+           _degraded, ("part",)),
     # the metrics themselves
     Series(CounterMetricFamily, "pyfw_metrics_refusals", "Requests for metrics, and connections, that were refused.",
            _each("metrics", of="refusals"), ("reason",)),

@@ -66,5 +66,5 @@ class KeptFirewall(Firewall):
         copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, ABOVE_ALL) for descriptor in self.kept.values()]
         for position, copy in enumerate(copies):
             os.dup2(copy, FIRST + position)
-        os.environ.update(NOTIFY_SOCKET=str(self.path), LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(copies)),
+        os.environ.update(NOTIFY_SOCKET=str(self.path), WATCHDOG_USEC="2000000", LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(copies)),
                           LISTEN_FDNAMES=":".join(self.kept))

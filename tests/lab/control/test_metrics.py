@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,17 +221,32 @@ def test_it_listens_in_the_namespace_that_it_guards_and_on_loopback_alone(lab: L
         assert lab.run(role, ["curl", "-s", "-m", "2", f"http://{address}:{PORT}/metrics"]).returncode == 7     # refused
 
 
-def test_an_address_that_is_taken_ends_the_start_and_installs_nothing(lab: Lab, measured: Callable):
+def hold_a_port(lab: Lab) -> subprocess.Popen:
+    """A user without rights has the metrics' port on the gateway, until it is killed."""
+    words = f"import socket; held = socket.create_server(('127.0.0.1', {PORT})); print(flush=True); input()"
+    holder = lab.start("gateway", ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c", words],
+                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == "\n"
+    return holder
+
+
+def test_whoever_has_the_address_ends_no_start_and_is_told_of(lab: Lab, measured: Callable):
     scraped = measured(f"127.0.0.1:{PORT}", FORWARD=RULES)
     scraped.firewall.stop()
-    with lab.inside("gateway"):
-        other = socket.create_server(("127.0.0.1", PORT))
-    with other:
-        done = lab.run("gateway", scraped.firewall.argv)
-    assert (done.returncode, done.stderr) == (1, f"pyfw: metrics.listen 127.0.0.1:{PORT}: Address already in use\n")
-    assert "NFQUEUE" not in lab.run("gateway", ["iptables", "-t", "mangle", "-S"]).stdout
+    holder = hold_a_port(lab)
     scraped.firewall.start()
-    assert scraped.scrape()
+    assert ping(lab, 3) == 3
+    reason = f"metrics.listen 127.0.0.1:{PORT}: Address already in use"
+    assert scraped.statistics()["degraded"] == {"metrics.listen": reason}
+    pinged = scraped.firewall.ctl("ping")
+    assert (pinged.returncode, pinged.stderr) == (0, f"pyfwctl: degraded: metrics.listen does not work: {reason}\n")
+    lab.stop(holder)
+    wait_until(lambda: lab.listens("gateway", PORT), "the metrics to be tried again")
+    assert scraped.scrape()["pyfw_degraded", ("part", "metrics.listen")] == 0
+    assert scraped.firewall.ctl("ping").stderr == ""
+    log = scraped.firewall.log.read_text()
+    assert log.count(f"degraded: metrics.listen does not work: {reason}") == 1
+    assert "metrics.listen works again" in log
 
 
 def test_a_crashed_daemons_socket_is_replaced(measured: Callable):

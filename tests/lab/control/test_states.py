@@ -203,6 +203,25 @@ def test_a_reload_reads_the_shadow_again_or_keeps_the_old_one(gateway: Gateway, 
     assert lab.run("client", ping).returncode == 0
 
 
+@pytest.mark.parametrize("text, reason", [
+    (None, "policy.shadow: {shadow}: No such file or directory"),
+    ("rules: {filter: {FORWARD: {rules: [{jump: nowhere}]}}}\n", "{shadow}:1:43: there is no target or chain 'nowhere'")])
+def test_a_shadow_that_cannot_be_read_ends_no_start(gateway: Gateway, tmp_path: Path, lab: Lab, text: str | None, reason: str) -> None:
+    shadow = tmp_path / "next.yaml"
+    if text is not None:
+        shadow.write_text(text)
+    gateway.write("-p icmp -j ACCEPT", shadow="next.yaml")
+    gateway.start()
+    assert lab.run("client", ["ping", "-c", "1", "-W", "1", SERVER.ipv4]).returncode == 0
+    degraded = json.loads(gateway.ctl("stats", "--json", check=True).stdout)["degraded"]
+    assert degraded.keys() == {"policy.shadow"} and degraded["policy.shadow"].endswith(reason.format(shadow=shadow))
+    assert degraded["policy.shadow"] in gateway.ctl("ping", check=True).stderr
+    shadow.write_text("rules: {filter: {FORWARD: {policy: DROP}}}\n")
+    gateway.ctl("reload", check=True)
+    assert gateway.ctl("shadow", "rules", "FORWARD", check=True).stdout.startswith("-P FORWARD DROP")
+    assert gateway.ctl("ping", check=True).stderr == ""
+
+
 def test_a_rule_that_only_audits_counts_and_logs_and_lets_pass(gateway: Gateway, lab: Lab) -> None:
     ping = ["ping", "-c", "1", "-W", "1", SERVER.ipv4]
     gateway.write({"proto": "icmp", "jump": "DROP", "audit": True}, "-p icmp -j ACCEPT")

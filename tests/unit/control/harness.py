@@ -44,6 +44,7 @@ class StillDaemon:
     """What the commands need of a daemon, with a clock that stands still and a queue that is set by hand."""
 
     handing_over = False
+    degraded: dict[str, str] = {}
 
     def __init__(self, flows: int = 3) -> None:
         self.engine = engine_with(flows)

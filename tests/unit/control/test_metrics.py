@@ -50,6 +50,7 @@ def statistics(engine):
     """As Daemon.statistics() has them; no two numbers are equal where they could be mistaken for each other."""
     return {
         "daemon": {"version": "1.2.3"},
+        "degraded": {"adopt": "the kernel tells nothing"},
         **engine.counters(),
         "queue": {"number": 0, "length": 8192, "packets": 6, "enobufs": 11, "receive_errors": 12, "send_errors": 13, "verdict_gone": 14,
                   "verdict_errors": 15, "malformed": 16, "id_gaps": 17, "unknown_links": 18, "batches": 4},

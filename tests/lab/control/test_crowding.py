@@ -1,0 +1,159 @@
+"""A member of the group, who may look, against a live daemon: it judges, is heard by root, feeds its watchdog, and stops."""
+from __future__ import annotations
+
+import grp
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from firewall import Firewall
+from lab.keeper import KeptFirewall
+
+from pyfw.edge.peers import MAX_OTHERS, MAX_PER_USER
+from pyfw.lab import SERVER, Lab, wait_until
+
+NOBODY = 65534
+GROUP = grp.getgrnam("games")
+CONFIG = "hooks: [FORWARD]\nrules: {filter: {FORWARD: {policy: DROP, rules: ['-p icmp -j ACCEPT', '-p udp -j ACCEPT']}}}\n"
+
+# What the member does: argv is the socket's path, what is asked, how many times at once, and whether answers are read.
+MEMBER = r"""
+import json, select, socket, sys, time
+path, request, count, reads = sys.argv[1], sys.argv[2].encode() + b"\n", int(sys.argv[3]), sys.argv[4] == "reads"
+
+def connect():
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    connection.setblocking(False)
+    return connection
+
+connections, said = {}, False
+while True:
+    while len(connections) < count:
+        connection = connect()
+        connections[connection] = True
+        try:
+            connection.send(request)
+        except OSError:
+            pass
+    if not said:
+        print("at it", flush=True)
+        said = True
+    if not reads:
+        time.sleep(0.01)
+        connections = {} if request == b"\n" else connections
+        continue
+    for connection in select.select(list(connections), [], [], 1)[0]:
+        try:
+            data = connection.recv(1 << 20)
+            if not data:
+                raise ConnectionError
+            if b'"done"' in data[-200:] or b'"error"' in data[-200:]:
+                connection.send(request)
+        except BlockingIOError:
+            pass
+        except OSError:
+            connections.pop(connection).__class__
+            connection.close()
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="pyfw-test-", dir="/run") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def firewall(lab: Lab, directory: Path) -> Iterator[KeptFirewall]:
+    """Its watchdog's messages, and all others to the service manager, are kept in `said`."""
+    config = directory / "pyfw.yaml"
+    config.write_text(CONFIG)
+    firewall = KeptFirewall(lab, config, directory, settings=[f"control.group={GROUP.gr_name}"])
+    firewall.start()
+    try:
+        yield firewall
+    finally:
+        assert firewall.stop() == 0
+        assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+        assert "Traceback" not in firewall.log.read_text()
+
+
+@contextmanager
+def member(firewall: Firewall, request: dict, count: int, how: str) -> Iterator[subprocess.Popen]:
+    """Nobody, in the group, at work."""
+    words = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--groups", str(GROUP.gr_gid), "/usr/bin/python3", "-c", MEMBER,
+             str(firewall.socket), json.dumps(request), str(count), how]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout.readline() == "at it\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def pings(lab: Lab, count: int = 100) -> int:
+    done = lab.run("client", ["ping", "-c", str(count), "-i", "0.01", "-W", "5", SERVER.ipv4])
+    return int(re.search(r"(\d+) received", done.stdout)[1])
+
+
+def control(firewall: Firewall) -> dict:
+    return json.loads(firewall.ctl("stats", "--json", check=True).stdout)["control"]
+
+
+def memory_kib(firewall: Firewall) -> int:
+    status = Path(f"/proc/{firewall.process.pid}/status").read_text()
+    return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1])
+
+
+def flows(lab: Lab, count: int) -> None:
+    with lab.inside("client"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for flow in range(count):
+            sender.sendto(b"x", (SERVER.ipv4, 1024 + flow))
+
+
+ABUSES = [
+    ({"command": "count"}, 1000, "stays"),                  # silent connections, as many as a process may have
+    ({"command": "list-conntrack", "output": "json"}, 16, "reads"),
+    ({"command": "list-conntrack"}, 16, "stays"),           # and never read
+    ({"command": "events"}, 16, "stays"),
+    ({"command": "top", "interval": 0.1, "lines": 1000}, 16, "reads"),
+    ({"command": "stats", "watch": 0.1}, 16, "reads"),
+    ({"command": "explain", "words": ["hex", "45" * 30_000]}, 16, "reads"),
+    ({"command": "explain", "words": ["tcp"] * 8_000}, 16, "reads"),
+    ({"command": "explain", "words": ["tcp", "192.0.2.2:1", f"{SERVER.ipv4}:2"]}, 16, "reads"),
+    ({"command": "ping"}, 16, "reads"),
+    ({"command": "x" * 60_000}, 16, "reads"),
+    ({"command": "list-rules", "chain": "x" * 60_000}, 16, "reads"),
+    ({"command": "iptables-save", "counters": True}, 16, "reads"),
+    ({"command": "trace", "words": []}, 16, "reads"),       # which is refused
+]
+
+
+@pytest.mark.parametrize("request_, count, how", ABUSES)
+def test_a_member_stops_neither_packets_nor_root(lab: Lab, firewall: KeptFirewall, request_: dict, count: int, how: str) -> None:
+    flows(lab, 3000)
+    before_kib = memory_kib(firewall)
+    with member(firewall, request_, count, how):
+        assert pings(lab) == 100
+        for _ in range(3):
+            assert firewall.ctl("count", check=True).stdout == "3001\n"
+        counters = control(firewall)
+        assert counters["others"] <= MAX_PER_USER <= MAX_OTHERS
+        assert "internal_error" not in counters["refusals"]
+        firewall.said.clear()
+        firewall.read_until("WATCHDOG=1")
+        assert memory_kib(firewall) - before_kib < 64 * 1024
