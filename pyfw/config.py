@@ -17,7 +17,8 @@ import yaml
 from pyfw.config_limits import LimitsConfig, read_limits
 from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
                                 is_null, list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
-                                read_control_path, read_interface, read_listen, read_switch, read_text, shown, suggest)
+                                read_control_path, read_interface, read_listen, read_mark, read_switch, read_text, shown,
+                                suggest)
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import Ruleset, RulesError
 
@@ -202,6 +203,7 @@ class QueueConfig:
     length: int = _option(whole_number(1, 65535), 8192)          # packets that may wait for their verdict
     when_down: str = _option(choice(*VERDICTS), "drop")    # what the kernel does while no daemon listens
     on_overload: str = _option(choice(*VERDICTS), "drop")  # what it does with a packet that finds the queue full
+    mark: int | None = _option(read_mark, None)            # fwmark of REJECT's answers; None: drawn at random
 
 
 @dataclass(frozen=True, slots=True)

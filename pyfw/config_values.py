@@ -27,6 +27,7 @@ KINDS = {"map": "a mapping", "seq": "a list", "null": "nothing", "bool": "a trut
          "float": "a number with a point", "str": "a text", "timestamp": "a date"}
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})?")
 _ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):(\d{1,5})", re.ASCII)
+_MARK = re.compile(r"0[xX][0-9A-Fa-f]{1,8}|[1-9]\d{0,9}", re.ASCII)
 _DURATION = re.compile(r"(\d{1,10})([smhd]?)")
 
 
@@ -137,6 +138,16 @@ def whole_number(low: int, high: int) -> Reader:
             raise error_at(node, f"{name} must be from {low} to {high}, not {value}")
         return value
     return read
+
+
+def read_mark(node: yaml.Node, name: str, scope: Scope) -> int | None:
+    """A packet's mark, all 32 bits of it; null: none is given."""
+    if is_null(node):
+        return None
+    match = _MARK.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
+    if not match or not 0 < (mark := int(node.value, 0)) < 2**32:
+        raise error_at(node, f"{name} must be a mark from 1 to 0xffffffff, not {shown(node)}")
+    return mark
 
 
 def choice(*words: str) -> Reader:

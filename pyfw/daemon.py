@@ -5,10 +5,12 @@
     main thread      asyncio: control socket, sweeping, sets, signals
     metrics thread   asyncio: answers who asks for metrics, at the lowest priority
     worker thread    reads and compiles rules, at the lowest priority
+    diversion thread puts the kernel's rules back that others have changed
 
 The diversion comes last and goes first, so that packets are diverted only while somebody judges them; what is queued
-is judged before the queue is closed.  If the data thread fails, the diversion stays: the kernel then does what
-queue.when_down says.  Outside the queue loop, this is the only reader of the clock.
+is judged before the queue is closed.  A predecessor ends when its successor's diversion is in place.  If the data thread
+fails, the diversion stays: the kernel then does what queue.when_down says.  Outside the queue loop, this is the only reader
+of the clock.
 
 A predecessor that was killed, restarted by systemd or told to hand over has left a queue in which packets wait: then
 nothing is done, and no module loaded, before the data thread runs that it can do without.
@@ -31,12 +33,16 @@ from pyfw.build import check_rules, compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError, load_config, rule_files
 from pyfw.config_values import ShadowError
 from pyfw.degraded import ADOPT, METRICS, SHADOW, Degraded
-from pyfw.edge.divert import OWN_MARK, DivertError, Diversion, DiversionOwner
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
+from pyfw.edge.divert import Diversion
+from pyfw.edge.diversion_keeper import DiversionKeeper
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
+from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
+from pyfw.edge.own_mark import own_mark
+from pyfw.edge.owner_lock import DiversionOwner
 from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.safe_files import open_directory
@@ -100,7 +106,7 @@ class Daemon:
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event
         self._owner: DiversionOwner | None = None
-        self._diversion: Diversion | None = None
+        self._diversion: DiversionKeeper | None = None
         self._manager = ServiceManager()
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
         self._journal = Journal(NativeJournal.if_ours())
@@ -117,8 +123,8 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
 
-        Raises ConfigError or DaemonError if it cannot start: then nothing is left installed, and a daemon that was to be
-        taken over goes on.  Raises DaemonError if the queue loop fails.
+        Raises ConfigError or DaemonError if it cannot start: then the kernel's rules are as they were before, and a daemon
+        that was to be taken over goes on.  Raises DaemonError if the queue loop fails.
         """
         self._config = self._first_config()
         if os.geteuid() != 0:
@@ -133,7 +139,10 @@ class Daemon:
                     load_what_is_needed()
                     handover = stack.enter_context(Handover(str(self._config.control.socket)))
                     self._build(stack, handover.descriptors)
-                    handover.done()
+                    if self._diversion is not None:
+                        self._diversion.install_before(handover.done)
+                    else:
+                        handover.done()
                 else:
                     self._build(stack, self._inherited())
             except (QueueError, StateFileError, DivertError, HandoverError) as error:
@@ -182,6 +191,9 @@ class Daemon:
         if self._divert:
             self._owner = DiversionOwner(handed.get(DIVERSION))
             stack.callback(self._owner.close)
+        mark = own_mark(config.queue.mark, self._owner)
+        if self._owner is not None:
+            self._diversion = DiversionKeeper(diversion_of(config, mark), self._owner, self._journal.say)
         # As a rule this is the state directory, too, which only root may enter if it is made as such.
         os.close(open_directory(config.control.socket.parent, make_mode=0o755))
         self._state = open_state_file(
@@ -204,7 +216,7 @@ class Daemon:
                                     lambda: self.engine.budget.refused)
         self._queue_stats = QueueStats()
         stack.callback(self._queue_stats.close)
-        self._queue = QueueLoop(self.engine, number=config.queue.number, mark=OWN_MARK, length=config.queue.length,
+        self._queue = QueueLoop(self.engine, number=config.queue.number, mark=mark, length=config.queue.length,
                                 fail_open=config.queue.on_overload == "accept", memory=self._state.batch,
                                 descriptor=handed.get(QUEUE))
         stack.callback(self._release_queue)
@@ -317,7 +329,8 @@ class Daemon:
         self._journal.start()
         tasks = [asyncio.create_task(work()) for work in (self._sweep, self._report, self._mend)]
         try:
-            self._install_diversion()
+            if self._diversion is not None:
+                self._start_diverting(self._diversion)
             await self._control.start()     # last: who gets an answer may rely on being guarded
             self._journal.say(self._greeting())
             self._manager.tell("READY=1")
@@ -402,19 +415,13 @@ class Daemon:
         from pyfw.edge.local_addresses import read_routes
         self.engine.surroundings.addresses.replace(read_routes())
 
-    def _install_diversion(self) -> None:
-        if not self._divert:
-            return
-        config = self._config
-        diversion = Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
-                              bypass=config.queue.when_down == "accept")
+    def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
-            diversion.install()
+            if not self._takeover:
+                diversion.install()
         except DivertError as error:
-            with suppress(DivertError):
-                diversion.remove()
             raise DaemonError(str(error)) from error
-        self._diversion = diversion
+        diversion.start()
 
     async def _withdraw(self) -> None:
         """Divert no more, then see the packets out that are queued."""
@@ -474,7 +481,9 @@ class Daemon:
         return self._worker.submit(work, *arguments)
 
     def reload(self, confirm_s: int = 0) -> Reload:
-        """As RulesInForce.reload()."""
+        """As RulesInForce.reload(); before, the diversion is seen to."""
+        if self._diversion is not None:
+            self._diversion.verify()
         outcome = self._rules.reload(confirm_s)
         self._degraded.works(SHADOW)
         return outcome
@@ -494,6 +503,8 @@ class Daemon:
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
         self.handing_over = True
+        if self._diversion is not None:
+            self._diversion.rest()
         self._close_metrics()               # the successor wants the address
         self._queue.stop()
 
@@ -514,6 +525,8 @@ class Daemon:
             self.engine.relink()
             self._queue.take_back()
             self._start_judging()
+            if self._diversion is not None:
+                self._diversion.resume()
             self._open_metrics()
             self._journal.say("a successor asked for the queue and has not taken it; going on")
 
@@ -531,6 +544,11 @@ class Daemon:
         """The kernel's counters of the queue; None: it is gone."""
         return self._queue_stats.read(self._config.queue.number)
 
+    @property
+    def diversion_fault(self) -> str | None:
+        """What is wrong with the kernel's rules, as far as is known; None: nothing, or they are not ours to install."""
+        return self._diversion.fault if self._diversion is not None else None
+
     def has_judged(self, packet_id: int) -> bool:
         """Whether every packet up to this number of the queue's has its verdict."""
         return self._queue.drained(packet_id)
@@ -546,6 +564,7 @@ class Daemon:
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, "length": self._config.queue.length, **self._queue.counters()},
             "kernel_queue": kernel._asdict() if kernel else {},
+            **({"diversion": self._diversion.counters()} if self._diversion is not None else {}),
             **({"shadow": self.engine.shadow.counters()} if self.engine.shadow else {}),
             "verdict_latency": self._queue.latency_counters(),
             "reloads": dict(self._rules.reloads),
@@ -566,6 +585,11 @@ def load_what_is_needed() -> None:
     from importlib import import_module
     for name in ("asyncio", "pyfw.edge.control", "pyfw.edge.links", "pyfw.edge.local_addresses"):
         import_module(name)
+
+
+def diversion_of(config: Config, mark: int) -> Diversion:
+    return Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
+                     bypass=config.queue.when_down == "accept", mark=mark)
 
 
 def asks_for_local_addresses(config: Config) -> bool:

@@ -78,6 +78,8 @@ class Services(Protocol):
     @property
     def degraded(self) -> Mapping[str, str]: ...
     @property
+    def diversion_fault(self) -> str | None: ...
+    @property
     def is_judging(self) -> bool: ...
     def begin_handover(self) -> None: ...
     def what_is_handed_over(self) -> dict[str, int]: ...
@@ -347,7 +349,7 @@ def finish_handover(services: Services, arguments: Mapping[str, Any]) -> Answers
 
 
 def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """Done once every packet that was queued before the command has its verdict.
+    """Done once every packet that was queued before the command has its verdict.  Refused while packets are not diverted.
 
     A packet that the kernel lost on its way to the daemon has none, ever: an empty queue ends the waiting, too.
     """
@@ -363,6 +365,8 @@ def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
         yield Pause(PING_INTERVAL_S)
     for part, reason in services.degraded.items():
         yield {"note": f"degraded: {part} does not work: {reason}"}
+    if (fault := services.diversion_fault) is not None:
+        raise CommandError(f"the diversion is not in place: {fault}", reason="not_diverted")
     return {}
 
 

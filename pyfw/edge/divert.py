@@ -3,36 +3,30 @@
 In the table mangle, of iptables and of ip6tables:
 
     INPUT, FORWARD, OUTPUT -> PYFW-INPUT, PYFW-FORWARD, PYFW-OUTPUT     one jump each, for the configured hooks
-    PYFW-*      RETURN what pyfw itself sent (mark) and what crosses an exempt interface; the rest to NFQUEUE
+    PYFW-*      RETURN what crosses an exempt interface, and in OUTPUT the answers that pyfw itself makes for REJECT: they
+                bear its mark, all 32 bits of it, and are RSTs or ICMP errors; the rest to NFQUEUE
     PYFW-DEFRAG has the kernel put fragments together before the hooks see them
 
 The `socket` match turns defragmentation on in the namespace for as long as a rule with it exists.  No packet need
 ever meet that rule: nothing jumps to PYFW-DEFRAG.
 
 All of a family's rules change in one transaction of iptables-restore.  Base chains are never taken away: the kernel
-drops every queued packet of the namespace when one goes.
+drops every queued packet of the namespace when one goes.  A change that fails leaves what was there before: without
+a daemon that is closed, and with one it works on.
 """
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-HOOKS = ("INPUT", "FORWARD", "OUTPUT")
-OWN_MARK = 0x40000000       # one bit, also the mask: pyfw sets it on the packets it makes itself
-TIMEOUT_S = 30
+from pyfw.edge.iptables import DivertError, Family, current_families, ip_versions, other_families
+from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, Rules, SavedTable, chain_of, installation, is_printed_form,
+                                      removal, restoration)
 
-_DEFRAG_CHAIN = "PYFW-DEFRAG"
-_DEFRAG_RULE = "-p 253 -m socket -j RETURN"     # a protocol number for experiments (RFC 3692)
-_OWNER_SOCKET = "\0pyfw-divert"
-
-
-class DivertError(Exception):
-    """The rules cannot be installed or removed: one line that says why and what to do."""
+DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
+ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
+           6: ("-p tcp -m tcp --tcp-flags RST RST", "-p ipv6-icmp -m icmp6 --icmpv6-type 1")}
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,14 @@ class Diversion:
     hooks       of INPUT, FORWARD, OUTPUT
     exempt      interfaces whose packets are left alone
     bypass      without a daemon packets pass (when_down: accept); else the kernel drops them
+    mark        fwmark of pyfw's own answers; None: it sends none
     """
 
     queue: int
     hooks: Sequence[str] = HOOKS
     exempt: Sequence[str] = ("lo",)
     bypass: bool = False
-    mark: int = OWN_MARK
+    mark: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [hook for hook in self.hooks if hook not in HOOKS]
@@ -58,33 +53,43 @@ class Diversion:
             if not re.fullmatch(r"[^\s/]{1,15}", name):
                 raise ValueError(f"{name!r} cannot be an interface's name")
 
-    def install(self) -> None:
-        """Install the rules, whatever a predecessor left; changes nothing else.  Raises DivertError."""
-        for family in _families():
-            family.restore(self.transaction(family.saved()))
+    def install(self, attempts: int | None = None) -> Installed:
+        """Install the rules, whatever a predecessor left; changes nothing else.
 
-    def remove(self) -> None:
-        """Remove the rules, as far as they are there.  Raises DivertError."""
-        for family in _families():
-            family.restore(removal(family.saved()))
+        Raises DivertError; then the rules are as they were before, unless it says otherwise.
+        """
+        families = current_families(attempts)
+        stale = {family: saved for family in other_families(families) if (saved := family.saved()).own}
+        before = {family: family.saved() for family in families} | stale
+        installed: dict[Family, Rules] = {}
+        try:
+            for family in families:
+                installed[family] = self._install(family, before[family])
+            for family, saved in stale.items():
+                family.restore(removal(saved))
+        except DivertError as error:
+            try:
+                _put_back(before)
+            except DivertError as second:
+                raise DivertError(f"{error}; what was there before could not be put back: {second}") from error
+            raise
+        return Installed(self.hooks, installed, before)
 
-    def transaction(self, saved: str) -> str:
-        """The iptables-restore input that leads from `saved` (iptables-save -t mangle) to these rules."""
-        wanted = [hook for hook in HOOKS if hook in self.hooks]
-        lines = ["*mangle", *(f":{chain} - [0:0]" for chain in (_DEFRAG_CHAIN, *map(_chain, wanted)))]
-        lines.append(f"-A {_DEFRAG_CHAIN} {_DEFRAG_RULE}")
-        for hook in wanted:
-            lines += [f"-A {_chain(hook)} {rule}" for rule in self._rules(hook)]
-            jumps = _count_jumps(saved, hook)
-            lines += [f"-I {hook} {_jump(hook)}"] if jumps == 0 else [f"-D {hook} {_jump(hook)}"] * (jumps - 1)
-        for hook in HOOKS:
-            if hook not in wanted:
-                lines += _removal_of(hook, saved)
-        return "\n".join([*lines, "COMMIT", ""])
+    @staticmethod
+    def remove() -> None:
+        """Remove the rules, as far as they are there, from iptables' both backends.  Raises DivertError."""
+        families = current_families()
+        _change_all((*families, *other_families(families)), lambda family: removal(family.saved()))
 
-    def _rules(self, hook: str) -> list[str]:
-        own = f"-m mark --mark {self.mark:#x}/{self.mark:#x} -j RETURN"
-        rules = [] if hook == "FORWARD" else [own]     # what pyfw sends is not forwarded
+    def chains(self, version: int) -> dict[str, list[str]]:
+        """pyfw's chains, as they are to be, of IP version 4 or 6."""
+        return {DEFRAG_CHAIN: [DEFRAG_RULE],
+                **{chain_of(hook): self._rules(hook, version) for hook in HOOKS if hook in self.hooks}}
+
+    def _rules(self, hook: str, version: int) -> list[str]:
+        rules = []
+        if hook == "OUTPUT" and self.mark is not None:
+            rules = [f"{answer} -m mark --mark {self.mark:#x} -j RETURN" for answer in ANSWERS[version]]
         for interface in self.exempt:
             if hook in ("INPUT", "FORWARD"):
                 rules.append(f"-i {interface} -j RETURN")
@@ -93,100 +98,57 @@ class Diversion:
         bypass = " --queue-bypass" if self.bypass else ""
         return [*rules, f"-j NFQUEUE --queue-num {self.queue}{bypass}"]
 
-
-def removal(saved: str) -> str:
-    """The iptables-restore input that takes pyfw's chains out of `saved`; empty where there are none."""
-    lines = [line for hook in HOOKS for line in _removal_of(hook, saved)] + _chain_removal(_DEFRAG_CHAIN, saved)
-    return "\n".join(["*mangle", *lines, "COMMIT", ""]) if lines else ""
-
-
-def _removal_of(hook: str, saved: str) -> list[str]:
-    return [f"-D {hook} {_jump(hook)}"] * _count_jumps(saved, hook) + _chain_removal(_chain(hook), saved)
-
-
-def _chain_removal(chain: str, saved: str) -> list[str]:
-    return [f"-F {chain}", f"-X {chain}"] if re.search(rf"^:{chain} ", saved, re.MULTILINE) else []
-
-
-def _count_jumps(saved: str, hook: str) -> int:
-    return saved.splitlines().count(f"-A {hook} {_jump(hook)}")
-
-
-def _jump(hook: str) -> str:
-    return f"-j {_chain(hook)}"
-
-
-def _chain(hook: str) -> str:
-    return f"PYFW-{hook}"
-
-
-class DiversionOwner:
-    """Held by the one daemon of a network namespace that diverts; gone with its process.
-
-    An abstract Unix socket belongs to a network namespace, and the kernel closes it when its process dies.
-    """
-
-    def __init__(self, handed: int | None = None) -> None:
-        """handed: a predecessor's, which stays held."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, fileno=handed)
-        if handed is not None:
-            return
-        try:
-            self._socket.bind(_OWNER_SOCKET)
-        except OSError:
-            self._socket.close()
-            raise DivertError("another pyfw diverts the packets of this network namespace: "
-                              "stop it, or run this one with --no-divert") from None
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
+    def _install(self, family: Family, saved: SavedTable) -> Rules:
+        """Returns the chains as iptables-save prints them."""
+        wanted = self.chains(family.version)
+        family.restore(installation(saved, wanted, [hook for hook in HOOKS if hook in self.hooks]))
+        now = family.saved()
+        faults = now.faults(now.own, self.hooks)
+        if faults or not is_printed_form(now.own, wanted):
+            raise DivertError(f"{family.restore_program} did not fail, and yet {', '.join(faults) or 'other rules are there'}")
+        return now.own
 
 
 @dataclass(frozen=True)
-class _Family:
-    """iptables or ip6tables."""
+class Installed:
+    """A diversion that was installed, and what had been there before."""
 
-    program: str
+    hooks: Sequence[str]
+    rules: Mapping[Family, Rules]
+    before: Mapping[Family, SavedTable]
 
-    def saved(self) -> str:
-        return self._run([f"{self.program}-save", "-t", "mangle"])
+    @property
+    def legacy_versions(self) -> list[int]:
+        """The IP versions whose rules are iptables-legacy's."""
+        return [family.version for family in self.rules if family.backend == "legacy"]
 
-    def restore(self, transaction: str) -> None:
-        if transaction:
-            self._run([f"{self.program}-restore", "--noflush", "-w", str(TIMEOUT_S)], transaction)
+    def faults(self) -> list[str]:
+        """What differs now, in words.  Raises DivertError when that cannot be seen."""
+        if len(self.rules) != len(ip_versions()):
+            return ["there was no diversion of IPv6"]
+        versions: dict[str, list[str]] = {}
+        for family, rules in self.rules.items():
+            for fault in family.saved().faults(rules, self.hooks):
+                versions.setdefault(fault, []).append(f"IPv{family.version}")
+        return [f"{fault} ({' and '.join(where)})" for fault, where in versions.items()]
 
-    def _run(self, argv: list[str], stdin: str = "") -> str:
+    def roll_back(self) -> None:
+        """Let everything be as it was before.  Raises DivertError."""
+        _put_back(self.before)
+
+
+def _put_back(before: Mapping[Family, SavedTable]) -> None:
+    """What another backend had comes first: so nothing is open in between."""
+    _change_all(reversed(before), lambda family: restoration(family.saved(), before[family]))
+
+
+def _change_all(families: Iterable[Family], transaction: Callable[[Family], str]) -> None:
+    """Raises the first DivertError, after having tried all."""
+    failures = []
+    for family in families:
         try:
-            done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S + 5,
-                                  env=_with_sbin())
-        except FileNotFoundError:
-            raise DivertError(f"{argv[0]} is missing: install iptables, or run with --no-divert") from None
-        except subprocess.TimeoutExpired:
-            raise DivertError(f"{argv[0]} did not end within {TIMEOUT_S} s") from None
-        if done.returncode:
-            raise DivertError(f"{argv[0]} failed: {_failure(done.stderr, stdin)}")
-        return done.stdout
-
-
-def _families() -> list[_Family]:
-    ipv6 = [_Family("ip6tables")] if Path("/proc/sys/net/ipv6").is_dir() else []
-    return [_Family("iptables"), *ipv6]
-
-
-def _with_sbin() -> dict[str, str]:
-    return {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "LC_ALL": "C"}
-
-
-def _failure(stderr: str, transaction: str) -> str:
-    """iptables-restore's complaint in one line, with the rule that it counts to."""
-    complaint = " ".join(line for line in stderr.split("\n") if line and not line.startswith("Try `")) or "no message"
-    number = re.search(r"line:? (\d+)", complaint)
-    lines = transaction.splitlines()
-    if number and int(number[1]) <= len(lines):
-        complaint += f" ({lines[int(number[1]) - 1]})"
-    if "Permission denied" in complaint or "must be root" in complaint:
-        complaint += ": run as root (CAP_NET_ADMIN)"
-    return complaint
+            family.restore(transaction(family))
+        except DivertError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

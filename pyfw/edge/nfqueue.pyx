@@ -112,7 +112,7 @@ cdef class QueueLoop:
     """Bind NFQUEUE number `number` of the calling thread's network namespace to `engine`.
 
     length      packets that may wait for a verdict; more are dropped, or with fail_open accepted
-    mark        fwmark of the packets that pyfw itself sends (edge.divert.OWN_MARK)
+    mark        fwmark of the packets that pyfw itself sends
     links       {index: name} of the interfaces, as set_links() takes it
     memory      IN_HAND_BYTES that outlive the process and that a successor gets; None: it will have none
     descriptor  the netlink socket of a predecessor, which owns the queue; its packets wait there.  The caller's to close.

@@ -14,6 +14,7 @@ icmp_msgs_burst (the kernel's limit per peer, icmp_ratelimit, has no counterpart
 kernel.  Answers carry pyfw's own mark, so that they are not diverted to the queue again.
 """
 import socket
+import sys
 
 from libc.string cimport memcpy, memset
 
@@ -357,7 +358,7 @@ def receive_nothing(size: int) -> bytes:
 
 def marked_socket(family: int, protocol: int, mark: int) -> socket.socket:
     raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.to_bytes(4, sys.byteorder))      # a mark is unsigned
     return raw
 
 

@@ -106,6 +106,10 @@ METRICS = (
     Series(GaugeMetricFamily, "pyfw_queue_length", "Packets that may wait (queue.length).", _at("queue", "length")),
     Series(CounterMetricFamily, "pyfw_queue_errors", "Troubles between the kernel and the daemon, as `pyfwctl stats` names them.",
            _each("queue", QUEUE_ERRORS), ("error",)),
+    Series(GaugeMetricFamily, "pyfw_diversion_in_place", "1: the kernel diverts packets as the config says; 0: it does not.",
+           _at("diversion", "in_place")),
+    Series(CounterMetricFamily, "pyfw_diversion_repairs", "How often others had changed the diversion, and it was put back.",
+           _at("diversion", "repairs")),
     # the tables
     Series(GaugeMetricFamily, "pyfw_conntrack_entries", "Connections in the table.", _at("table", "entries")),
     Series(GaugeMetricFamily, "pyfw_conntrack_entries_limit", "Connections that the table holds.", _at("table", "max_entries")),

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from pyfw.edge.divert import OWN_MARK, Diversion
+from pyfw.edge.divert import Diversion
 from pyfw.edge.links import Links
 from pyfw.edge.nfqueue import QueueLoop
 from pyfw.edge.queue_stats import QueueCounters, read_kernel_counters
@@ -17,6 +17,7 @@ from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
 
 QUEUE = 30
+MARK = 0xC0FFEE                 # of what the loop itself sends
 
 Serve = Callable[..., QueueLoop]
 
@@ -36,9 +37,9 @@ def serve(lab: Lab) -> Iterator[Serve]:
                 engine.load(Program(parse_save(f"*filter\n{rules}\nCOMMIT\n")))
             with lab.inside("gateway"):
                 with Links() as links:
-                    loop = QueueLoop(engine, number=QUEUE, mark=OWN_MARK, links=links.names, **options)
+                    loop = QueueLoop(engine, number=QUEUE, mark=MARK, links=links.names, **options)
                 stack.callback(loop.close)
-                diversion = Diversion(QUEUE, hooks=hooks)
+                diversion = Diversion(QUEUE, hooks=hooks, mark=MARK)
                 stack.callback(on_gateway, diversion.remove)
                 diversion.install()
                 if judging:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.divert import DivertError, Diversion, DiversionOwner
+from pyfw.edge.divert import Diversion
+from pyfw.edge.iptables import DivertError
+from pyfw.edge.owner_lock import DiversionOwner
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
 
 QUEUE = 31

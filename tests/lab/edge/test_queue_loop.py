@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.divert import OWN_MARK
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import QueueError
 from pyfw.engine import Engine
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
 
 QUEUE = 30
+MARK = 0xC0FFEE
 
 
 def ping(lab: Lab, address: str, *options: str) -> int:
@@ -198,7 +198,7 @@ def test_it_stays_alive_when_nothing_comes_and_stops_when_told(lab: Lab, serve: 
 def test_a_second_daemon_on_the_queue(lab: Lab, serve: Callable):
     serve()
     with lab.inside("gateway"), pytest.raises(QueueError) as caught:
-        QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK)
+        QueueLoop(Engine(max_entries=16), number=QUEUE, mark=MARK)
     assert str(caught.value).startswith(f"NFQUEUE {QUEUE} belongs to another program (netlink port ")
     assert str(caught.value).endswith("): stop it, or choose another queue.number")
     assert ping(lab, SERVER.ipv4, "-c1") == 1
@@ -207,7 +207,7 @@ def test_a_second_daemon_on_the_queue(lab: Lab, serve: Callable):
 def test_a_queue_that_was_given_back_can_be_had_again(lab: Lab, queued: Callable):
     for _ in range(3):
         with lab.inside("gateway"):
-            loop = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK)
+            loop = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=MARK)
         loop.close()
         with pytest.raises(QueueError, match=f"^NFQUEUE {QUEUE} is closed$"):
             loop.run()
@@ -236,7 +236,7 @@ def test_what_a_predecessor_had_in_hand_is_settled(lab: Lab, serve: Callable, qu
         memory[16:16 + len(written)] = written
         with lab.inside("gateway"), socket.socket(fileno=os.dup(former.fileno())) as kept:
             former.hand_on()
-            successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK, memory=memory, descriptor=kept.fileno())
+            successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=MARK, memory=memory, descriptor=kept.fileno())
         judge_all(successor)
         arrived = [taker.recv(10) for _ in range(1 + waiting)]
         assert arrived == [b"1", *(b"%d" % number for number in range(4, 4 + waiting))]
@@ -254,7 +254,7 @@ def test_what_is_no_record_of_a_batch_settles_nothing(lab: Lab, serve: Callable,
     former = serve(judging=False)
     with lab.inside("gateway"), socket.socket(fileno=os.dup(former.fileno())) as kept:
         former.hand_on()
-        successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK, memory=bytearray(garbage),
+        successor = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=MARK, memory=bytearray(garbage),
                               descriptor=kept.fileno())
     thread = threading.Thread(target=successor.run)
     thread.start()
@@ -268,7 +268,7 @@ def test_what_is_no_record_of_a_batch_settles_nothing(lab: Lab, serve: Callable,
 def test_a_socket_that_owns_another_queue_is_refused(lab: Lab, serve: Callable):
     former = serve(judging=False)
     with lab.inside("gateway"), pytest.raises(QueueError, match="does not own NFQUEUE 31"):
-        QueueLoop(Engine(max_entries=16), number=31, mark=OWN_MARK, descriptor=former.fileno())
+        QueueLoop(Engine(max_entries=16), number=31, mark=MARK, descriptor=former.fileno())
 
 
 OPEN = """

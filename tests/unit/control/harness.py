@@ -45,6 +45,7 @@ class StillDaemon:
 
     handing_over = False
     degraded: dict[str, str] = {}
+    diversion_fault: str | None = None
 
     def __init__(self, flows: int = 3) -> None:
         self.engine = engine_with(flows)

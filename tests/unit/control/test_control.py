@@ -221,6 +221,13 @@ def test_ping_ends_when_nothing_is_queued_though_packets_were_lost(control):
         assert client.ask(command="ping") == [{"done": True}]
 
 
+def test_ping_fails_while_packets_are_not_diverted(control):
+    control.services.diversion_fault = "INPUT's jump to PYFW-INPUT was missing (IPv4)"
+    with control.connect() as client:
+        [answer] = client.ask(command="ping")
+        assert answer["error"] == "the diversion is not in place: INPUT's jump to PYFW-INPUT was missing (IPv4)"
+
+
 # -- bad input -----------------------------------------------------------------------------------------------
 
 

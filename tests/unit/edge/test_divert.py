@@ -1,9 +1,13 @@
-"""The rules that divert, as text: from whatever iptables-save shows to what was asked for."""
+"""The rules that divert, as text: from whatever iptables-save shows to what was asked for, and back."""
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pytest
 
-from pyfw.edge.divert import Diversion, removal
+from pyfw.edge.divert import Diversion
+from pyfw.edge.iptables_rules import SavedTable, installation, is_printed_form, removal, restoration
+from pyfw.edge.own_mark import draw_mark
 
 NOTHING = """\
 *mangle
@@ -14,61 +18,129 @@ COMMIT
 """
 
 
-def lines(text: str) -> list[str]:
-    return text.splitlines()
+def table(*lines: str) -> SavedTable:
+    return SavedTable.parse(NOTHING.replace("COMMIT", "\n".join([*lines, "COMMIT"])))
+
+
+def installed(diversion: Diversion, *, on: SavedTable, version: int = 4) -> list[str]:
+    """The lines between *mangle and COMMIT."""
+    return installation(on, diversion.chains(version), diversion.hooks).splitlines()[1:-1]
 
 
 def test_a_gateway():
-    assert lines(Diversion(7, hooks=["FORWARD"], exempt=["wg0"]).transaction(NOTHING)) == [
-        "*mangle",
+    assert installed(Diversion(7, hooks=["FORWARD"], exempt=["wg0"]), on=table()) == [
         ":PYFW-DEFRAG - [0:0]",
         ":PYFW-FORWARD - [0:0]",
         "-A PYFW-DEFRAG -p 253 -m socket -j RETURN",
         "-A PYFW-FORWARD -i wg0 -j RETURN",
         "-A PYFW-FORWARD -o wg0 -j RETURN",
         "-A PYFW-FORWARD -j NFQUEUE --queue-num 7",
-        "-I FORWARD -j PYFW-FORWARD",
-        "COMMIT"]
+        "-I FORWARD -j PYFW-FORWARD"]
 
 
-def test_a_host_exempts_what_pyfw_itself_sends():
-    installed = lines(Diversion(0, hooks=["OUTPUT"], exempt=["lo"], mark=0x10).transaction(NOTHING))
-    assert installed[4:7] == ["-A PYFW-OUTPUT -m mark --mark 0x10/0x10 -j RETURN",
-                              "-A PYFW-OUTPUT -o lo -j RETURN",
-                              "-A PYFW-OUTPUT -j NFQUEUE --queue-num 0"]
+@pytest.mark.parametrize("version, error", [(4, "-p icmp -m icmp --icmp-type 3"), (6, "-p ipv6-icmp -m icmp6 --icmpv6-type 1")])
+def test_only_rejects_answers_are_exempt_and_only_where_they_leave(version: int, error: str):
+    chains = Diversion(0, mark=0x8BADF00D).chains(version)
+    assert chains["PYFW-OUTPUT"] == [
+        "-p tcp -m tcp --tcp-flags RST RST -m mark --mark 0x8badf00d -j RETURN",
+        f"{error} -m mark --mark 0x8badf00d -j RETURN",
+        "-o lo -j RETURN",
+        "-j NFQUEUE --queue-num 0"]
+    assert not any("mark" in rule for chain in ("PYFW-INPUT", "PYFW-FORWARD") for rule in chains[chain])
+    assert not any("mark" in rule for rules in Diversion(0).chains(version).values() for rule in rules)
 
 
 def test_when_down_accept():
-    assert "-A PYFW-INPUT -j NFQUEUE --queue-num 0 --queue-bypass" in lines(
-        Diversion(0, hooks=["INPUT"], bypass=True).transaction(NOTHING))
+    assert Diversion(0, bypass=True).chains(4)["PYFW-INPUT"][-1] == "-j NFQUEUE --queue-num 0 --queue-bypass"
 
 
-@pytest.mark.parametrize("jumps, repair", [
-    (0, ["-I FORWARD -j PYFW-FORWARD"]),
-    (1, []),
-    (3, ["-D FORWARD -j PYFW-FORWARD"] * 2),
+JUMP = "-A FORWARD -j PYFW-FORWARD"
+FIRST = "-I FORWARD -j PYFW-FORWARD"
+
+
+@pytest.mark.parametrize("rules, fault, repair", [
+    ([], "was missing", [FIRST]),
+    ([JUMP], None, []),
+    ([JUMP, "-A FORWARD -j ACCEPT"], None, []),
+    ([JUMP] * 3, "was there 3 times", ["-D FORWARD -j PYFW-FORWARD"] * 3 + [FIRST]),
+    (["-A FORWARD -j ACCEPT", JUMP], "was behind rules that let packets pass", ["-D FORWARD -j PYFW-FORWARD", FIRST]),
+    (["-A FORWARD -i eth0 -j RETURN", JUMP], "was behind rules that let packets pass", ["-D FORWARD -j PYFW-FORWARD", FIRST]),
+    (["-A FORWARD -g THEIRS", JUMP], "was behind rules that let packets pass", ["-D FORWARD -j PYFW-FORWARD", FIRST]),
+    (["-A FORWARD -j NFQUEUE --queue-num 9", JUMP], "was behind rules that let packets pass",
+     ["-D FORWARD -j PYFW-FORWARD", FIRST]),
+    (["-A FORWARD -i eth3 -j PYFW-FORWARD"], "was missing", ["-D FORWARD -i eth3 -j PYFW-FORWARD", FIRST]),
+    # What lets nothing pass may stand first: behind the jump these would do nothing for a packet that NFQUEUE accepts.
+    (["-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", "-A FORWARD -j MARK --set-xmark 0x1/0x1",
+      "-A FORWARD -i eth9 -j DROP", '-A FORWARD -m comment --comment "it\'s a counter"', JUMP], None, []),
 ])
-def test_one_jump_whatever_a_predecessor_left(jumps: int, repair: list[str]):
-    saved = NOTHING.replace("COMMIT", ":PYFW-FORWARD - [0:0]\n" + "-A FORWARD -j PYFW-FORWARD\n" * jumps + "COMMIT")
-    changed = lines(Diversion(0, hooks=["FORWARD"]).transaction(saved))
-    assert [line for line in changed if line.endswith("FORWARD -j PYFW-FORWARD")] == repair
+def test_one_jump_that_no_packet_passes_by(rules: Sequence[str], fault: str | None, repair: Sequence[str]):
+    saved = table(":PYFW-FORWARD - [0:0]", ":THEIRS - [0:0]", *rules)
+    assert saved.jump_fault("FORWARD") == (fault and f"FORWARD's jump to PYFW-FORWARD {fault}")
+    changed = installed(Diversion(0, hooks=["FORWARD"]), on=saved)
+    assert [line for line in changed if line.startswith(("-D", "-I"))] == repair
+
+
+def test_a_chain_that_only_bears_a_hooks_name():
+    """As nft makes one: the kernel does not call it."""
+    assert SavedTable.parse("*mangle\n:FORWARD ACCEPT [0:0]\n:FORWARD - [0:0]\n:PYFW-FORWARD - [0:0]\n-A FORWARD -j PYFW-FORWARD\n"
+                            ).jump_fault("FORWARD") == "FORWARD was no chain of the kernel's"
 
 
 def test_a_hook_that_is_no_longer_wanted_goes():
-    saved = NOTHING.replace("COMMIT", ":PYFW-INPUT - [0:0]\n-A INPUT -j PYFW-INPUT\nCOMMIT")
-    changed = lines(Diversion(0, hooks=["FORWARD"]).transaction(saved))
-    assert changed[-4:-1] == ["-D INPUT -j PYFW-INPUT", "-F PYFW-INPUT", "-X PYFW-INPUT"]
+    changed = installed(Diversion(0, hooks=["FORWARD"]), on=table(":PYFW-INPUT - [0:0]", "-A INPUT -j PYFW-INPUT"))
+    assert changed[-3:] == ["-D INPUT -j PYFW-INPUT", "-F PYFW-INPUT", "-X PYFW-INPUT"]
 
 
 def test_removal_takes_all_that_is_there_and_nothing_else():
-    saved = NOTHING.replace("COMMIT", ":PYFW-DEFRAG - [0:0]\n:PYFW-OUTPUT - [0:0]\n:MINE - [0:0]\n"
-                            "-A OUTPUT -j MINE\n-A OUTPUT -j PYFW-OUTPUT\n-A OUTPUT -j PYFW-OUTPUT\nCOMMIT")
-    assert lines(removal(saved)) == ["*mangle", "-D OUTPUT -j PYFW-OUTPUT", "-D OUTPUT -j PYFW-OUTPUT",
-                                     "-F PYFW-OUTPUT", "-X PYFW-OUTPUT", "-F PYFW-DEFRAG", "-X PYFW-DEFRAG", "COMMIT"]
+    saved = table(":PYFW-DEFRAG - [0:0]", ":PYFW-OUTPUT - [0:0]", ":MINE - [0:0]", "-A OUTPUT -j MINE",
+                  "-A OUTPUT -j PYFW-OUTPUT", "-A OUTPUT -j PYFW-OUTPUT", "-A MINE -i eth0 -g PYFW-OUTPUT")
+    assert removal(saved).splitlines() == [
+        "*mangle", "-D OUTPUT -j PYFW-OUTPUT", "-D OUTPUT -j PYFW-OUTPUT", "-D MINE -i eth0 -g PYFW-OUTPUT",
+        "-F PYFW-DEFRAG", "-F PYFW-OUTPUT", "-X PYFW-DEFRAG", "-X PYFW-OUTPUT", "COMMIT"]
+    assert removal(table()) == ""
 
 
-def test_nothing_to_remove():
-    assert removal(NOTHING) == ""
+def test_other_tables_do_not_count():
+    assert removal(SavedTable.parse("*filter\n:PYFW-INPUT - [0:0]\n-A INPUT -j PYFW-INPUT\nCOMMIT\n")) == ""
+
+
+def test_back_to_a_predecessors_rules():
+    before = table(":PYFW-FORWARD - [0:0]", "-A FORWARD -j MARK --set-xmark 0x1/0x1", JUMP, "-A FORWARD -j ACCEPT",
+                   "-A PYFW-FORWARD -j NFQUEUE --queue-num 7")
+    now = table(":PYFW-FORWARD - [0:0]", ":PYFW-INPUT - [0:0]", JUMP, "-A FORWARD -j MARK --set-xmark 0x1/0x1",
+                "-A FORWARD -j ACCEPT", "-A INPUT -j PYFW-INPUT", "-A PYFW-INPUT -j NFQUEUE --queue-num 8")
+    assert restoration(now, before).splitlines()[1:-1] == [
+        ":PYFW-FORWARD - [0:0]", "-D INPUT -j PYFW-INPUT", "-D FORWARD -j PYFW-FORWARD",
+        "-A PYFW-FORWARD -j NFQUEUE --queue-num 7", "-I FORWARD 2 -j PYFW-FORWARD", "-F PYFW-INPUT", "-X PYFW-INPUT"]
+
+
+def test_back_to_nothing():
+    now = table(":PYFW-FORWARD - [0:0]", JUMP)
+    assert restoration(now, table()) == removal(now)
+    assert restoration(table(), table()) == ""
+
+
+def test_back_to_a_place_that_is_no_more():
+    before = table(":PYFW-FORWARD - [0:0]", *["-A FORWARD -j MARK --set-xmark 0x1/0x1"] * 4, JUMP)
+    assert "-I FORWARD 1 -j PYFW-FORWARD" in restoration(table(), before).splitlines()
+
+
+def test_what_was_installed_is_told_from_what_was_not():
+    wanted = Diversion(7, hooks=["OUTPUT"], mark=1).chains(4)
+    assert is_printed_form(wanted, wanted)
+    assert is_printed_form({**wanted, "PYFW-DEFRAG": ["-p 253 -m socket --other-words -j RETURN"]}, wanted)
+    for other in ({**wanted, "PYFW-OUTPUT": wanted["PYFW-OUTPUT"][:-1]}, {**wanted, "PYFW-INPUT": []},
+                  {**wanted, "PYFW-OUTPUT": [*wanted["PYFW-OUTPUT"][:-1], "-j NFQUEUE --queue-num 7 --queue-bypass"]}):
+        assert not is_printed_form(other, wanted)
+
+
+def test_every_fault_is_named():
+    chains = Diversion(7, hooks=["INPUT", "FORWARD"]).chains(4)
+    found = table(":PYFW-FORWARD - [0:0]", ":PYFW-DEFRAG - [0:0]", "-A PYFW-FORWARD -j RETURN",
+                  *(f"-A PYFW-FORWARD {rule}" for rule in chains["PYFW-FORWARD"]))
+    assert found.faults(chains, ["INPUT", "FORWARD"]) == [
+        "PYFW-DEFRAG had other rules", "PYFW-INPUT was missing", "PYFW-FORWARD had other rules",
+        "FORWARD's jump to PYFW-FORWARD was missing"]
 
 
 @pytest.mark.parametrize("options, complaint", [
@@ -81,3 +153,10 @@ def test_what_cannot_be_diverted(options: dict, complaint: str):
     with pytest.raises(ValueError) as caught:
         Diversion(0, **options)
     assert str(caught.value) == complaint
+
+
+def test_a_mark_is_drawn_that_routing_does_not_take():
+    taken = [(0, 0x80000000), (0, 0x1), (5, 0xFF), (0x80000001, 0xFFFFFFFF)]
+    marks = {draw_mark(taken) for _ in range(100)}
+    assert len(marks) > 90
+    assert all(0 < mark < 2**32 and mark & 0x80000001 == 0x80000001 for mark in marks)

@@ -1,0 +1,135 @@
+"""iptables' programs: what they print, what they are given, and which of their two backends has the rules.
+
+May know: processes.  Must not know: what pyfw's rules are.
+"""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyfw.edge.iptables_rules import TABLE, SavedTable
+
+LOCK_WAIT_S = 5                 # for others that change the rules
+TIMEOUT_S = 10
+ATTEMPTS = 3
+PAUSE_S = 0.2                   # before the second attempt; each further pause is twice as long
+BACKENDS = ("legacy", "nft")
+VERSION_OF = {"iptables": 4, "ip6tables": 6}
+
+
+class DivertError(Exception):
+    """The rules cannot be installed or removed: one line that says why and what to do."""
+
+
+class _Hopeless(DivertError):
+    """A failure that trying again does not mend."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """iptables or ip6tables, over one of the two backends.
+
+    suffix      "-legacy" or "-nft"; empty: the backend that the system has chosen
+    attempts    how often is tried what fails: another program may hold the lock, or have changed the rules meanwhile
+    """
+
+    program: str
+    backend: str
+    suffix: str = ""
+    attempts: int = ATTEMPTS
+
+    @property
+    def version(self) -> int:
+        return VERSION_OF[self.program]
+
+    @property
+    def restore_program(self) -> str:
+        return f"{self.program}{self.suffix}-restore"
+
+    def saved(self) -> SavedTable:
+        return SavedTable.parse(_run([f"{self.program}{self.suffix}-save", "-t", TABLE], self.attempts))
+
+    def restore(self, transaction: str) -> None:
+        if transaction:
+            _run([self.restore_program, "--noflush", "-w", str(LOCK_WAIT_S)], self.attempts, transaction)
+
+
+def current_families(attempts: int | None = None) -> list[Family]:
+    """What `iptables` and, where there is IPv6, `ip6tables` are."""
+    return [Family(program, _backend(program), attempts=attempts or ATTEMPTS) for program, version in VERSION_OF.items()
+            if version in ip_versions()]
+
+
+def ip_versions() -> tuple[int, ...]:
+    return (4, 6) if Path("/proc/sys/net/ipv6").is_dir() else (4,)
+
+
+def other_families(current: Sequence[Family]) -> list[Family]:
+    """The same over the backend that is not the chosen one, where there is such a program and such a table."""
+    return [Family(family.program, backend, f"-{backend}", family.attempts) for family in current for backend in BACKENDS
+            if backend != family.backend and shutil.which(f"{family.program}-{backend}-save", path=_path())
+            and (backend == "nft" or _has_legacy_table(family.version))]
+
+
+def _backend(program: str) -> str:
+    return "nft" if "(nf_tables)" in _run([f"{program}-save", "-V"], 1) else "legacy"
+
+
+def _has_legacy_table(version: int) -> bool:
+    """To list a legacy table is to make it: hence this question before."""
+    names = Path(f"/proc/thread-self/net/ip{'6' if version == 6 else ''}_tables_names")
+    try:
+        return TABLE in names.read_text().split()
+    except FileNotFoundError:
+        return False
+    except PermissionError:     # it is root's, whatever capabilities this process has
+        return Path(f"/sys/module/ip{'6' if version == 6 else ''}table_mangle").is_dir()
+
+
+def _run(argv: list[str], attempts: int, stdin: str = "") -> str:
+    for attempt in range(attempts - 1):
+        try:
+            return _run_once(argv, stdin)
+        except _Hopeless:
+            raise
+        except DivertError:
+            time.sleep(PAUSE_S * 2**attempt)
+    return _run_once(argv, stdin)
+
+
+def _run_once(argv: list[str], stdin: str) -> str:
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="surrogateescape", timeout=TIMEOUT_S,
+                              env={**os.environ, "PATH": _path(), "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise _Hopeless(f"{argv[0]} is missing: install iptables, or run with --no-divert") from None
+    except OSError as error:
+        raise DivertError(f"{argv[0]} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise DivertError(f"{argv[0]} did not end within {TIMEOUT_S} s") from None
+    if done.returncode:
+        complaint = _complaint(done.stderr, stdin)
+        if "Permission denied" in complaint or "must be root" in complaint:
+            raise _Hopeless(f"{argv[0]} failed: {complaint}: run as root (CAP_NET_ADMIN)")
+        raise DivertError(f"{argv[0]} failed: {complaint}")
+    return done.stdout
+
+
+def _path() -> str:
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def _complaint(stderr: str, transaction: str) -> str:
+    """iptables-restore's complaint in one line, with the rule that it counts to."""
+    complaint = " ".join(line for line in stderr.split("\n") if line and not line.startswith("Try `")) or "no message"
+    number = re.search(r"line:? (\d+)", complaint)
+    lines = transaction.splitlines()
+    if number and int(number[1]) <= len(lines):
+        complaint += f" ({lines[int(number[1]) - 1]})"
+    return complaint
