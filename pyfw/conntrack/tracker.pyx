@@ -222,7 +222,7 @@ cdef class Tracker:
             return
         if (direction == DIR_REPLY and step.action == ACTION_RENEW
                 and not (packet.protocol == PROTO_TCP and packet.tcp_flags & TH_RST)):
-            if is_other_side(self.table.header, conn.origin, packet.hook, packet.indev):
+            if is_other_side(&self.table.header, conn.origin, packet.hook, packet.indev):
                 conn.status |= CONN_ANSWERED
             else:
                 conn.status &= ~<uint32_t> CONN_ANSWERED
