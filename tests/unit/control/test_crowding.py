@@ -253,38 +253,3 @@ def test_a_command_that_fails_again_and_again_fills_no_log(shared, capfd):
     assert capfd.readouterr().err.count("Traceback") == 1
     counters = shared.server.counters()
     assert (counters["refusals"]["internal_error"], counters["defects"], counters["defects_suppressed"]) == (200, 200, 199)
-
-
-# -- paths ---------------------------------------------------------------------------------------------------
-
-
-def squat_with_a_listener(path: Path) -> socket.socket:
-    """Somebody else's socket, alive."""
-    squatter = socket.socket(socket.AF_UNIX)
-    squatter.bind(str(path))
-    squatter.listen()
-    os.chown(path, NOBODY, NOBODY)
-    return squatter
-
-
-def squat_with_a_file(path: Path) -> None:
-    path.write_text("mine")
-    os.chown(path, NOBODY, NOBODY)
-
-
-def squat_with_a_directory(path: Path) -> None:
-    path.mkdir()
-    (path / "full").write_text("")
-    os.chown(path, NOBODY, NOBODY)
-
-
-@pytest.mark.parametrize("squat", [squat_with_a_listener, squat_with_a_file, squat_with_a_directory])
-@pytest.mark.parametrize("which", [lambda path: path, roots_path])
-def test_what_a_user_has_put_at_the_path_gives_way(tmp_path, squat, which):
-    path = tmp_path / "control.sock"
-    kept = squat(which(path))
-    with running(path, StillDaemon()) as server, server.connect() as client:
-        assert client.ask(command="count")[-1]["done"]
-        assert which(path).stat().st_uid == 0
-    if kept is not None:
-        kept.close()

@@ -9,7 +9,7 @@ import pytest
 
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.edge.commands import CommandError, Pause
-from pyfw.edge.control import LINE_BYTES
+from pyfw.edge.session import LINE_BYTES
 from pyfw.edge.set_commands import run_set_command
 from pyfw.rules.lexer import Place
 from pyfw.rules.set_store import SetStore, load_sets
