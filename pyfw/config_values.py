@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pyfw.rules.model import RulesError
+from pyfw.rules.values import CONTROL
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TIMEOUT_S = 2**31 - 1           # what a kernel sysctl in seconds can hold
@@ -186,7 +187,7 @@ def read_duration_s(node: yaml.Node, name: str, scope: Scope) -> int:
 
 def read_interface(node: yaml.Node, name: str, scope: Scope) -> str:
     interface = read_text(node, name, scope)
-    if not 1 <= len(interface.encode()) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface):
+    if not 1 <= len(interface.encode()) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface) or CONTROL.search(interface):
         raise error_at(node, f"'{interface}' cannot be an interface's name: 1 to {MAX_INTERFACE_NAME} bytes, "
                            "neither blanks nor '/'")
     return interface

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyfw.cli.pyfw import fail
 from pyfw.config import DEFAULT_CONFIG, Config, ConfigError, load_config
+from pyfw.formats.escape import json_line
 
 if TYPE_CHECKING:
     from pyfw.rules.lint import Warning
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         if not arguments.json:
             return fail(str(error), 2)
-        print(json.dumps({"severity": "error", "name": "error", "place": error.location, "message": error.message}))
+        sys.stdout.write(json_line({"severity": "error", "name": "error", "place": error.location, "message": error.message}))
         return 2
     warnings = lint(config.rules) if config.rules else []
     if arguments.json:
@@ -62,10 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
 def print_json(skipped: Sequence[str], warnings: Sequence[Warning]) -> None:
     """One object a line: severity, name, place (file:line:column or null), message."""
     for line in skipped:
-        print(json.dumps({"severity": "warning", "name": "unsupported", "place": None, "message": line}))
+        sys.stdout.write(json_line({"severity": "warning", "name": "unsupported", "place": None, "message": line}))
     for warning in warnings:
-        print(json.dumps({"severity": "warning", "name": warning.name, "message": warning.message,
-                          "place": str(warning.location) if warning.location else None}))
+        sys.stdout.write(json_line({"severity": "warning", "name": warning.name, "message": warning.message,
+                                    "place": str(warning.location) if warning.location else None}))
 
 
 def _summary(config: Config) -> str:

@@ -22,11 +22,13 @@ PROGRAMS = {"pyfw": pyfw.make_parser, "pyfwctl": pyfwctl.make_parser}
 FILES = {"config", "file", "output", "shadow", "socket", "write"}           # arguments, by name, that take a file
 WORDS = {"protocol": tuple(PROTOCOLS), "state": tuple(state.name for state in TcpState), "status": tuple(STATUSES)}
 
-# Names come one a line; a daemon that is not there, or does not talk to this user, has none.
+# Names come one a line; a daemon that is not there, or does not talk to this user, has none.  A name with a character that means
+# something to the shell is not offered: it may have come with a list of somebody else's, and `compgen -W` would run what it says.
 NAMES = """
-_pyfw_chains() { command pyfwctl list-rules 2>/dev/null | sed -n 's/^-[NP] \\([^ ]*\\).*/\\1/p'; }
-_pyfw_sets() { command pyfwctl set list -name 2>/dev/null; }
-_pyfw_namespaces() { ls /run/netns 2>/dev/null; }
+_pyfw_names() { LC_ALL=C grep -x '[0-9A-Za-z_.:@%+=,-]*'; }
+_pyfw_chains() { command pyfwctl list-rules 2>/dev/null | sed -n 's/^-[NP] \\([^ ]*\\).*/\\1/p' | _pyfw_names; }
+_pyfw_sets() { command pyfwctl set list -name 2>/dev/null | _pyfw_names; }
+_pyfw_namespaces() { ls /run/netns 2>/dev/null | _pyfw_names; }
 # What may follow the words of `pyfwctl set`.
 _pyfw_set_words() {
   case $#:$1 in

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
 from typing import Any
 
@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 answered; 2 the config or the question cannot be read."""
     from pyfw.build import engine_from_config
+    from pyfw.formats.escape import json_line
     from pyfw.formats.explain import answer_record, explanation_text
     now_ns = time.time_ns()
     try:
@@ -33,6 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     except (ConfigError, QuestionError) as error:
         return fail(str(error), 2)
     record = answer_record(asked.put(engine, now_ns), asked)
-    print(json.dumps(record) if arguments.json else explanation_text(record), end="\n" if arguments.json else "")
+    sys.stdout.write(json_line(record) if arguments.json else explanation_text(record))
     return 0
 

@@ -18,6 +18,7 @@ from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.pyfwctl import SOCKET_VARIABLE
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import NO_DAEMON
+from pyfw.formats.escape import escaping_output
 
 USAGE = """Usage: {name} [-t filter|raw] -[ACD] chain rule-specification [options]
        {name} -I chain [rulenum] rule-specification [options]
@@ -32,26 +33,32 @@ Options, matches and targets: iptables(8), iptables-extensions(8).  The rules ar
 PARAMETER_PROBLEMS = (2, 3, 4)      # statuses for which iptables says its version first
 
 
+@escaping_output()
 def main() -> int:
     return run_command("pyfw-iptables", 4, sys.argv[1:])
 
 
+@escaping_output()
 def main6() -> int:
     return run_command("pyfw-ip6tables", 6, sys.argv[1:])
 
 
+@escaping_output()
 def save() -> int:
     return run_save("pyfw-iptables-save", 4, sys.argv[1:])
 
 
+@escaping_output()
 def save6() -> int:
     return run_save("pyfw-ip6tables-save", 6, sys.argv[1:])
 
 
+@escaping_output()
 def restore() -> int:
     return run_restore("pyfw-iptables-restore", 4, sys.argv[1:])
 
 
+@escaping_output()
 def restore6() -> int:
     return run_restore("pyfw-ip6tables-restore", 6, sys.argv[1:])
 
@@ -78,10 +85,10 @@ def run_save(name: str, family: int, words: Sequence[str]) -> int:
     if status == 0:
         text = "".join(dated(name, section) for section in re.findall(r"\*.*?COMMIT\n", "".join(pieces), re.DOTALL))
         if not options.file:
-            sys.stdout.write(text)
+            sys.stdout.write_exactly(text)
             return status
         try:
-            options.file.write_text(text)
+            options.file.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             print(f"{name}: {options.file}: {error.strerror}", file=sys.stderr)
             return 1
@@ -114,12 +121,13 @@ def run_restore(name: str, family: int, words: Sequence[str]) -> int:
                        "skip_unsupported": options.skip_unsupported or None})
 
 
-def send(name: str, request: dict[str, Any], take: Callable[[str], Any] = sys.stdout.write) -> int:
-    """Ask the daemon; `take` gets the text of its answer.  Returns the exit status."""
+def send(name: str, request: dict[str, Any], take: Callable[[str], Any] | None = None) -> int:
+    """Ask the daemon; `take` gets the text of its answer, which else is printed.  Returns the exit status."""
     socket = os.environ.get(SOCKET_VARIABLE) or str(ControlConfig().socket)
     try:
         for answer in ask(socket, {key: value for key, value in request.items() if value is not None}):
-            take(answer.get("text", ""))
+            show = sys.stdout.write_exactly if answer.get("exact") else sys.stdout.write
+            (take or show)(answer.get("text", ""))
             if "note" in answer:
                 print(f"{name}: {answer['note']}", file=sys.stderr)
     except NoDaemon as error:

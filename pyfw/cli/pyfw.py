@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Container, Sequence
 
+from pyfw.formats.escape import escaping_output
+
 SUBCOMMANDS = {
     "run": "guard this machine or a network namespace",
     "check": "read a config as run does, and say what is wrong with it",
@@ -20,6 +22,7 @@ SUBCOMMANDS = {
 }
 
 
+@escaping_output()
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     wanted = next((word for word in argv if not word.startswith("-")), "")

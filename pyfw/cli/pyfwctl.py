@@ -5,7 +5,6 @@ Exit status: 0 done, 1 nothing matched or refused, 2 usage, 3 no daemon.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,10 +17,12 @@ from pyfw.cli.live import shown_live
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON
+from pyfw.formats.escape import escaping_output, json_line
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
 
 
+@escaping_output()
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(make_parser().parse_args(argv))
     path = arguments.pop("socket")
@@ -43,13 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(path: str, request: dict[str, Any]) -> int:
-    output = sys.stdout.buffer
+    output = sys.stdout
     status = 0
     for answer in ask(path, request):
         if "text" in answer:
-            output.write(answer["text"].encode())
-        for record in answer.get("records", ()):
-            output.write(json.dumps(record).encode() + b"\n")
+            (output.write_exactly if answer.get("exact") else output.write)(answer["text"])
+        output.writelines(map(json_line, answer.get("records", ())))
         if "note" in answer:
             output.flush()
             print(f"pyfwctl: {answer['note']}", file=sys.stderr)

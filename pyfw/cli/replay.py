@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pyfw.config_values import MAX_INTERFACE_NAME
 from pyfw.edge.pcap import Capture, CaptureError, Record
 from pyfw.edge.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
+from pyfw.formats.escape import json_line, printable
 from pyfw.formats.packet import summarize
 from pyfw.replay import Replay, Replayed
 
@@ -103,20 +103,20 @@ def _comment(replayed: Replayed, texts: Mapping[str, str]) -> str:
     """`NEW ORIGINAL ACCEPT filter:FORWARD:rule:3 -A FORWARD ... (reason)`"""
     words = [replayed.state, replayed.direction, replayed.verdict, replayed.rule, texts.get(replayed.rule or "")]
     reason = f"({replayed.reason})" if replayed.reason else None
-    return " ".join(word for word in (*words, reason) if word)
+    return printable(" ".join(word for word in (*words, reason) if word))
 
 
 def _print_table(lines: list[str], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"table": lines}))
+        sys.stdout.write(json_line({"table": lines}))
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def _json_line(replayed: Replayed) -> str:
-    return json.dumps({"i": replayed.record.number, "t": replayed.record.time_ns // 1000 / 1_000_000,
-                       "state": replayed.state, "dir": replayed.direction, "verdict": replayed.verdict,
-                       "rule": replayed.rule, "reason": replayed.reason}) + "\n"
+    return json_line({"i": replayed.record.number, "t": replayed.record.time_ns // 1000 / 1_000_000,
+                      "state": replayed.state, "dir": replayed.direction, "verdict": replayed.verdict,
+                      "rule": replayed.rule, "reason": replayed.reason})
 
 
 def _text_line(replayed: Replayed) -> str:

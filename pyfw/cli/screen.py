@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from pyfw.cli.client import Stream
+from pyfw.formats.escape import printable, printable_values
 
 KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO.|.", re.DOTALL)
 UP, DOWN, ESCAPE, ENTER, BACKSPACE = ("\x1b[A", "\x1bOA"), ("\x1b[B", "\x1bOB"), "\x1b", ("\r", "\n"), ("\x7f", "\b")
@@ -58,9 +59,9 @@ def run(path: str, show: Show) -> int:
                 if stream in ready:
                     for answer in stream.receive():
                         for record in answer.get("records", ()):
-                            show.take(record)
+                            show.take(printable_values(record))
                         if "note" in answer:
-                            show.note(answer["note"])
+                            show.note(printable(answer["note"]))
                 if terminal in ready:
                     for key in terminal.keys():
                         show.press(key)
@@ -81,7 +82,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno()
-        self._console = Console()
+        self._console = Console(file=sys.stdout.unescaped)      # drawing is done with what is escaped elsewhere
         self._before: list[Any] = []
         self._live: Live
 

@@ -3,7 +3,7 @@
 pyfwctl's command line and help, and the server's checks, are made from this table alone.  A handler is a
 generator: it yields answers, Pauses and Listens, and returns what the last line says besides `"done": true`.
 An answer is a dict, sent as one line of JSON, with one of the keys
-  text      for the user's standard output, as it stands
+  text      for the user's standard output; with `exact` set, it is to be read back, and nothing in it is escaped
   records   a list of objects, each for one line of JSON there
   note      one line for standard error
 A `status` in the last line is the exit status; left out it is 0.
@@ -276,7 +276,7 @@ def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
         lines = print_rules(program.ruleset, table, chain, counters=counters)
     except KeyError as error:
         raise CommandError(f"there is no chain '{chain}' in table {table}") from error
-    yield {"text": "".join(f"{line}\n" for line in lines)}
+    yield {"text": "".join(f"{line}\n" for line in lines), "exact": True}
     return {}
 
 

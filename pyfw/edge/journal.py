@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pyfw.droplog import DropLog
+from pyfw.formats.escape import printable
 from pyfw.rules.log import LogRecord, format_log
 from pyfw.rules.program import Program
 
@@ -119,21 +120,24 @@ class Journal:
 
     def _write_all(self) -> None:
         while self._messages:
-            self._outlet.write([(self._messages.popleft(), {})])
+            self._write([(self._messages.popleft(), {})])
         for prefix, programs in self._followed.items():
             self._write_logs(prefix, programs)
         while self._drops is not None and (records := self._drops.read(BATCH)):
-            self._outlet.write(_line(record) for record in records)
+            self._write(_line(record) for record in records)
             self.drops += len(records)
         for growth in self._notes:
             if note := growth.note():
-                self._outlet.write([(note, {})])
+                self._write([(note, {})])
+
+    def _write(self, lines: Iterable[Line]) -> None:
+        self._outlet.write((printable(text), {name: printable(value) for name, value in fields.items()}) for text, fields in lines)
 
     def _write_logs(self, prefix: str, programs: deque[Program]) -> None:
         while programs:
             program = programs[0]
             while records := program.logs(BATCH):
-                self._outlet.write(_line(record, prefix) for record in records)
+                self._write(_line(record, prefix) for record in records)
                 self.lines += len(records)
             if len(programs) == 1:
                 break

@@ -102,4 +102,4 @@ class Links:
         if kind == RTM_DELLINK:
             self._names.pop(message["index"], None)
         elif (name := message.get_attr("IFLA_IFNAME")) is not None:
-            self._names[message["index"]] = name
+            self._names[message["index"]] = name if isinstance(name, str) else os.fsdecode(name)     # bytes: not UTF-8

@@ -32,7 +32,7 @@ def run_iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
             yield from in_background(services, lambda: _change(services, request))
     except CommandFailed as error:
         raise CommandError(str(error), error.status, reason="iptables") from error
-    yield {"text": "".join(f"{line}\n" for line in lines)}
+    yield {"text": "".join(f"{line}\n" for line in lines), "exact": request.command == "-S"}
     return {}
 
 
@@ -96,7 +96,7 @@ def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
     if name is not None:
         ruleset = Ruleset((ruleset.table(name) or empty_table(name),))
         counters = counters if counters and (name, ruleset.tables[0].chains[0].name) in counters else None
-    yield {"text": print_ruleset(ruleset, family=family, counters=counters)}
+    yield {"text": print_ruleset(ruleset, family=family, counters=counters), "exact": True}
     return {}
 
 

@@ -71,7 +71,8 @@ def run_set_command(services: Services, arguments: Mapping[str, Any]) -> Answers
         if request.command == "test":
             return (yield from _test(store, request, services.now_ns()))
         if request.command in ("list", "save"):
-            yield from ({"text": piece} for piece in _printed(store, request, services.now_ns()) if not quiet)
+            exact = request.command == "save" or "save" in request.flags
+            yield from ({"text": piece, "exact": exact} for piece in _printed(store, request, services.now_ns()) if not quiet)
             return {}
         yield from _with_pauses(store.changing(request.command, request.words, services.now_ns(), "exist" in request.flags))
     except SetError as error:

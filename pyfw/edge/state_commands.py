@@ -58,7 +58,7 @@ def _rules(loaded: Shadow, table: str, chain: str | None) -> Answers:
         lines = print_rules(program.ruleset, table, chain, counters=counters)
     except KeyError as error:
         raise CommandError(f"the shadow has no chain '{chain}' in table {table}") from error
-    yield {"text": "".join(f"{line}\n" for line in lines)}
+    yield {"text": "".join(f"{line}\n" for line in lines), "exact": True}
     return {}
 
 

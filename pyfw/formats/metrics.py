@@ -16,6 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from pyfw.degraded import PARTS
 from pyfw.enums import Reason
+from pyfw.formats.escape import printable
 from pyfw.rules.matches import implied_families
 from pyfw.rules.model import Rule
 from pyfw.rules.program import Program
@@ -200,8 +201,8 @@ def _comment(rule: Rule) -> str:
 
 
 def _text(text: str) -> str:
-    """A label's value must be UTF-8, which what came from a command line need not be."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """A label's value must be UTF-8, which what came from a command line need not be; people read it, too."""
+    return printable(text)
 
 
 class Exposition:

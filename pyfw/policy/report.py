@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from pyfw.formats.escape import printable
 from pyfw.policy.run import Run
 
 SHOWN_FAILURES = 3              # of the packets of one case
@@ -21,7 +22,7 @@ def tap(run: Run) -> str:
     lines += [f"# untouched: {rule}" for rule in run.untouched]
     lines.append(f"# {len(run.outcomes) - len(run.failed)} of {len(run.outcomes)} cases passed; "
                  f"{len(run.untouched)} of {len(run.touched)} rules and policies untouched")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def shown(failures: list[str]) -> list[str]:
@@ -34,15 +35,18 @@ def quoted(text: str) -> str:
 
 
 def junit(run: Run, suite: str) -> str:
-    """The XML that CI systems read: a testcase for each case, the untouched rules in system-out."""
-    root = ElementTree.Element("testsuite", name=suite, tests=str(len(run.outcomes)), failures=str(len(run.failed)), errors="0")
+    """The XML that CI systems read: a testcase for each case, the untouched rules in system-out.
+
+    XML has no way at all to write most control characters.
+    """
+    root = ElementTree.Element("testsuite", name=printable(suite), tests=str(len(run.outcomes)), failures=str(len(run.failed)), errors="0")
     for outcome in run.outcomes:
-        case = ElementTree.SubElement(root, "testcase", name=outcome.name, classname=suite, file=outcome.case.location.source,
-                                      line=str(outcome.case.location.line))
+        case = ElementTree.SubElement(root, "testcase", name=printable(outcome.name), classname=printable(suite),
+                                      file=printable(outcome.case.location.source), line=str(outcome.case.location.line))
         if outcome.failures:
-            failure = ElementTree.SubElement(case, "failure", message=outcome.failures[0])
-            failure.text = "\n".join(shown(outcome.failures))
+            failure = ElementTree.SubElement(case, "failure", message=printable(outcome.failures[0]))
+            failure.text = "\n".join(map(printable, shown(outcome.failures)))
     if run.untouched:
-        ElementTree.SubElement(root, "system-out").text = "\n".join(f"untouched: {rule}" for rule in run.untouched)
+        ElementTree.SubElement(root, "system-out").text = "\n".join(f"untouched: {printable(rule)}" for rule in run.untouched)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"

@@ -11,7 +11,7 @@ from pyfw.rules.lexer import Place, Word, split_lines
 from pyfw.rules.matches import TARGETS
 from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported)
 from pyfw.rules.printing import Counters
-from pyfw.rules.values import suggestion
+from pyfw.rules.values import CONTROL, suggestion
 
 PROGRAMS = re.compile(r"(?:.*/)?(ip6?tables)(?:-legacy|-nft)?")
 KERNEL_TABLES = {"nat": "translating addresses", "mangle": "changing packets", "security": "labelling packets",
@@ -430,8 +430,7 @@ def _without_program(words: Sequence[Word]) -> list[Word]:
 
 def check_chain_name(name: str, table: str, location: Location | None) -> None:
     """Whether a chain of one's own may have this name."""
-    if not re.fullmatch(r"[^\s\-!\[\]:*#\"'\\$][^\s\"'\\]*", name) or any(
-            ord(character) < 33 or 0xD800 <= ord(character) < 0xE000 for character in name):
+    if not re.fullmatch(r"[^\s\-!\[\]:*#\"'\\$][^\s\"'\\]*", name) or CONTROL.search(name):
         raise RulesError(f"{name!r} cannot be a chain's name; it is one word that begins with a letter or digit", location)
     if len(name.encode(errors="replace")) > LONGEST_CHAIN_NAME:
         raise RulesError(f"the name of chain {name} is longer than {LONGEST_CHAIN_NAME} bytes", location)

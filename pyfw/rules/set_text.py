@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pyfw.rules.values import parse_port, parse_protocol, print_protocol, show_ipv6
+from pyfw.rules.values import CONTROL, parse_port, parse_protocol, print_protocol, show_ipv6
 
 DONE, FAILED, USAGE = 0, 1, 2           # exit statuses
 LONGEST_NAME = 31
@@ -346,8 +346,8 @@ def parse_ports(text: str, family: int) -> tuple[int, int, int]:
 def _comment(text: str) -> str:
     if '"' in text:
         raise SetError('Syntax error: " character is not permitted in comments')
-    if len(text.encode()) > LONGEST_COMMENT or re.search(r"[\x00-\x1f\x7f]", text):
-        raise SetError(f"Syntax error: a comment is text of at most {LONGEST_COMMENT} bytes on one line")
+    if len(text.encode(errors="replace")) > LONGEST_COMMENT or CONTROL.search(text):
+        raise SetError(f"Syntax error: a comment is text in UTF-8 of at most {LONGEST_COMMENT} bytes on one line")
     return text
 
 

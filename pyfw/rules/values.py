@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pyfw.rules import names
 
 IFNAMSIZ = 16
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no name and no text on one line may hold: control characters, separators of lines, halves of UTF-16."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -120,7 +122,7 @@ def parse_interface(text: str) -> str:
         raise ValueError(f"interface {text!r} is longer than {IFNAMSIZ - 1} bytes")
     if text.startswith("$"):
         raise ValueError(f"variable {text} has no value here; write the interface's name")
-    if re.search(r"[\s/\x00-\x1f<>\ud800-\udfff]", text):
+    if re.search(r"[\s/<>]", text) or CONTROL.search(text):
         raise ValueError(f"{text!r} is not an interface's name: it holds a space, `/`, `<` or a control character")
     return text
 
@@ -293,7 +295,7 @@ def parse_text(text: str, longest: int, what: str) -> str:
     """Any text on one line, at most `longest` bytes."""
     if len(text.encode(errors="replace")) > longest:
         raise ValueError(f"{what} is longer than {longest} bytes")
-    if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in text):
+    if CONTROL.search(text):
         raise ValueError(f"{what} holds a control character")
     return text
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.cli.completion import PROGRAMS, script
+from pyfw.cli.completion import BASH, PROGRAMS, script
 
 TIMEOUT_S = 30
 START = {
@@ -100,3 +100,13 @@ def terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 ])
 def test_tab_completes(terminal: Terminal, typed: str, given: str) -> None:
     assert terminal.completed(typed) == given
+
+
+def test_names_of_others_run_nothing(tmp_path: Path) -> None:
+    """A set's name comes with a list; nobody has read it before TAB is pressed."""
+    (tmp_path / "pyfwctl").write_text("#!/bin/sh\ncat <<'END'\n-P INPUT ACCEPT\n-N $(touch$IFS$1hurt)\n-N `touch$IFS$1hurt`\n-N plain\nEND\n")
+    (tmp_path / "pyfwctl").chmod(0o755)
+    done = subprocess.run(["bash", "-c", BASH + "_pyfw_complete_chains ''"], cwd=tmp_path, capture_output=True, text=True,
+                          env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, timeout=TIMEOUT_S)
+    assert (done.stdout, done.stderr) == ("INPUT\nplain\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["pyfwctl"]

@@ -205,8 +205,8 @@ def test_there_is_an_end_to_the_rules(statistics, rules, shown):
 
 
 @pytest.mark.parametrize("comment, shown", [
-    ("a\\b", "a\\b"), ('say "hi"', 'say "hi"'), ("two\nlines", "two\nlines"), ("grün {x=1},", "grün {x=1},"),
-    ("not UTF-8: \udce4", "not UTF-8: ?"),
+    ("a\\b", "a\\b"), ('say "hi"', 'say "hi"'), ("two\nlines", "two\\x0alines"), ("grün {x=1},", "grün {x=1},"),
+    ("not UTF-8: \udce4", "not UTF-8: \\udce4"), ("red \x1b[31m, backwards \u202e", "red \\x1b[31m, backwards \\u202e"),
 ])
 @pytest.mark.parametrize("accept, parse", [("", text_string_to_metric_families), (OPEN_METRICS, parse_openmetrics)])
 def test_any_comment_is_printed(statistics, comment, shown, accept, parse):

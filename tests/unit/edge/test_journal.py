@@ -34,3 +34,12 @@ def test_a_counter_that_grows_is_said_once() -> None:
     journal.start()
     journal.stop()
     assert kept.lines == ["7 connections went on without"]
+
+
+def test_a_line_stays_one_line_and_steers_no_terminal() -> None:
+    kept = Kept()
+    journal = Journal(kept)
+    journal.say("helper failed: \x1b[31m\u202e\npyfw: all is well")
+    journal.start()
+    journal.stop()
+    assert kept.lines == [r"helper failed: \x1b[31m\u202e\x0apyfw: all is well"]

@@ -94,6 +94,13 @@ def test_a_comment_may_look_like_an_option(daemon: Daemon) -> None:
     assert daemon.ask("save c")[0].endswith('add c 1.1.1.1 comment "-q"\n')
 
 
+@pytest.mark.parametrize("comment", ["del\x7f", "c1\x9b31m", "line\u2028two", "half\ud800", "latin\udce4"])
+def test_a_comment_has_no_control_characters(daemon: Daemon, comment: str) -> None:
+    daemon.ask("create c hash:ip comment")
+    assert daemon.run(words=["add", "c", "1.1.1.1", "comment", comment]) == (
+        "Syntax error: a comment is text in UTF-8 of at most 255 bytes on one line", 1)
+
+
 def test_a_file_of_any_size_comes_in_pieces() -> None:
     daemon = Daemon()
     lines = ["create s hash:ip comment maxelem 100000", *(f'add s 10.{i >> 8}.{i & 255}.7 comment "№ {i}"' for i in range(20_000)),
