@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of, read_file, read_text_file
 from pyfw.config_limits import LimitsConfig, read_limits
 from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
                                 is_null, list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
@@ -137,7 +138,7 @@ def _shadow_rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
     try:
         if path.suffix in (".yaml", ".yml"):
             return _rules_of(path, scope.skipped)
-        return check_ruleset(parse_save(path.read_text(encoding="utf-8"), source=str(path), variables=scope.variables,
+        return check_ruleset(parse_save(read_text_file(path, RULES_BYTES), source=str(path), variables=scope.variables,
                                         skipped=scope.skipped))
     except (OSError, UnicodeDecodeError) as error:
         raise error_at(node, f"{name}: {path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from error
@@ -164,11 +165,12 @@ def _sets(node: yaml.Node, name: str, scope: Scope) -> tuple[SetSource, ...]:
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
         return ((Place(node.start_mark.name, node.start_mark.line + 2), node.value.encode()),)
     names = () if is_null(node) else list_of(read_text, at_least=0, at_most=MAX_SET_FILES)(node, name, scope)
-    sources = []
+    sources, left = [], SETS_BYTES
     for file_name in names:
         path = scope.directory / file_name
         try:
-            sources.append((Place(str(path)), path.read_bytes()))
+            sources.append((Place(str(path)), read_file(path, left)))
+            left -= len(sources[-1][1])
         except OSError as error:
             raise error_at(node, f"{path}: {error.strerror}") from error
     return tuple(sources)
@@ -331,11 +333,12 @@ def rule_files(path: Path | str) -> dict[str | None, Path]:
 
 def _file_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text_file(path, CONFIG_BYTES)
     except OSError as error:
         raise ConfigError(str(path), f"cannot read the config file: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"not a text in UTF-8 (byte {error.start}); is this a config file?") from error
+        raise ConfigError(f"{path}:{place_of(error)}", f"not a text in UTF-8 (byte {error.start}); is this a config file?") from error
+
 
 def parse_config(text: str, source: str, directory: Path, overrides: Sequence[str] = (),
                  skipped: list[str] | None = None) -> Config:
@@ -357,18 +360,10 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
 
 def _compose(text: str, source: str) -> yaml.Node | None:
     try:
-        loader = yaml.SafeLoader(text)
-        loader.name = source            # what the marks of its nodes call the text
-        return loader.get_single_node()
+        return compose_yaml(text, source)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        location = location_of(mark) if mark else source
         detail = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(location, f"not valid YAML: {detail}") from error
-    except yaml.reader.ReaderError as error:
-        raise ConfigError(source, f"not valid YAML: {error.reason} (character {error.position})") from error
-    except RecursionError as error:
-        raise ConfigError(source, "not valid YAML: nested too deeply") from error
+        raise ConfigError(location_of(error.problem_mark or error.context_mark), f"not valid YAML: {detail}") from error
 
 
 def _overridden(root: yaml.Node, override: str) -> yaml.Node:

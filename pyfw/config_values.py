@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pyfw.bounded_text import MAX_EXPANSION
 from pyfw.rules.model import RulesError
 from pyfw.rules.values import CONTROL
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TIMEOUT_S = 2**31 - 1           # what a kernel sysctl in seconds can hold
 MAX_SOCKET_PATH = 107               # sun_path of unix(7), without its final zero
+LONGEST_MEANT = 64                  # characters of a word that might be another one
 MAX_INTERFACE_NAME = 15             # IFNAMSIZ without its final zero
 
 TAG = "tag:yaml.org,2002:"
@@ -84,7 +86,7 @@ def shown(node: yaml.Node) -> str:
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:LONGEST_MEANT], known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return "known here: " + ", ".join(known)
@@ -114,11 +116,17 @@ def read_text(node: yaml.Node, name: str, scope: Scope) -> str:
     if not isinstance(node, yaml.ScalarNode) or is_null(node):
         raise error_at(node, f"{name} must be a text, not {shown(node)}")
 
+    expanded = 0
+
     def value_of(match: re.Match[str]) -> str:
+        nonlocal expanded
         variable = (match[1] or "").strip("{}")
         if variable not in scope.variables:
             raise error_at(node, f"undefined variable ${variable} in {name}; "
                                + suggest(variable, sorted(scope.variables) or ["none"]))
+        expanded += len(scope.variables[variable])
+        if expanded > MAX_EXPANSION:
+            raise error_at(node, f"the variables in {name} come to more than {MAX_EXPANSION} characters")
         return scope.variables[variable]
 
     return _VARIABLE.sub(value_of, node.value)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Container, Sequence
 
-from pyfw.formats.escape import escaping_output
+from pyfw.formats.escape import escaping_output, shortened
 
 SUBCOMMANDS = {
     "run": "guard this machine or a network namespace",
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fail(message: str, status: int) -> int:
     """One line on standard error; returns the exit status."""
-    print(f"pyfw: {message}", file=sys.stderr)
+    print(f"pyfw: {shortened(message)}", file=sys.stderr)
     return status
 
 

@@ -17,7 +17,7 @@ from pyfw.cli.live import shown_live
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON
-from pyfw.formats.escape import escaping_output, json_line
+from pyfw.formats.escape import escaping_output, json_line, shortened
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
 
@@ -62,7 +62,7 @@ def _run(path: str, request: dict[str, Any]) -> int:
 
 def _fail(message: str, status: int) -> int:
     sys.stdout.flush()
-    print(f"pyfwctl: {message}", file=sys.stderr)
+    print(f"pyfwctl: {shortened(message)}", file=sys.stderr)
     return status
 
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 _HARMFUL = ("\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
             "\ud800-\udfff\U000e0000-\U000e007f")
+LONGEST_MESSAGE = 1000          # characters
 _IN_TEXT = re.compile(f"[{_HARMFUL}]")
 _IN_LINE = re.compile(f"[\t\n{_HARMFUL}]")
 
@@ -37,6 +38,11 @@ def printable_values(value: Any) -> Any:
     if isinstance(value, dict):
         return {printable(name): printable_values(member) for name, member in value.items()}
     return [printable_values(member) for member in value] if isinstance(value, list) else value
+
+
+def shortened(message: str) -> str:
+    """A message that may quote words of any length."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]} ..."
 
 
 def json_line(value: Any) -> str:

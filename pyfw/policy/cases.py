@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from pyfw.bounded_text import CONFIG_BYTES, compose_yaml, read_text_file
 from pyfw.enums import CtState
 from pyfw.rules import names, values
 from pyfw.rules.lexer import substitute
@@ -116,13 +117,11 @@ class Case:
 def read_cases(path: Path, variables: Mapping[str, str]) -> list[Case]:
     """`variables` are the config's, for $NAME.  Raises PolicyError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path, CONFIG_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from None
     try:
-        loader = yaml.SafeLoader(text)
-        loader.name = str(path)
-        root = loader.get_single_node()
+        root = compose_yaml(text, str(path))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise PolicyError(f"{path}:{mark.line + 1}:{mark.column + 1}: not valid YAML: {error.problem}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 
 from pyfw.rules import names
 from pyfw.rules.kinds import MatchKind, Option, TargetKind, option_named
@@ -15,6 +16,7 @@ from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 
+MAX_RULES_OF_ONE = 16384        # lists of addresses multiply
 WITHOUT_OUTDEV = {"PREROUTING", "INPUT"}
 WITHOUT_INDEV = {"OUTPUT", "POSTROUTING"}
 MEANT = {"ALLOW": "ACCEPT", "PERMIT": "ACCEPT", "PASS": "ACCEPT", "DENY": "DROP", "BLOCK": "DROP", "IGNORE": "DROP"}
@@ -159,6 +161,8 @@ class RuleBuilder:
         if self._target and self._target.kind.needs_option and not self._target.choices:
             raise RulesError(f"{self._target_name} needs an option", self._target.location)
         header = self._matches[0].choices
+        if (count := prod(map(len, header.values()))) > MAX_RULES_OF_ONE:
+            raise RulesError(f"its lists of addresses make {count} rules of this one, where {MAX_RULES_OF_ONE} may be", self.location)
         combinations = [dict(zip(header, chosen, strict=True)) for chosen in product(*header.values())]
         mixed = [chosen for chosen in combinations if len(address_families(chosen)) > 1]
         if len(mixed) == len(combinations):

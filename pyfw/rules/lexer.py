@@ -8,10 +8,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pyfw.bounded_text import MAX_EXPANSION
 from pyfw.rules.model import Location, RulesError
 from pyfw.rules.values import suggestion
 
+MAX_WORD = 1 << 16              # characters
+MAX_LINE_WORDS = 1024           # iptables-restore takes 255
+MAX_WORDS = 2_000_000           # of a text: 150,000 rules or so
 _PLAIN = re.compile(r"[^\s\"'\\]+")
+_QUOTED = {"'": re.compile(r"[^'\n]+"), '"': re.compile(r'[^"\\\n]+')}
+_EMPTY_LINES = re.compile(r"(?:[^\S\n]*+(?:#[^\n]*+)?+\n)++")
 _BLANKS = re.compile(r"[^\S\n]+")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -39,12 +45,18 @@ class Place:
 
 def substitute(text: str, variables: Mapping[str, str], location: Location | None) -> str:
     """`text` with every $NAME and ${NAME} replaced; RulesError for a name without a value."""
+    expanded = 0
+
     def value(found: re.Match[str]) -> str:
+        nonlocal expanded
         name = found[1] or found[2]
         if name not in variables:
             raise RulesError(f"undefined variable ${name}{suggestion(name, variables)}; "
                              f"variables are defined under `variables:`", location)
-        return str(variables[name])
+        expanded += len(variables[name])
+        if expanded > MAX_EXPANSION:
+            raise RulesError(f"the variables here come to more than {MAX_EXPANSION} characters", location)
+        return variables[name]
     return _VARIABLE.sub(value, text)
 
 
@@ -53,9 +65,12 @@ def split_lines(text: str, place: Place, variables: Mapping[str, str] | None = N
 
     With `variables` None a `$` is a character as any other.
     """
-    reader = _Reader(text.replace("\r\n", "\n"), place, variables)
+    reader, count = _Reader(text.replace("\r\n", "\n"), place, variables), 0
     while not reader.at_end():
         if words := reader.line():
+            count += len(words)
+            if count > MAX_WORDS:
+                raise RulesError(f"this text has more than {MAX_WORDS} words", words[0].location)
             yield words
 
 
@@ -67,6 +82,7 @@ class _Reader:
         self.offset = 0
         self.row = 1
         self.row_start = 0
+        self.word_length = 0            # so far, its variables expanded
 
     def at_end(self) -> bool:
         return self.offset >= len(self.text)
@@ -85,6 +101,9 @@ class _Reader:
     def line(self) -> list[Word]:
         """Words up to the end of the line, past continuations; the end itself is consumed."""
         words: list[Word] = []
+        if empty := _EMPTY_LINES.match(self.text, self.offset):
+            self.row += self.text.count("\n", self.offset, empty.end())
+            self.row_start = self.offset = empty.end()
         while not self.at_end():
             if self.peek() == "\n":
                 self.newline()
@@ -96,6 +115,8 @@ class _Reader:
                 self.offset = _BLANKS.match(self.text, self.offset).end()
             elif not self.skip_continuation():
                 words.append(self.word())
+                if len(words) > MAX_LINE_WORDS:
+                    raise RulesError(f"a line has at most {MAX_LINE_WORDS} words", words[-1].location)
         return words
 
     def skip_continuation(self) -> bool:
@@ -106,14 +127,17 @@ class _Reader:
         return False
 
     def word(self) -> Word:
-        start, quoted = self.here(), False
+        start, begin, quoted = self.here(), self.offset, False
         parts: list[str] = []
+        self.word_length = 0
         while not self.at_end() and not self.peek().isspace():
             if self.skip_continuation():
                 continue
             if self.peek() in "\"'\\":
                 quoted = True
             parts.append(self.piece(start))
+            if self.offset - begin > MAX_WORD:
+                raise RulesError(f"a word has at most {MAX_WORD} characters", start)
         return Word("".join(parts), start, quoted)
 
     def piece(self, start: Location) -> str:
@@ -144,11 +168,16 @@ class _Reader:
                 plain = ""
                 self.offset += 2
                 continue
-            plain += self.peek()
-            self.offset += 1
+            run = _QUOTED[mark].match(self.text, self.offset)[0] if self.peek() != "\\" else "\\"
+            plain += run
+            self.offset += len(run)
         self.offset += 1
         parts.append(self.substituted(plain, start) if mark == '"' else plain)
         return "".join(parts)
 
     def substituted(self, plain: str, location: Location) -> str:
-        return plain if self.variables is None else substitute(plain, self.variables, location)
+        text = plain if self.variables is None else substitute(plain, self.variables, location)
+        self.word_length += len(text)
+        if self.word_length > MAX_WORD:
+            raise RulesError(f"a word has at most {MAX_WORD} characters", location)
+        return text

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pyfw.rules import names
 
 IFNAMSIZ = 16
+LONGEST_MEANT = 64              # characters of a word that might be another one
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What no name and no text on one line may hold: control characters, separators of lines, halves of UTF-16."""
 
@@ -22,7 +23,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word nearest to `word`, or nothing."""
     folded = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:LONGEST_MEANT].casefold(), folded, n=1, cutoff=0.6)
     return f"; did you mean {folded[near[0]]}?" if near else ""
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import yaml
 
+from pyfw.bounded_text import RULES_BYTES, place_of, read_text_file
 from pyfw.rules.builder import RuleBuilder
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
@@ -38,6 +39,7 @@ from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, 
 from pyfw.rules.values import suggestion
 
 FAMILIES = {"4": 4, "6": 6, "ipv4": 4, "ipv6": 6}
+_FIRST_LINE = re.compile(r"\n([^\S\n]*\S[^\n]*)")
 _BARE_NOT = re.compile(r"(?:&\S+\s+)?!\s")
 _TAG = "tag:yaml.org,2002:"
 _PROTOCOL_KEYS = {"proto", "protocol"}
@@ -130,11 +132,11 @@ class _Loader:
 
     def file_text(self, path: Path, node: yaml.MappingNode) -> str:
         try:
-            return path.read_text(encoding="utf-8")
+            return read_text_file(path, RULES_BYTES)
+        except UnicodeDecodeError as error:
+            raise RulesError(f"{path}:{place_of(error)}: not a text in UTF-8", self.at(node.value[0][1])) from None
         except OSError as error:
             raise RulesError(f"{path}: {error.strerror or error}", self.at(node.value[0][1])) from None
-        except ValueError:
-            raise RulesError(f"{path}: not a text in UTF-8", self.at(node.value[0][1])) from None
 
     def chain(self, table: str, name: str, key: yaml.Node, node: yaml.Node) -> Chain:
         builtin = name in BUILTIN_CHAINS[table]
@@ -289,7 +291,5 @@ def block_indentation(node: yaml.ScalarNode) -> int:
     """Columns before each line of a `|` text."""
     mark = node.start_mark
     first = next((line for line in node.value.split("\n") if line.strip()), "")
-    for raw in mark.buffer[mark.pointer:].split("\n")[1:]:
-        if raw.strip():
-            return len(raw.rstrip()) - len(first.rstrip())
-    return 0
+    raw = _FIRST_LINE.search(mark.buffer, mark.pointer)
+    return len(raw[1].rstrip()) - len(first.rstrip()) if raw and first else 0

@@ -184,8 +184,8 @@ def test_metrics_are_for_this_machine(written, address):
     ("a: *b", "gw.yaml:1:4: not valid YAML: found undefined alias 'b'"),
     ("a: 1\n--- \nb: 2", "gw.yaml:2:1: not valid YAML: expected a single document in the stream but found another "
                           "document"),
-    ("a: \x01", "gw.yaml: not valid YAML: special characters are not allowed (character 3)"),
-    ("[" * 100_000, "gw.yaml: not valid YAML: nested too deeply"),
+    ("a: \x01", "gw.yaml:1:4: not valid YAML: special characters are not allowed (U+0001)"),
+    ("[" * 100_000, "gw.yaml:1:65: not valid YAML: nested deeper than 64 levels"),
     ("", "gw.yaml: the file is empty; a config has at least `rules:`"),
     ("# nothing\n", "gw.yaml: the file is empty; a config has at least `rules:`"),
 ])

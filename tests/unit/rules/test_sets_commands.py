@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pyfw.cli.client import Refused
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.edge.commands import CommandError, Pause
 from pyfw.edge.session import LINE_BYTES
@@ -114,6 +115,13 @@ def test_a_file_of_any_size_comes_in_pieces() -> None:
     assert answers[:-1] == [("", 0)] * (len(answers) - 1) and len(answers) > 10
     assert answers[-1] == ("Error in line 20002: Element cannot be added to the set: it's already added", 1)
     assert len(daemon.sets.find("s").contents) == 20_000
+
+
+def test_a_line_without_end_is_not_read_to_its_end() -> None:
+    endless = io.BytesIO(b"create s hash:ip\n" + b"x" * 1_000_000)
+    with pytest.raises(Refused, match="^Error in line 2: it has more than 2048 bytes$"):
+        list(restore_requests({"command": "set", "words": ["restore"]}, endless))
+    assert endless.tell() < 10_000
 
 
 # -- what one line may ask for ------------------------------------------------------------------------------------------------

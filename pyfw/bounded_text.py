@@ -1,0 +1,96 @@
+"""Files of text and of YAML that are read to a bound: whoever names or writes one must not take memory or time without end.
+
+Knows nothing of what stands in them.
+"""
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import yaml
+
+CONFIG_BYTES = 4 << 20
+RULES_BYTES = 16 << 20
+SETS_BYTES = 256 << 20          # all files of sets together: a million addresses are some 30 MB
+MAX_NODES = 200_000             # of a YAML text, in which an alias counts as all that it stands for
+MAX_DEPTH = 64
+MAX_EXPANSION = 1 << 16         # characters that the variables in one text may come to
+
+
+def read_file(path: Path, largest: int) -> bytes:
+    """What a regular file of at most `largest` bytes holds.  Raises OSError, without having waited for anybody."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file can have this name: {error}", str(path)) from None
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is a device, a pipe or a socket; a file is expected", str(path))
+        data = file.read(largest + 1) if status.st_size <= largest else b""
+        if status.st_size > largest or len(data) > largest:
+            raise OSError(errno.EFBIG, f"it has more than {largest >> 20} MiB", str(path))
+        return data
+
+
+def read_text_file(path: Path, largest: int) -> str:
+    """As read_file(), in UTF-8 and with any kind of line ends.  Raises UnicodeDecodeError, too."""
+    return read_file(path, largest).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def place_of(error: UnicodeDecodeError) -> str:
+    """line:column of what is not UTF-8."""
+    before = error.object[:error.start]
+    line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+    return f"{line}:{column}"
+
+
+def compose_yaml(text: str, source: str) -> yaml.Node | None:
+    """The tree of a YAML text, whose marks name `source`; None: it is empty.  Raises yaml.MarkedYAMLError, always with a mark."""
+    try:
+        return _Loader(text, source).get_single_node()
+    except yaml.reader.ReaderError as error:
+        before = text[:error.position]
+        mark = yaml.Mark(source, error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, None)
+        raise yaml.MarkedYAMLError(problem=f"{error.reason} (U+{error.character:04X})", problem_mark=mark) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes no more than MAX_NODES nodes and MAX_DEPTH levels, however they are written: aliases double fast."""
+
+    def __init__(self, text: str, source: str) -> None:
+        super().__init__(text)
+        self.name = source
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}      # of the nodes that are whole: how many they are, how deep
+        self._nodes = 0
+        self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        mark = self.peek_event().start_mark
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._nodes += 1
+        self._level += 1
+        if self._level > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if is_alias and node not in self._sizes:
+            raise yaml.MarkedYAMLError(problem="an alias stands in what it stands for", problem_mark=mark)
+        if not is_alias:
+            self._sizes[node] = self._size(node)
+        size, depth = self._sizes[node]
+        if max(size, self._nodes) > MAX_NODES or depth > MAX_DEPTH:
+            problem = f"with its aliases this is more than {MAX_NODES} values or {MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return node
+
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes = [self._sizes[child] for child in children]
+        return 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
