@@ -49,7 +49,7 @@ cdef uint8_t parse(Packet *packet) noexcept nogil:
     packet.transport_length = packet.length - packet.transport
     if packet.reason == 0:
         parse_transport(packet)
-    elif packet.fragment == 1:                  # the rules may look at its header; tracking cannot use it
+    elif packet.fragment == 1 and packet.family == FAMILY_IPV4:     # rules may look at its header; tracking cannot use it
         parse_transport(packet)
         packet.reason = REASON_FRAGMENT
         packet.has_tuple = 0
@@ -104,6 +104,8 @@ cdef uint8_t parse_ipv6(Packet *packet) noexcept nogil:
     if packet.captured < IPV6_HEADER:
         return REASON_IP_TRUNCATED
     packet.length = IPV6_HEADER + be16(p + 4)
+    if packet.length == IPV6_HEADER and p[6] == PROTO_HOPOPTS:      # all there is, be it a jumbogram or not (ipv6_rcv())
+        packet.length = max(packet.on_wire, packet.captured)
     refused = settle_length(packet)
     if refused:
         return refused
@@ -116,9 +118,8 @@ cdef uint8_t parse_ipv6(Packet *packet) noexcept nogil:
     if fragment & 0xFFF8:
         packet.fragment = 2
         packet.reason = REASON_FRAGMENT
-    elif fragment & 1:
+    elif fragment & 1:                          # one that reassembly has left as it is: tracked by what is there
         packet.fragment = 1
-        packet.reason = REASON_FRAGMENT
     if packet.transport == 0:
         packet.transport = packet.captured
         packet.reason = REASON_NO_TRANSPORT

@@ -94,6 +94,8 @@ cdef bint icmp_quoted_key(const Packet *packet, Key *key) noexcept nogil:
         if length < 20 or be16(quote + 6) & 0x1FFF:
             return False
         transport = (quote[0] & 15) * 4
+        if transport > length:
+            return False
         key.protocol = quote[9]
         memcpy(&key.src, quote + 12, 4)
         memcpy(&key.dst, quote + 16, 4)
@@ -105,8 +107,7 @@ cdef bint icmp_quoted_key(const Packet *packet, Key *key) noexcept nogil:
             return False
         memcpy(&key.src, quote + 8, 16)
         memcpy(&key.dst, quote + 24, 16)
-    if transport > length:
-        return False
+    transport = min(transport, length)          # of IPv6, a chain that leads out of the quote still names its protocol
     return quoted_ports(quote + transport, length - transport, key)
 
 

@@ -341,5 +341,7 @@ def _before_segmentation(data: bytes, wire_length: int) -> IpPacket:
             header[10:12] = bytes(2)
             header[10:12] = internet_checksum(header[:header_length]).to_bytes(2, "big")
     elif data[0] >> 4 == 6 and 40 <= wire_length <= 40 + 0xFFFF:
+        if data[6] == 0:            # hop-by-hop options may tell another length: with them, 0 is what the sender wrote
+            return IpPacket(data, wire_length)
         header[4:6] = (wire_length - 40).to_bytes(2, "big")
     return IpPacket(bytes(header), wire_length, offloaded=True)

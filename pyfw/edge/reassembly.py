@@ -27,8 +27,9 @@ _IP_DF = 0x4000
 _IP_OFFSET = 0x1FFF
 _FRAGMENT_HEADER = 44
 _AUTHENTICATION_HEADER = 51
+_NO_NEXT_HEADER = 59
 _SKIPPED_HEADERS = {0, 43, 60, _AUTHENTICATION_HEADER}     # hop-by-hop, routing, destination options
-_TRANSPORT_HEADER = {6: 20, 17: 8, 58: 8}                  # the least of it that a first fragment must hold
+_TRANSPORT_HEADER = {6: 20, 17: 8, 58: 8}                  # the least of it that a first fragment must hold; others: 1
 
 _ECN_NOT_ECT = 1 << 0                   # bits of the set of ECN codes seen: 1 << code
 _ECN_CE = 1 << 3
@@ -43,6 +44,7 @@ class Withheld(Enum):
     EMPTY = "fragment, empty: dropped"
     TOO_LONG = "fragment, of a datagram that is too long: dropped"
     ECN = "fragment, ECN marks contradict each other: datagram dropped"
+    HEADER = "fragment, its header is cut off: dropped"
     MEMORY = "fragment, no memory left for reassembly: dropped"
 
 
@@ -266,29 +268,30 @@ class _Ipv6(_Family):
     fatal = frozenset({Withheld.OVERLAP})
 
     def feed(self, packet: IpPacket, now_ns: int) -> IpPacket | Withheld:
-        data = packet.data
+        payload_length = packet.data[4] << 8 | packet.data[5]
+        length = 40 + payload_length
+        data = packet.data[:length]
         place = _fragment_header(data)
-        payload_length = data[4] << 8 | data[5]
-        if place is None or payload_length == 0 or 40 + payload_length > packet.length:
+        if place is None or payload_length == 0 or length > packet.length:
             return packet
         header_at, next_header_at = place
         start = header_at + 8
-        if start > len(data) or start > 40 + payload_length:
+        if _lacks_headers(data, header_at, length) or len(data) < start <= length:
             return packet
+        if start > length:
+            return Withheld.HEADER
         frag_off = data[header_at + 2] << 8 | data[header_at + 3]
         offset = frag_off & ~7
-        end = offset + 40 + payload_length - start
+        end = offset + length - start
         more = bool(frag_off & 1)
         key = data[8:40], data[header_at + 4:header_at + 8]
         if end > 0xFFFF:
             return Withheld.TOO_LONG
-        if offset == 0 and end < _TRANSPORT_HEADER.get(data[header_at], 1):
-            return packet
         if more and end % 8:
             self.forget(key)
             return packet
         header = bytearray(data[:header_at])
-        header[next_header_at] = data[header_at]
+        header[next_header_at & 0xFF] = data[header_at]     # the kernel has one byte for the place (find_prev_fhdr())
         fragment = _Fragment(key, bytes(header), offset, end, more, data[start:start + end - offset],
                              1 << (data[1] >> 4 & 3), False, packet.offloaded)
         return self.add(fragment, now_ns)
@@ -308,9 +311,30 @@ def _fragment_header(data: bytes) -> tuple[int, int] | None:
     while kind != _FRAGMENT_HEADER:
         if kind not in _SKIPPED_HEADERS or place + 2 > len(data):
             return None
-        size = (data[place + 1] + 2) * 4 if kind == _AUTHENTICATION_HEADER else (data[place + 1] + 1) * 8
+        size = _extension_size(kind, data[place + 1])
         announced_at, kind, place = place, data[place], place + size
-    return place, announced_at
+    return (place, announced_at) if place <= len(data) else None
+
+
+def _lacks_headers(data: bytes, place: int, length: int) -> bool:
+    """Whether a packet of `length` bytes with a fragment header at `place` is a first fragment, and its headers up to the
+    transport's are not all in it: such a one is not kept for the rest (RFC 8200, 4.5; ipv6frag_thdr_truncated())."""
+    kind = _FRAGMENT_HEADER
+    while kind == _FRAGMENT_HEADER or kind in _SKIPPED_HEADERS:
+        if place + (4 if kind == _FRAGMENT_HEADER else 2) > len(data):
+            return False
+        if kind == _FRAGMENT_HEADER:
+            if (data[place + 2] << 8 | data[place + 3]) & ~7:
+                return False
+            size = 8
+        else:
+            size = _extension_size(kind, data[place + 1])
+        kind, place = data[place], place + size
+    return kind != _NO_NEXT_HEADER and place + _TRANSPORT_HEADER.get(kind, 1) > length
+
+
+def _extension_size(kind: int, units: int) -> int:
+    return (units + 2) * 4 if kind == _AUTHENTICATION_HEADER else (units + 1) * 8
 
 
 class Reassembler:

@@ -12,8 +12,10 @@ from pyfw.edge.pcap import CaptureError
 from differential import captures, recorded
 from differential.examine import Examination, examine, shrink
 from differential.generate_exhaustive import batches
-from differential.generate_mix import PACKETS, Scenario, scenario
+from differential.generate_mix import FLOWS, PACKETS, Scenario, scenario
 from differential.witness import Settings, WitnessError
+
+KINDS = {generator.__name__: (generator, weight) for generator, weight in FLOWS}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -25,6 +27,7 @@ def arguments() -> argparse.ArgumentParser:
                         "scenarios (.txt) to send instead of random packets")
     parser.add_argument("--seed", type=int, help="where random packets start from (default: a new one, printed)")
     parser.add_argument("--packets", type=int, default=200_000, help="how many random packets (default: %(default)s)")
+    parser.add_argument("--only", metavar="KIND", choices=sorted(KINDS), help="random packets of one kind: " + ", ".join(sorted(KINDS)))
     parser.add_argument("--exhaustive", type=int, metavar="DEPTH", help="every TCP packet in every order instead")
     parser.add_argument("--strict", action="store_true", help="captures: tcp_loose off")
     parser.add_argument("--liberal", action="store_true", help="captures: tcp_be_liberal on")
@@ -50,7 +53,8 @@ def scenarios(options: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
     else:
         first = options.seed if options.seed is not None else SystemRandom().randrange(1 << 31)
         for number in range(-(-options.packets // PACKETS)):
-            yield f"seed {first + number}", scenario(first + number, min(PACKETS, options.packets))
+            flows = (KINDS[options.only],) if options.only else FLOWS
+            yield f"seed {first + number}", scenario(first + number, min(PACKETS, options.packets), flows)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,15 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
+from pyfw.edge.pcap import IpPacket
+from pyfw.edge.reassembly import Reassembler, Withheld
 from pyfw.engine import Engine
-from pyfw.enums import Direction, Hook, Verdict
+from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.listing import expect_text, table_text
 
+from differential.packets import is_fragment, whole_length
 from differential.witness import Sent, Settings, Evidence
 
 MAX_ENTRIES = 262144        # the kernel's nf_conntrack_max
+NO_PACKET = (Reason.NOT_IP, Reason.IP_TRUNCATED, Reason.IP_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvidence:
-    """Of packets that the kernel's tracking never saw, pyfw is not asked: None."""
+    """Of packets that the kernel's tracking never saw, pyfw is not asked: None.
+
+    datagrams: as Opinion.whole, put together by the reassembly of captures.
+    """
 
     opinions: list[Judged | None]
+    datagrams: list[bytes | None]
     table: list[str]
     expectations: list[str]
 
@@ -50,6 +58,8 @@ def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,
     """
     engine = build_engine(settings)
     prepare(engine)
+    reassembler = Reassembler()
+    datagrams = [_datagram(reassembler, packet.data, seen.time_ns) for packet, seen in zip(packets, kernel.opinions, strict=True)]
     opinions: list[Judged | None] = []
     for packet, seen in zip(packets, kernel.opinions, strict=True):
         if seen.state is None:
@@ -59,8 +69,18 @@ def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,
         opinions.append(Judged(
             ruling.state.name, None if ruling.direction is Direction.NONE else ruling.direction.name,
             ruling.verdict is Verdict.ACCEPT, ruling.reason_text))
-    return EngineEvidence(opinions, _table(engine, kernel.read_ns),
+    return EngineEvidence(opinions, datagrams, _table(engine, kernel.read_ns),
                            expect_text(engine, kernel.read_ns).splitlines())
+
+
+def _datagram(reassembler: Reassembler, data: bytes, now_ns: int) -> bytes | None:
+    """What a fragment completes, or is by itself; None: nothing that an IP stack would show to connection tracking."""
+    if not is_fragment(data):
+        return None
+    whole = reassembler.feed(IpPacket(data, len(data)), now_ns)
+    if isinstance(whole, Withheld) or Engine(max_entries=1).judge(whole.data, Hook.FORWARD).reason in NO_PACKET:
+        return None
+    return whole.data[:whole_length(whole.data)]
 
 
 def _table(engine: Engine, now_ns: int) -> list[str]:

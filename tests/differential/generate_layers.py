@@ -1,20 +1,19 @@
-"""Random troubles of the network layer: fragments, IPv4 options, IPv6 extension headers, lying lengths."""
+"""Random troubles of the network layer: fragments, IPv4 options, lying lengths."""
 from __future__ import annotations
 
 import struct
 from random import Random
 
-from differential.packets import (ACK, ICMP, ICMPV6, SYN, TCP, UDP, extension, fragment_ipv4, fragment_ipv6, icmp, icmpv6,
+from differential.packets import (ACK, ICMP, ICMPV6, SYN, TCP, UDP, fragment_ipv4, fragment_ipv6, icmp, icmpv6,
                                   ip, ipv4, ipv6, tcp, udp)
 from differential.witness import Sent
 
 End = tuple[bytes, int]
-HOP_BY_HOP, ROUTING, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 51, 59, 60
 IPV4_OPTIONS = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x07\x07\x04\x00\x00\x00\x00", b"\x44\x08\x05\x00\x00\x00\x00\x00",
                 b"\x88\x04\x00\x01", b"\x07\x03\x04", b"\x82\x0b" + bytes(9))
 
 
-def _segment(random: Random, src: End, dst: End, size: int) -> tuple[int, bytes]:
+def transport(random: Random, src: End, dst: End, size: int) -> tuple[int, bytes]:
     """Some transport packet of about `size` bytes: (protocol, bytes)."""
     payload = random.randbytes(size)
     kind = random.choice(("udp", "udp", "tcp", "echo"))
@@ -36,7 +35,7 @@ def fragments(random: Random, ends: tuple[End, End]) -> list[Sent]:
     for _ in range(random.choice((1, 2, 3))):
         side = random.choice((0, 0, 1))
         src, dst = ends[side], ends[1 - side]
-        protocol, segment = _segment(random, src, dst, random.choice((30, 200, 1473, 4000)))
+        protocol, segment = transport(random, src, dst, random.choice((30, 200, 1473, 4000)))
         pieces = _cut(random, len(segment))
         if len(src[0]) == 4:
             whole = ipv4(src[0], dst[0], protocol, segment, ident=random.getrandbits(16))
@@ -75,40 +74,11 @@ def ipv4_options(random: Random, ends: tuple[End, End]) -> list[Sent]:
     for _ in range(random.choice((1, 2, 4))):
         side = random.choice((0, 0, 1))
         src, dst = ends[side], ends[1 - side]
-        protocol, segment = _segment(random, src, dst, 20)
+        protocol, segment = transport(random, src, dst, 20)
         sent.append(Sent(side, ipv4(src[0], dst[0], protocol, segment, options=random.choice((b"", *IPV4_OPTIONS)),
                                     tos=random.getrandbits(8), ttl=random.choice((2, 64, 255)), ident=random.getrandbits(16),
                                     fragment=random.choice((0, 0x4000, 0x8000)))))
     return sent
-
-
-def ipv6_extensions(random: Random, ends: tuple[End, End]) -> list[Sent]:
-    """Chains of extension headers: in order, repeated, out of order, ending in nothing, cut off."""
-    sent = []
-    for _ in range(random.choice((1, 2, 4))):
-        side = random.choice((0, 0, 1))
-        src, dst = ends[side], ends[1 - side]
-        kind, body = _segment(random, src, dst, 20)
-        if random.random() < 0.1:
-            kind, body = NO_NEXT, b""
-        for _ in range(random.choice((0, 1, 1, 2, 3))):
-            kind, body = _wrapped(random, kind, body)
-        if random.random() < 0.3:
-            kind, body = HOP_BY_HOP, extension(kind, random.choice((b"", b"\x05\x02\x00\x00", b"\x1e\x02\x00\x00"))) + body
-        if random.random() < 0.1:
-            body = body[:random.randrange(len(body) + 1)]
-        sent.append(Sent(side, ipv6(src[0], dst[0], kind, body, hop_limit=random.choice((2, 64, 255)), traffic_class=random.getrandbits(8),
-                                    flow_label=random.getrandbits(20))))
-    return sent
-
-
-def _wrapped(random: Random, kind: int, body: bytes) -> tuple[int, bytes]:
-    header = random.choice((DESTINATION, DESTINATION, ROUTING, AUTHENTICATION))
-    if header == DESTINATION:
-        return header, extension(kind, random.choice((b"", b"\x1e\x04abcd", bytes(14)))) + body
-    if header == ROUTING:
-        return header, extension(kind, bytes([random.choice((0, 2, 4)), random.choice((0, 0, 1)), 0, 0, 0, 0])) + body
-    return header, bytes([kind, random.choice((1, 2, 4))]) + random.randbytes(10) + body
 
 
 def lying_lengths(random: Random, ends: tuple[End, End]) -> list[Sent]:
@@ -117,7 +87,7 @@ def lying_lengths(random: Random, ends: tuple[End, End]) -> list[Sent]:
     for _ in range(random.choice((1, 2, 3))):
         side = random.choice((0, 0, 1))
         src, dst = ends[side], ends[1 - side]
-        protocol, segment = _segment(random, src, dst, 20)
+        protocol, segment = transport(random, src, dst, 20)
         change = random.choice((-28, -21, -8, -1, 0, 0, 1, 40))
         if len(src[0]) == 4:
             sum_ = random.getrandbits(16) if random.random() < 0.1 else None
@@ -137,7 +107,7 @@ def noise(random: Random, ends: tuple[End, End]) -> list[Sent]:
         if random.random() < 0.5:
             protocol, body = random.choice((ICMP, TCP, UDP, ICMPV6, 136)), random.randbytes(random.choice((0, 7, 8, 20, 60)))
         else:
-            protocol, segment = _segment(random, src, dst, 20)
+            protocol, segment = transport(random, src, dst, 20)
             flipped = bytearray(segment)
             for _ in range(random.choice((1, 3))):
                 flipped[random.randrange(len(flipped))] ^= 1 << random.randrange(8)

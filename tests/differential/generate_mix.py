@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from differential import generate_datagrams, generate_ftp, generate_icmp, generate_layers, generate_others, generate_tcp
+from differential import (generate_datagrams, generate_extensions, generate_ftp, generate_icmp, generate_layers, generate_others,
+                          generate_tcp)
 from differential.packets import address
 from differential.witness import Sent, Settings
 
@@ -24,14 +25,14 @@ FLOWS: tuple[tuple[Generator, int], ...] = (
     (generate_icmp.redirects, 1),
     (generate_layers.fragments, 6),
     (generate_layers.ipv4_options, 2),
-    (generate_layers.ipv6_extensions, 4),
+    (generate_extensions.chains, 4),
     (generate_layers.lying_lengths, 3),
     (generate_layers.noise, 3),
     (generate_ftp.session, 14),
     (generate_others.sctp_association, 4),
     (generate_others.gre_tunnel, 2),
 )
-ONLY_FAMILY = {generate_icmp.redirects: 6, generate_layers.ipv4_options: 4, generate_layers.ipv6_extensions: 6}
+ONLY_FAMILY = {generate_icmp.redirects: 6, generate_layers.ipv4_options: 4, generate_extensions.chains: 6}
 CONCURRENT = 30                 # flows under way at a time
 PACKETS = 10_000                # of one scenario, if nothing else is asked for
 

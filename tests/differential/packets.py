@@ -11,12 +11,12 @@ import struct
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 ICMP, TCP, UDP, GRE, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 47, 58, 132, 136
-FRAGMENT_HEADER = 44
+HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44, 51, 59, 60
 MORE_FRAGMENTS = 0x2000
 
 _NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", GRE: "gre", ICMPV6: "icmpv6", SCTP: "sctp", UDPLITE: "udplite"}
 _WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
-_EXTENSIONS = (0, 43, 44, 51, 60)
+_EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, DESTINATION)
 
 
 def address(text: str) -> bytes:
@@ -136,8 +136,20 @@ def is_fragment(packet: bytes) -> bool:
         while kind in _EXTENSIONS and at + 8 <= len(packet):
             if kind == FRAGMENT_HEADER:
                 return True
-            kind, at = packet[at], at + 8 * (packet[at + 1] + 1)
+            kind, at = packet[at], at + _extension_size(kind, packet[at + 1])
     return False
+
+
+def whole_length(packet: bytes) -> int:
+    """Bytes of the packet without what may follow it, by its header; all there are, where IPv6 options may tell."""
+    if packet[0] >> 4 == 4:
+        return int.from_bytes(packet[2:4], "big")
+    length = int.from_bytes(packet[4:6], "big")
+    return len(packet) if length == 0 and packet[6] == HOP_BY_HOP else 40 + length
+
+
+def _extension_size(kind: int, units: int) -> int:
+    return 8 if kind == FRAGMENT_HEADER else 4 * (units + 2) if kind == AUTHENTICATION else 8 * (units + 1)
 
 
 def checksums_filled(packet: bytes) -> bytes:
@@ -161,8 +173,7 @@ def _headers(packet: bytes) -> tuple[bytes, bytes, int, bytes] | None:
     if len(packet) >= 40 and packet[0] >> 4 == 6:
         kind, at = packet[6], 40
         while kind in _EXTENSIONS and at + 8 <= len(packet):
-            step = 8 if kind == FRAGMENT_HEADER else 4 * (packet[at + 1] + 2) if kind == 51 else 8 * (packet[at + 1] + 1)
-            kind, at = packet[at], at + step
+            kind, at = packet[at], at + _extension_size(kind, packet[at + 1])
         return packet[8:24], packet[24:40], kind, packet[at:]
     return None
 

@@ -1,6 +1,8 @@
 """A comparison that cannot fail is none: opinions that are altered on purpose must be reported."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from differential.compare import differences
@@ -68,7 +70,14 @@ def test_shrinking_leaves_what_matters() -> None:
     (REFUSED, None, []),
 ])
 def test_opinions_are_compared(kernel: Opinion, engine: Judged | None, what: list[str]) -> None:
-    found = differences(Evidence([kernel], [], [], 0), EngineEvidence([engine], [], []))
+    found = differences(Evidence([kernel], [], [], 0), EngineEvidence([engine], [None], [], []))
+    assert [difference.what for difference in found] == what
+
+
+@pytest.mark.parametrize(("kernel", "ours", "what"), [
+    (None, None, []), (b"a", b"a", []), (b"a", b"b", ["datagram"]), (None, b"a", ["datagram"]), (b"a", None, ["datagram"])])
+def test_datagrams_are_compared(kernel: bytes | None, ours: bytes | None, what: list[str]) -> None:
+    found = differences(Evidence([replace(KERNEL, whole=kernel)], [], [], 0), EngineEvidence([ENGINE], [ours], [], []))
     assert [difference.what for difference in found] == what
 
 
@@ -85,7 +94,7 @@ def test_opinions_are_compared(kernel: Opinion, engine: Judged | None, what: lis
     ([OURS, OURS.replace("10.0.0.2", "10.0.0.3")], ["table"]),
 ])
 def test_table_lines_are_compared(ours: list[str], what: list[str]) -> None:
-    found = differences(Evidence([], [LINE], [], 0), EngineEvidence([], ours, []))
+    found = differences(Evidence([], [LINE], [], 0), EngineEvidence([], [], ours, []))
     assert [difference.what for difference in found] == what
 
 
@@ -93,5 +102,5 @@ def test_table_lines_are_compared(ours: list[str], what: list[str]) -> None:
     ([EXPECTED], []), ([EXPECTED.replace("299", "298")], []), ([EXPECTED.replace("299", "250")], ["expectation"]),
     ([EXPECTED.replace("1025", "1026")], ["expectation", "expectation"]), ([], ["expectation"])])
 def test_expectations_are_compared(ours: list[str], what: list[str]) -> None:
-    found = differences(Evidence([], [], [EXPECTED], 0), EngineEvidence([], [], ours))
+    found = differences(Evidence([], [], [EXPECTED], 0), EngineEvidence([], [], [], ours))
     assert [difference.what for difference in found] == what

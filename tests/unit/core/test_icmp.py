@@ -141,6 +141,20 @@ def test_quotes_that_lead_nowhere(watch, quote, reason):
     assert (judgement.state, judgement.reason) == (INVALID, reason)
 
 
+@pytest.mark.parametrize("length", [40 + 2, 40 + 7, 40 + 8])
+def test_a_quote_that_ends_in_an_extension_header_still_names_its_protocol(watch, length):
+    packet = extended(*ENDS6, [HOPOPTS], 89, b"hello")
+    watch.send(packet)
+    assert watch.send(icmp(ROUTER6, CLIENT6, 1, payload=packet[:length])).state is RELATED
+    assert watch.send(icmp(ROUTER6, CLIENT6, 1, payload=packet[:40 + 1])).reason is Reason.ICMP_QUOTE
+
+
+def test_a_quote_that_ends_in_an_extension_header_has_no_ports(watch):
+    packet = extended(*ENDS6, [HOPOPTS], UDP, udp_datagram(*ENDS6, 0, 0))
+    watch.send(packet)
+    assert watch.send(icmp(ROUTER6, CLIENT6, 1, payload=packet[:48])).reason is Reason.ICMP_QUOTE
+
+
 def test_a_quote_whose_extensions_lead_nowhere(watch):
     quote = extended(*ENDS6, [HOPOPTS], NO_NEXT, b"")
     assert watch.send(icmp(ROUTER6, CLIENT6, 1, payload=quote)).reason is Reason.ICMP_QUOTE

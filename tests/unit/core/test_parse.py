@@ -80,6 +80,17 @@ def test_an_extension_header_longer_than_the_packet(watch):
     assert (judgement.state, judgement.reason) == (INVALID, Reason.UDP_TRUNCATED)
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_length_of_0_behind_hop_by_hop_options_is_all_there_is(watch, cut):
+    packet = ip(*ENDS6, HOPOPTS, struct.pack("!BB6x", UDP, 0) + DATAGRAM6, length=40)
+    assert watch.send(packet[:len(packet) - cut], length=len(packet)).state is NEW
+    assert watch.only()["original"]["bytes"] == len(packet)
+
+
+def test_a_length_of_0_is_0_elsewhere(watch):
+    assert watch.send(ip(*ENDS6, UDP, DATAGRAM6, length=40)).reason is Reason.UDP_TRUNCATED
+
+
 # -- fragments -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("packet", [
@@ -90,6 +101,23 @@ def test_an_extension_header_longer_than_the_packet(watch):
 def test_later_fragments_have_no_transport_header(watch, packet):
     judgement = watch.send(packet)
     assert (judgement.state, judgement.reason) == (INVALID, Reason.FRAGMENT)
+
+
+def in_fragment(place: int, payload: bytes, protocol: int = UDP) -> bytes:
+    return struct.pack("!BBHI", protocol, 0, place, 7) + payload
+
+
+@pytest.mark.parametrize("payload", [
+    in_fragment(1, DATAGRAM6), in_fragment(7, DATAGRAM6), in_fragment(0, in_fragment(1, DATAGRAM6), FRAGMENT),
+    in_fragment(1, in_fragment(0, DATAGRAM6), FRAGMENT), in_fragment(1, b"", 89)])
+def test_a_first_fragment_of_ipv6_is_tracked_by_what_is_in_it(watch, payload):
+    """The kernel passes on those that it does not put together: of a length that is no multiple of 8, or within another."""
+    assert watch.send(ip(*ENDS6, FRAGMENT, payload)).state is NEW
+
+
+def test_a_first_fragment_of_ipv6_without_a_transport_header(watch):
+    judgement = watch.send(ip(*ENDS6, FRAGMENT, in_fragment(1, b"", NO_NEXT)))
+    assert (judgement.state, judgement.reason) == (INVALID, Reason.NO_TRANSPORT)
 
 
 def test_dont_fragment_is_no_fragment(watch):

@@ -185,6 +185,20 @@ def test_ipv6_a_first_fragment_without_the_whole_transport_header_is_left_to_the
     assert feed(Reassembler(), [tiny]) == [IpPacket(tiny, len(tiny))]
 
 
+@pytest.mark.parametrize("inner", [bytes([6, 0]) + bytes(6) + bytes(16), bytes([17, 8]) + bytes(14), bytes([89, 0]) + bytes(6)])
+def test_ipv6_a_first_fragment_without_its_last_extension_headers_is_left_to_the_engine(inner):
+    tiny = bytes(IPv6(src="2001:db8::2", dst="2001:db8:1::2") / IPv6ExtHdrFragment(nh=60, m=1, id=7) / Raw(inner))
+    assert feed(Reassembler(), [tiny]) == [IpPacket(tiny, len(tiny))]
+    longer = bytes(IPv6(src="2001:db8::2", dst="2001:db8:1::2") / IPv6ExtHdrFragment(nh=60, m=1, id=7) / Raw(inner + bytes(64)))
+    assert feed(Reassembler(), [longer]) == [WAIT]
+
+
+@pytest.mark.parametrize(("there", "answer"), [(1, Withheld.HEADER), (3, Withheld.HEADER), (4, None), (7, None), (8, None)])
+def test_ipv6_a_fragment_header_that_is_cut_off(there, answer):
+    cut = bytes(IPv6(src="2001:db8::2", dst="2001:db8:1::2", nh=44) / Raw(bytes([89, 0, 0, 1, 0, 0, 0, 7])[:there]))
+    assert feed(Reassembler(), [cut]) == [answer or IpPacket(cut, len(cut))]
+
+
 def test_ipv4_a_tiny_first_fragment_is_reassembled():
     packet = datagram(bytes(120))
     assert feed(Reassembler(), fragments(packet, [8])) == [WAIT, expected(packet)]
