@@ -6,6 +6,8 @@ import mmap
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from lab.restart_load import BATCH, CONFIG, EVENTS, TALKS, build_echo_load, queu
 from pyfw.edge.state_file import read_boot_id
 from pyfw.engine import Engine
 from pyfw.helpers import bind
-from pyfw.lab import SERVER, Lab
+from pyfw.lab import SERVER, Lab, wait_until
 
 @pytest.fixture(scope="module")
 def echo_load(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -139,6 +141,53 @@ def test_a_successor_that_fails_leaves_the_predecessor_at_work(lab: Lab, config:
             assert done.returncode == FAILURES[how], done.stderr
         firewall.wait_for("the predecessor to go on", lambda lines: len(lines) >= TALKS)
         assert firewall.process.poll() is None
+
+
+def test_a_handover_that_is_taken_back_while_nothing_can_be_sent(lab: Lab, config: Path, tmp_path: Path) -> None:
+    """Again and again: each time the daemon has a batch in hand, whose verdicts it cannot send, and 256 packets wait."""
+    def errors() -> int:
+        return json.loads(firewall.ctl("stats", "--json").stdout)["queue"]["send_errors"]
+
+    with Firewall(lab, config, tmp_path) as firewall:
+        with lab.inside("server"):
+            taker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with lab.inside("client"):
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with taker, sender:
+            taker.bind((SERVER.ipv4, 7))
+            taker.settimeout(10)
+            with successor_of(firewall) as netlink:
+                for number in range(256):
+                    sender.sendto(b"%d" % number, taker.getsockname())
+                wait_until(lambda: queued(lab) == 256, "256 packets in the queue")
+                netlink.connect((NOBODY, 0))
+            for _ in range(4):
+                before = errors()
+                wait_until(lambda: errors() > before, "sends that fail")
+                with successor_of(firewall) as netlink:
+                    kept = netlink.dup()
+            with kept:
+                kept.connect((0, 0))
+            assert [taker.recv(10) for _ in range(256)] == [b"%d" % number for number in range(256)]
+            wait_until(lambda: queued(lab) == 0, "an empty queue")
+
+
+NOBODY = 0x7FFFFFF0
+
+
+@contextmanager
+def successor_of(firewall: Firewall) -> Iterator[socket.socket]:
+    """The queue's socket in the hands of somebody who leaves without having taken over."""
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.connect(str(firewall.socket))
+        successor.sendall(b'{"command": "hand-over"}\n')
+        line, descriptors, _, _ = socket.recv_fds(successor, 65536, 16)
+        handed = dict(zip(json.loads(line)["descriptors"], descriptors, strict=True))
+        with socket.socket(fileno=handed.pop("queue")) as netlink:
+            for descriptor in handed.values():
+                os.close(descriptor)
+            yield netlink
+    wait_until(lambda: firewall.ctl("count").returncode == 0, "the predecessor to go on")
 
 
 def test_there_must_be_somebody_to_take_over_from(lab: Lab, config: Path, tmp_path: Path) -> None:
