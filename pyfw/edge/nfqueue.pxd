@@ -14,7 +14,7 @@ cdef enum:
 cdef struct InHand:             # the batch in hand, in memory that outlives the process
     uint32_t version            # IN_HAND_VERSION
     uint32_t queue              # number of the queue
-    uint32_t finished_id        # every packet up to here has its verdict; a queue's first one is 1
+    uint32_t finished_id        # every packet up to here has its verdict, if need be among those not sent; a queue's first one is 1
     uint32_t verdict_bytes      # of the verdicts that are written and, as far as is known, not sent
     uint8_t verdicts[BATCH * VERDICT_MAX_BYTES]
 

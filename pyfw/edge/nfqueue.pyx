@@ -250,7 +250,8 @@ cdef class QueueLoop:
 
         Stays False where the last packets before it were lost on their way here: then the kernel has none queued.
         """
-        return id_sequence == 0 or (self.numbered and serial_distance(id_sequence, self.hand.finished_id) >= 0)
+        return id_sequence == 0 or (self.numbered and not self.unsent
+                                    and serial_distance(id_sequence, self.hand.finished_id) >= 0)
 
     @property
     def alive(self) -> int:
@@ -318,8 +319,7 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
     if rings.to_inspect.count:
         inspect_packets(loop, rings, now_ns)
         send_verdicts(loop, now_ns)
-    if not loop.unsent:
-        pyfw_publish(&loop.hand.finished_id, loop.newest_id)
+    pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
 
 

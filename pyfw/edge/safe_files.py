@@ -41,24 +41,20 @@ def open_directory(path: Path, *, make_mode: int | None = None) -> int:
     names = list(reversed(Path(os.path.abspath(path)).parts[1:]))
     links = 0
     try:
-        _check_directory(there, os.fstat(at), on_the_way=bool(names))
+        _check_directory(there, at, on_the_way=bool(names))
         while names:
             name = names.pop()
-            if name == "..":                    # of a link's target: from the directory that it was found in
-                there = there.parent
-                at = _move(at, os.open("..", _DIRECTORY, dir_fd=at))
-                continue
             target = _enter(there, at, name, make_mode)
-            if isinstance(target, str):
+            if isinstance(target, int):
+                there, at = there.parent if name == ".." else there / name, _move(at, target)
+            else:
                 links += 1
                 if links > LINKS_MAX:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(there / name))
                 names += reversed([part for part in Path(target).parts if part != "/"])
                 if target.startswith("/"):
                     there, at = Path("/"), _move(at, os.open("/", _DIRECTORY))
-                continue
-            there, at = there / name, _move(at, target)
-            _check_directory(there, os.fstat(at), on_the_way=bool(names))
+            _check_directory(there, at, on_the_way=bool(names))
     except BaseException:
         os.close(at)
         raise
@@ -88,14 +84,14 @@ def open_file(directory: int, path: Path, flags: int, mode: int = 0o600, *, forb
     return descriptor
 
 
-def check_file(descriptor: int, path: Path, *, names_max: int = 1, forbidden: int = WRITABLE_BY_OTHERS) -> None:
-    """Raise UnsafePath unless it is a regular file, root's or ours, with so many names at most."""
+def check_file(descriptor: int, path: Path, *, forbidden: int = WRITABLE_BY_OTHERS) -> None:
+    """Raise UnsafePath unless it is a regular file, root's or ours, with one name, or none any more."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise UnsafePath(path, "is no regular file: remove it")
     if not is_trusted(found.st_uid):
         raise UnsafePath(path, f"belongs to user {found.st_uid} and not to {_owners()}: remove it")
-    if found.st_nlink > names_max:
+    if found.st_nlink > 1:
         raise UnsafePath(path, f"has {found.st_nlink} names (hard links), of which one may be anywhere: remove it")
     if found.st_mode & forbidden:
         raise UnsafePath(path, f"is open to others (mode {stat.S_IMODE(found.st_mode):o}): remove it, or chmod go= it")
@@ -151,7 +147,8 @@ def _enter(there: Path, at: int, name: str, make_mode: int | None) -> int | str:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _check_directory(path: Path, found: os.stat_result, *, on_the_way: bool) -> None:
+def _check_directory(path: Path, descriptor: int, *, on_the_way: bool) -> None:
+    found = os.fstat(descriptor)
     if not is_trusted(found.st_uid):
         raise UnsafePath(path, f"belongs to user {found.st_uid} and not to {_owners()}: chown it, or choose another directory")
     if found.st_mode & WRITABLE_BY_OTHERS and not (on_the_way and found.st_mode & stat.S_ISVTX):

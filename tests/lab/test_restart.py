@@ -170,6 +170,8 @@ def test_a_handover_that_is_taken_back_while_nothing_can_be_sent(lab: Lab, confi
                 kept.connect((0, 0))
             assert [taker.recv(10) for _ in range(256)] == [b"%d" % number for number in range(256)]
             wait_until(lambda: queued(lab) == 0, "an empty queue")
+            counters = json.loads(firewall.ctl("stats", "--json").stdout)["queue"]
+            assert (counters["internal"], counters["orphans_dropped"], counters["verdict_gone"]) == (0, 0, 0)
 
 
 NOBODY = 0x7FFFFFF0
