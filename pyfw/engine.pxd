@@ -65,6 +65,7 @@ cdef class Engine:
     cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
     cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
+    cdef void retire_counts(self) noexcept nogil
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255
 
 cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) except *

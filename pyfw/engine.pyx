@@ -13,6 +13,7 @@ import os
 from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conncount cimport ConnCounter, free_counter
 from pyfw.conntrack.events cimport CHANGED_MARK
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.origin cimport origin_of
@@ -35,6 +36,7 @@ from pyfw.ruling import Judgement
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
     SWEEP_SLICES = 8
+    SWEEP_MEMBERS = 256         # likewise, for what rules counted that have gone
     SWEEP_SOURCES = 128         # what a slice of sweeping ends, or gives back, for the limits per source
 
 
@@ -443,6 +445,7 @@ cdef class Engine:
             self.lock_politely()
             self.tracker.expectations.sweep(now_ns)
             self.unlock()
+            self.retire_counts()
             if self.limits is not None:
                 for i in range(SWEEP_SLICES):
                     self.lock_politely()
@@ -450,6 +453,19 @@ cdef class Engine:
                     self.limits.sources.retire(now_ns, SWEEP_SOURCES)
                     self.unlock()
         return freed
+
+    cdef void retire_counts(self) noexcept nogil:
+        """Let go of what rules counted that have gone, slice by slice."""
+        cdef ConnCounter *emptied
+        cdef int slices = 0
+        while slices < SWEEP_SLICES:
+            self.lock_politely()
+            emptied = self.tracker.table.counts.retire(SWEEP_MEMBERS)
+            self.unlock()
+            if emptied == NULL:
+                slices += 1
+            else:
+                free_counter(emptied)
 
     def counters(self) -> dict:
         """What was judged since the start, by state, verdict and reason; use of table and expectations.

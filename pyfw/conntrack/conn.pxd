@@ -10,7 +10,8 @@ Who may write what:
 192 bytes: three cache lines, of which a lookup reads the first, TCP the second, counting the third.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.packet cimport Address
+from pyfw.enums cimport TCP_CLOSE, TCP_TIME_WAIT
+from pyfw.packet cimport PROTO_TCP, Address
 
 cdef enum ConnStatus:
     CONN_CONFIRMED = 1 << 0     # in the table: written last when an entry is made, cleared first when it goes
@@ -89,3 +90,7 @@ cdef struct Conn:
     uint8_t helper              # 1 + position among the engine's helpers; 0: none
     uint8_t master_helper       # the helper that expected it, as `helper`; 0: none did
     uint16_t origin             # where its first packet was met (origin.pyx); 0: not known
+
+cdef inline bint is_over(const Conn *conn) noexcept nogil:
+    """Whether a connection has ended, though its entry stays for a while (already_closed() in nf_conncount.c)."""
+    return conn.key.protocol == PROTO_TCP and (conn.track.tcp.state == TCP_TIME_WAIT or conn.track.tcp.state == TCP_CLOSE)

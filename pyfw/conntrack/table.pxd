@@ -1,6 +1,7 @@
 """The state table: fixed-size entries in one piece of memory, found by a keyed symmetric hash."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
+from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport Events
 from pyfw.conntrack.sources cimport Sources
 
@@ -47,6 +48,7 @@ cdef class Table:
     cdef bint evicts            # a full table gives up entries that are not ASSURED
     cdef Sources sources        # told of every entry that comes and goes; None: there are no limits per source
     cdef bint counts_all        # not only the entries marked CONN_COUNTED
+    cdef ConnCounts counts      # likewise, for rules that count connections
     cdef Pace *paces            # by slot, 0: the connection that is about to be entered; NULL: nothing is scaled
     cdef uint32_t adaptive_start    # timeouts shrink when there are more entries than this,
     cdef uint32_t adaptive_end      # and would be nothing with so many

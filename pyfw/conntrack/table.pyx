@@ -11,13 +11,14 @@ Laws:
     the memory's header has is read again after that.
   - Expired means invisible.  The sweep only gives memory back.
   - An entry has one key, that of its original direction, and stands in one chain: both directions hash alike.
-  - insert() and remove() are the only ways in and out: `sources` hears of both, whatever the cause.
+  - insert() and remove() are the only ways in and out: `sources` and `counts` hear of both, whatever the cause.
   - Adaptive timeouts only ever shorten the life of an entry: what the sweep has shortened stays so until the next packet.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport EVENT_DESTROY, Events
 from pyfw.conntrack.origin cimport is_origin
 from pyfw.conntrack.siphash cimport siphash
@@ -124,6 +125,7 @@ cdef class Table:
             raise ValueError(f"{view.shape[0]} bytes are too few for {max_entries} entries: {Table.space(max_entries)} needed")
         self.memory = memory
         self.events = Events()
+        self.counts = ConnCounts(max_entries)
         self.published = <Header *> &view[0]
         self.conns = <Conn *> (&view[0] + HEADER_SPACE)
         while buckets < max_entries:
@@ -203,6 +205,7 @@ cdef class Table:
         self.free = self.count = self.adopted = 0
         if not self.take_header():
             self.header.used = 0
+        self.counts.forget_all()
         self.adopt()
         if self.paces != NULL:
             memset(self.paces, 0, (self.header.max_entries + <size_t> 1) * sizeof(Pace))
@@ -350,6 +353,8 @@ cdef class Table:
             self.paces[slot].timeout_ns = 0         # not known, unless note_begun() is called
         if self.sources is not None and (self.counts_all or conn.status & CONN_COUNTED):
             self.sources.attach(slot, conn, now_ns)
+        if self.counts.heads != NULL:
+            self.counts.note_entry(slot, &conn.key)
         pyfw_store_last(&conn.status, fresh.status | CONN_CONFIRMED)
         return slot
 
@@ -361,6 +366,8 @@ cdef class Table:
             place = &self.conns[place[0]].next
         if self.sources is not None:
             self.sources.detach(slot, &self.conns[slot])
+        if self.counts.heads != NULL:
+            self.counts.forget(slot)
         pyfw_store_last(&self.conns[slot].status, 0)
         place[0] = self.conns[slot].next
         self.give_back(slot)

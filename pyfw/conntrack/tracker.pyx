@@ -172,7 +172,7 @@ cdef class Tracker:
                 self.update(subject, direction, packet, now_ns, &step)
         if slot:
             self.weigh_answer(subject, status, direction, packet, &step)
-        if slot and (self.table.sources is not None or self.table.paces != NULL):
+        if slot and (self.table.sources is not None or self.table.paces != NULL or self.table.counts.heads != NULL):
             self.note_changes(slot, status, expires_ns, now_ns)
         if step.action == ACTION_REOPEN:
             self.table.remove(slot, now_ns)
@@ -237,6 +237,8 @@ cdef class Tracker:
         if (self.table.sources is not None and is_completed(conn.key.protocol, conn.status)
                 and not is_completed(conn.key.protocol, status)):
             self.table.sources.note_completed(slot, now_ns)
+        if self.table.counts.heads != NULL:
+            self.table.counts.note_over(slot, is_over(conn))
         if self.table.paces != NULL and conn.expires_ns < expires_ns:
             conn.expires_ns = self.table.deadline(slot, now_ns, conn.expires_ns - now_ns)
 

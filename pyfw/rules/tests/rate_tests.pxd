@@ -1,6 +1,6 @@
 """Tests that remember: how often, how many, how recently."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.conntrack.conn cimport Key
+from pyfw.conntrack.conncount cimport ConnCounter
 from pyfw.conntrack.table cimport Table
 from pyfw.rules.parts cimport Context, Fit, PacketTest
 
@@ -41,27 +41,15 @@ cdef class HashLimitTest(PacketTest):
     cdef uint8_t mode
     cdef bint above
 
-cdef struct Counted:            # a connection that was counted
-    Key key
-    uint32_t next
-
-cdef struct CountedGroup:
-    uint64_t words[2]
-    uint8_t family
-    uint32_t first              # position among the counted; 0: none
-
 cdef class ConnLimitTest(PacketTest):
     cdef Table table
-    cdef CountedGroup *groups
-    cdef Counted *counted
-    cdef uint32_t free, used, limit
+    cdef ConnCounter *counter   # NULL: there is no table
+    cdef uint32_t limit
     cdef uint64_t mask[2]
-    cdef uint64_t seed[2]
     cdef bint source, above
 
-    cdef CountedGroup *group_of(self, const uint64_t *words, uint8_t family) noexcept nogil
-    cdef uint32_t count_others(self, CountedGroup *group, const Key *own, uint64_t now_ns, bint dry, bint *known) noexcept nogil
-    cdef bint add(self, CountedGroup *group, const Key *own) noexcept nogil
+    cdef uint32_t count(self, Context *context, const uint64_t *words) noexcept nogil
+    cdef void let_go(self, uint32_t group, uint64_t now_ns) noexcept nogil
 
 cdef struct Seen:               # an address of a list
     uint8_t address[16]

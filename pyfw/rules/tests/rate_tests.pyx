@@ -10,16 +10,17 @@ import os
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from pyfw.conntrack.conn cimport Key, is_over
+from pyfw.conntrack.conncount cimport abandon, find_group, group_of, member_of, renew_oldest, slot_of
 from pyfw.conntrack.siphash cimport siphash
-from pyfw.enums cimport TCP_CLOSE, TCP_TIME_WAIT
+from pyfw.enums cimport DIR_REPLY
 from pyfw.packet cimport (FAMILY_IPV4, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
 
 cdef enum:
     PROBES = 32                 # places that a key may have
     COLLECTED = 64              # places of a full table that one packet looks through for what has expired
-    GROUPS = 1 << 16
-    MOST_COUNTED = 1 << 17
+    LOOKED_AT = 16              # counted connections that one packet looks at for what has expired (CONNCOUNT_GC_MAX_NODES: 8)
     LIST_LENGTH = 100           # ip_list_tot
 
 cdef enum HashMode:             # bits of --hashlimit-mode
@@ -200,101 +201,66 @@ cdef class ConnLimitTest(PacketTest):
     """Whether an address, under `mask`, has at most `limit` connections, this packet's included; `above`: has more.
 
     A connection counts from the first packet that asked about it, for as long as it is in the table and not over
-    (nf_conncount.c).
+    (nf_conncount.c); the table tells when that ends.  It counts for its client's address, or for its server's if packets
+    of the reply ask, or for both.
     """
-
-    def __cinit__(self, *_):
-        self.groups = <CountedGroup *> calloc(GROUPS, sizeof(CountedGroup))
-        self.counted = <Counted *> calloc(MOST_COUNTED, sizeof(Counted))
-        if self.groups == NULL or self.counted == NULL:
-            raise MemoryError
-        draw_seed(self.seed)
 
     def __init__(self, uint32_t limit, bytes mask, bint source, bint above):
         self.limit, self.source, self.above = limit, source, above
         memcpy(self.mask, <const char *> mask, 16)
 
     def __dealloc__(self):
-        free(self.groups)
-        free(self.counted)
+        abandon(self.counter)
 
     def bind(self, surroundings) -> None:
         self.table = surroundings.table
+        if self.table is not None:
+            self.counter = self.table.counts.new_counter()
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
         cdef const Address *address = &packet.src if self.source else &packet.dst
         cdef uint64_t words[2]
-        cdef Key own
-        cdef CountedGroup *group
-        cdef uint32_t count
-        cdef bint known = False
-        if context.at_leisure:
-            return FITS if (1 > self.limit) == self.above else FITS_NOT
-        words[0], words[1] = address.halves[0] & self.mask[0], address.halves[1] & self.mask[1]
-        group = self.group_of(words, packet.family)
-        own_key(context, &own)
-        if group == NULL:
-            return FITS_DROP
-        count = 1 + self.count_others(group, &own, context.now_ns, context.dry, &known)
-        if not known and not context.dry and not self.add(group, &own):
-            return FITS_DROP
+        cdef uint32_t count = 1
+        if self.counter != NULL and not context.at_leisure:
+            words[0], words[1] = address.halves[0] & self.mask[0], address.halves[1] & self.mask[1]
+            count = self.count(context, words)
         return FITS if (count > self.limit) == self.above else FITS_NOT
 
-    cdef CountedGroup *group_of(self, const uint64_t *words, uint8_t family) noexcept nogil:
-        """The address's group, or a free one made its own; NULL: there is none."""
-        cdef uint32_t at = <uint32_t> siphash(self.seed, words, 2)
-        cdef int probe
-        cdef CountedGroup *group
-        cdef CountedGroup *vacant = NULL
-        for probe in range(PROBES):
-            group = &self.groups[(at + probe) & (GROUPS - 1)]
-            if group.first and group.family == family and group.words[0] == words[0] and group.words[1] == words[1]:
-                return group
-            if group.first == 0 and vacant == NULL:
-                vacant = group
-        if vacant != NULL:
-            vacant.words[0], vacant.words[1], vacant.family = words[0], words[1], family
-        return vacant
+    cdef uint32_t count(self, Context *context, const uint64_t *words) noexcept nogil:
+        """How many connections the address has; from now on the packet's own is one of them."""
+        cdef Key own
+        cdef uint8_t direction = 0, family = context.packet.family
+        cdef uint32_t slot, member, known, group = find_group(self.counter, words, family)
+        cdef bint over
+        own_key(context, &own)
+        self.table.counts.await_entry(&own)
+        slot = self.table.find(&own, context.now_ns, &direction)
+        member = member_of(slot, context.direction == DIR_REPLY)
+        if group:
+            self.let_go(group, context.now_ns)
+        known = self.counter.members[member].group
+        group = find_group(self.counter, words, family)
+        over = slot and is_over(&self.table.conns[slot])
+        if not known and not context.dry:
+            known = group = group_of(self.counter, words, family)
+            self.table.counts.attach(self.counter, member, group, over)
+        if group == 0:
+            return 1
+        return self.counter.groups[group].counted + (over or known != group)
 
-    cdef uint32_t count_others(self, CountedGroup *group, const Key *own, uint64_t now_ns, bint dry, bint *known) noexcept nogil:
-        """How many of the group's connections are there besides `own`; lets go of those that are not."""
-        cdef uint32_t *link = &group.first
-        cdef uint32_t at, slot, count = 0
-        cdef uint8_t direction = 0
-        cdef bint gone
-        while link[0]:
-            at = link[0]
-            if memcmp(&self.counted[at].key, own, sizeof(Key)) == 0:
-                known[0] = True
-                link = &self.counted[at].next
-                continue
-            slot = self.table.find(&self.counted[at].key, now_ns, &direction) if self.table is not None else 0
-            gone = slot == 0 or (self.counted[at].key.protocol == PROTO_TCP and is_over(self.table.conns[slot].track.tcp.state))
-            count += not gone
-            if gone and not dry:
-                link[0] = self.counted[at].next
-                self.counted[at].next, self.free = self.free, at
+    cdef void let_go(self, uint32_t group, uint64_t now_ns) noexcept nogil:
+        """Let the table know of some of the group's connections that have expired: its sweep may be far from them."""
+        cdef uint32_t slot
+        cdef int i
+        for i in range(LOOKED_AT):
+            if self.counter.groups[group].members == 0:
+                break
+            slot = slot_of(self.counter.groups[group].oldest)
+            if slot and self.table.conns[slot].expires_ns <= now_ns:
+                self.table.expire(slot, now_ns)
             else:
-                link = &self.counted[at].next
-        return count
-
-    cdef bint add(self, CountedGroup *group, const Key *own) noexcept nogil:
-        cdef uint32_t at = self.free
-        if at:
-            self.free = self.counted[at].next
-        elif self.used + 1 < MOST_COUNTED:
-            self.used += 1
-            at = self.used
-        else:
-            return False
-        self.counted[at].key = own[0]
-        self.counted[at].next, group.first = group.first, at
-        return True
-
-
-cdef inline bint is_over(uint8_t state) noexcept nogil:
-    return state == TCP_TIME_WAIT or state == TCP_CLOSE
+                renew_oldest(self.counter, group)
 
 
 cdef inline void own_key(const Context *context, Key *key) noexcept nogil:

@@ -1,0 +1,156 @@
+"""What rules remember has an end, and one more thing to remember costs a packet nothing: each kind is filled, waits, is asked anew."""
+from __future__ import annotations
+
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pyfw.enums import Hook, Verdict
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.program import Program
+from unit.core.packets import ACK, FIN, RST, SYN, tcp
+from unit.core.traffic import Watch
+
+MANY = 70_000
+FEW_THINGS, MANY_THINGS = 10, 100_000
+TIMES_SLOWER = 5                # what the caches cost, at most
+
+
+def watch_with(rules: str, **settings) -> Watch:
+    watch = Watch(max_entries=1 << 17, **settings)
+    watch.engine.load(Program(parse_save(rules), watch.engine.surroundings))
+    return watch
+
+
+def syns(first: int = 0) -> Iterator[bytes]:
+    """SYNs to one server, each from another address.  Their checksums are wrong: they are sent as trusted."""
+    packet = bytearray(tcp("10.0.0.2", "192.0.2.9", 1024, 80, SYN))
+    number = first
+    while True:
+        struct.pack_into("!I", packet, 12, 0x0B000000 + number)
+        yield bytes(packet)
+        number += 1
+
+
+def verdicts(watch: Watch, packets: Iterator[bytes], count: int) -> list[Verdict]:
+    judge, now_ns = watch.engine.judge, watch.now_ns
+    return [judge(next(packets), Hook.FORWARD, "eth0", "eth1", now_ns, trusted=True).verdict for _ in range(count)]
+
+
+def fastest_ns(watch: Watch, packets: Iterator[bytes]) -> float:
+    """What one of them costs, in the best of many rounds."""
+    judge, now_ns, best = watch.engine.judge, watch.now_ns, float("inf")
+    for _ in range(40):
+        asked = [next(packets) for _ in range(50)]
+        began_ns = time.thread_time_ns()
+        for packet in asked:
+            judge(packet, Hook.FORWARD, "eth0", "eth1", now_ns, trusted=True)
+        best = min(best, (time.thread_time_ns() - began_ns) / len(asked))
+    return best
+
+
+# -- connlimit ----------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("policy", ["ACCEPT", "DROP"])
+def test_made_up_sources_do_not_close_a_port_that_connlimit_guards(policy: str) -> None:
+    """Those that a later rule drops leave nothing behind; those that are let in are forgotten with their connections."""
+    watch = watch_with(f"-P FORWARD {policy}\n-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP\n-A FORWARD -s 10.9.9.9 -j ACCEPT")
+    assert set(verdicts(watch, syns(), MANY)) == {Verdict[policy]}
+    if policy == "ACCEPT":
+        watch.wait(200)             # SYN_SENT is over after 120 s
+    assert watch.send(tcp("10.9.9.9", "192.0.2.9", 1024, 80, SYN)).verdict == Verdict.ACCEPT
+    assert watch.send(tcp("10.9.9.9", "192.0.2.9", 1025, 80, SYN)).verdict == Verdict.DROP
+
+
+class KernelConnLimit:
+    """nf_conncount.c's walk: tuples that were asked about, of which those count that the table has and that are not over.
+
+    One that a SYN opens anew while it is over counts again: the kernel forgets some of those.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.asked: dict[str, set[int]] = {}
+
+    def above(self, source: str, sport: int, known: dict[tuple[str, int], str]) -> bool:
+        asked = self.asked.setdefault(source, set())
+        asked &= {port for address, port in known if address == source}
+        asked.add(sport)
+        return sum(port == sport or known[source, port] not in ("CLOSE", "TIME_WAIT") for port in asked) > self.limit
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_connlimit_counts_as_the_kernel_does(seed: int) -> None:
+    """SYNs, handshakes, resets, ends, pauses and sweeps, beside a model that looks at the table."""
+    chance = random.Random(seed)
+    watch = watch_with("-A FORWARD -p tcp --syn -m connlimit --connlimit-above 3 -j DROP\n-A FORWARD -m state --state INVALID -j DROP",
+                       tcp_loose=False)
+    model, said = KernelConnLimit(3), []
+    for number in range(2000):
+        source, sport = f"10.0.0.{chance.randrange(1, 5)}", chance.randrange(1, 9)
+        event = chance.choices(["syn", "answer", "reset", "end", "wait", "sweep"], [50, 10, 10, 5, 3, 3])[0]
+        known = {(record["original"]["src"], record["original"]["sport"]): record["state"] for record in watch.records()}
+        if event == "syn":
+            above = watch.send(tcp(source, "192.0.2.9", sport, 80, SYN, seq=100)).verdict == Verdict.DROP
+            assert above == model.above(source, sport, known), f"packet {number}"
+            said.append(above)
+        elif event == "answer":
+            watch.send(tcp("192.0.2.9", source, 80, sport, SYN | ACK, seq=500, ack=101))
+            watch.send(tcp(source, "192.0.2.9", sport, 80, ACK, seq=101, ack=501))
+        elif event == "reset":
+            watch.send(tcp("192.0.2.9", source, 80, sport, RST | ACK, seq=501, ack=101))
+        elif event == "end":
+            watch.send(tcp(source, "192.0.2.9", sport, 80, FIN | ACK, seq=101, ack=501))
+            watch.send(tcp("192.0.2.9", source, 80, sport, FIN | ACK, seq=501, ack=102))
+            watch.send(tcp(source, "192.0.2.9", sport, 80, ACK, seq=102, ack=502))
+        elif event == "wait":
+            watch.wait(chance.choice((1, 30, 130)))
+        else:
+            watch.engine.sweep(watch.now_ns)
+    assert 100 < sum(said) < len(said) - 100
+
+
+def test_connlimit_counts_both_ends_of_a_connection_if_both_are_asked_about() -> None:
+    """Without --syn answers ask, too, about the address that sends them, as in the kernel."""
+    watch = watch_with("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP")
+    assert watch.send(tcp("10.0.0.2", "192.0.2.9", 1, 80, SYN, seq=100)).verdict == Verdict.ACCEPT
+    assert watch.send(tcp("192.0.2.9", "10.0.0.2", 80, 1, SYN | ACK, seq=500, ack=101)).verdict == Verdict.ACCEPT
+    assert watch.send(tcp("10.0.0.3", "192.0.2.9", 1, 80, SYN, seq=100)).verdict == Verdict.ACCEPT
+    assert watch.send(tcp("192.0.2.9", "10.0.0.3", 80, 1, SYN | ACK, seq=500, ack=101)).verdict == Verdict.DROP
+
+
+def test_rules_of_connlimit_that_have_gone_leave_nothing() -> None:
+    """More reloads than there can be counters, with connections that every ruleset counts."""
+    watch = Watch()
+    for _ in range(2100):
+        watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.surroundings))
+        watch.send(tcp("10.0.0.2", "192.0.2.9", 1, 80, SYN))
+        watch.engine.sweep(watch.now_ns)
+    assert watch.send(tcp("10.0.0.2", "192.0.2.9", 2, 80, SYN)).verdict == Verdict.DROP
+
+
+def test_a_reload_while_connections_are_counted_counts_from_nothing() -> None:
+    watch = watch_with("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP")
+    assert watch.send(tcp("10.0.0.2", "192.0.2.9", 1, 80, SYN)).verdict == Verdict.ACCEPT
+    watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.surroundings))
+    assert watch.send(tcp("10.0.0.2", "192.0.2.9", 2, 80, SYN)).verdict == Verdict.ACCEPT, "iptables-restore does the same"
+    assert watch.send(tcp("10.0.0.2", "192.0.2.9", 3, 80, SYN)).verdict == Verdict.DROP
+
+
+def connlimit_cost_ns(things: int) -> float:
+    watch = watch_with("-A FORWARD -p tcp --syn -m connlimit --connlimit-above 1000000 --connlimit-mask 0 -j DROP")
+    packets = syns()
+    verdicts(watch, packets, things)
+    return fastest_ns(watch, packets)
+
+
+COSTS: dict[str, Callable[[int], float]] = {"connlimit": connlimit_cost_ns}
+
+
+@pytest.mark.parametrize("kind", list(COSTS))
+def test_what_a_packet_costs_does_not_grow(kind: str) -> None:
+    few, many = COSTS[kind](FEW_THINGS), COSTS[kind](MANY_THINGS)
+    assert many < TIMES_SLOWER * few
