@@ -244,7 +244,9 @@ cdef class Engine:
             ruling.reason = REASON_INTERNAL
             return False
         ruling.reject = outcome.reject
-        if ruling.reason == REASON_NONE or ruling.reason >= REASON_TCP_IGNORED:
+        if outcome.reason:
+            ruling.reason = outcome.reason
+        elif ruling.reason == REASON_NONE or ruling.reason >= REASON_TCP_IGNORED:
             ruling.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
         return False
 

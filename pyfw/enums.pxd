@@ -64,6 +64,8 @@ cdef enum:
     # decided by the rules
     REASON_RULE                 # a rule dropped or rejected it
     REASON_POLICY               # no rule decided: the chain's policy dropped it
+    REASON_RULE_STEPS           # its way through the chains was too long
+    REASON_RULE_MEMORY          # no room for what a rule would have to remember of it
     # not an IP packet that any stack would take: dropped before the rules
     REASON_NOT_IP
     REASON_IP_TRUNCATED

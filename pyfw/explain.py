@@ -19,7 +19,7 @@ from pyfw.rules.values import PortRange, TcpFlags, print_protocol
 from pyfw.rules.vocabulary.header import IP, IP_FIELDS
 from pyfw.watch import Facts, Met, Passage
 
-FITS_NOT, FITS, FITS_DROP = range(3)
+FITS_NOT, FITS, FITS_DROP, FITS_NO_ROOM = range(4)
 TABLES = tuple(BUILTIN_CHAINS)
 _OPTIONS = {field: option for option, field in IP_FIELDS.items()}
 
@@ -85,12 +85,14 @@ class _Meeting:
 
     def visit(self) -> Visit:
         fit = self.step.fit
-        outcome = {FITS_NOT: "no", FITS: "matched", FITS_DROP: "dropped"}[fit]
+        outcome = {FITS_NOT: "no", FITS: "matched"}.get(fit, "dropped")
         why = ""
         if self.rule is None:
             outcome = "end"
         elif fit == FITS_DROP and self.rule.audit:
             outcome, why = "no", "it only audits a header that is missing or broken"
+        elif fit == FITS_NO_ROOM:
+            outcome, why = "no" if self.rule.audit else "dropped", "there is no room for what this rule remembers"
         elif fit == FITS_NOT:
             why = self.why_not()
         elif fit == FITS_DROP:

@@ -10,6 +10,8 @@ _TEXTS: dict[Reason, str] = {
     Reason.NONE: "",
     Reason.RULE: "dropped by a rule",
     Reason.POLICY: "dropped by the chain's policy",
+    Reason.RULE_STEPS: "walks too many rules",
+    Reason.RULE_MEMORY: "no room for what a rule remembers",
     Reason.NOT_IP: "not IP",
     Reason.IP_TRUNCATED: "IP packet shorter than its header says",
     Reason.IP_HEADER: "bad IP header",

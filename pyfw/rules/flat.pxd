@@ -10,6 +10,7 @@ cdef enum:
     HOOKS = 5
     FAMILIES = 2                # IPv4, IPv6
     MAX_DEPTH = 64              # as check.py's
+    MAX_STEPS = 1 << 17         # likewise
 
 cdef enum HeaderTest:           # bits of FlatRule.tests and .inverted
     TEST_SRC = 1

@@ -11,6 +11,7 @@ cdef enum Fit:                  # what a test says of a packet
     FITS_NOT = 0
     FITS = 1
     FITS_DROP = 2               # the packet cannot be what the test asks about: it is dropped, as the kernel's matches do
+    FITS_NO_ROOM = 3            # there is no room for what the test has to remember: it is dropped, too
 
 cdef enum FailedTest:           # what Step.failed says besides the bits of program.pxd's HeaderTest
     FAILED_STATE = 1 << 15
@@ -48,6 +49,7 @@ cdef struct Outcome:            # what a walk through a base chain came to
     uint8_t reject              # RejectNumber; not 0 only where verdict is DROP
     uint8_t notrack             # raw table: NOTRACK or CT --notrack was met
     uint8_t helper              # CT --helper: 1 + position among the engine's helpers; 0: none said
+    uint8_t reason              # ReasonNumber, where a drop has another than that a rule or the policy says so
     uint8_t by_policy           # no rule decided: the base chain's policy did
     uint32_t rule               # the rule that decided, as Program.rule_name() takes it; NO_RULE: chain without rules
 

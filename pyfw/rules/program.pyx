@@ -5,7 +5,8 @@ May know: packets as they were parsed, connection states.  Must not know: syntax
 connections only through what Context hands in.
 
 Laws: the walk allocates nothing and ends, since jumps lead to no loop (checked when a ruleset is read) and
-no deeper than MAX_DEPTH; the end of a base chain is its policy; a rule counts a packet when all its tests hold.
+no deeper than MAX_DEPTH; a packet that jumps has met MAX_STEPS rules and those of one chain at most, and is then dropped;
+the end of a base chain is its policy; a rule counts a packet when all its tests hold.
 A Program serves one engine: its counters and its log have one writer.
 """
 from collections.abc import Sequence
@@ -102,7 +103,7 @@ cdef class Program:
         cdef const BaseChain *base = &flat.base[table][packet.hook % HOOKS]
         cdef const FlatRule *rule
         cdef uint32_t stack[MAX_DEPTH]
-        cdef uint32_t depth = 0, at = base.first, failed
+        cdef uint32_t depth = 0, at = base.first, entered = at, steps = 0, failed
         cdef View view
         cdef Fit fit
         memset(outcome, 0, sizeof(Outcome))
@@ -117,10 +118,11 @@ cdef class Program:
             fit = rule_fits(rule, flat, &view, context, &failed)
             if context.trace != NULL:
                 note_step(context.trace, table, rule, fit, failed)
-            if fit == FITS_NOT or fit == FITS_DROP and rule.action == ACTION_AUDIT:
+            if fit == FITS_NOT or fit >= FITS_DROP and rule.action == ACTION_AUDIT:
                 continue
             outcome.rule = rule.number
-            if fit == FITS_DROP:
+            if fit >= FITS_DROP:
+                outcome.reason = REASON_RULE_MEMORY if fit == FITS_NO_ROOM else REASON_NONE
                 return                      # verdict 0: drop; no rule counts it, as in the kernel
             outcome.by_policy = at - 1 == base.end
             if not context.dry:
@@ -134,18 +136,23 @@ cdef class Program:
             elif rule.action == ACTION_DROP:
                 outcome.reject = rule.reject
                 return
-            elif rule.action == ACTION_JUMP:
-                stack[depth] = at
-                depth += 1
-                at = rule.target
-            elif rule.action == ACTION_GOTO:
-                at = rule.target
-            elif rule.action == ACTION_RETURN:
-                if depth:
+            elif ACTION_RETURN <= rule.action <= ACTION_GOTO:
+                steps += at - entered
+                if steps > MAX_STEPS:
+                    outcome.reason = REASON_RULE_STEPS
+                    return
+                if rule.action == ACTION_JUMP:
+                    stack[depth] = at
+                    depth += 1
+                    at = rule.target
+                elif rule.action == ACTION_GOTO:
+                    at = rule.target
+                elif depth:
                     depth -= 1
                     at = stack[depth]
                 else:
                     at = base.end
+                entered = at
             elif rule.action == ACTION_LOG:
                 if not context.dry:
                     log_packet(&self.ring, packet, <const char *> view.outdev, rule.number, context.now_ns)

@@ -3,8 +3,8 @@
 
 May know: packets, connections by the table that they were bound to, the context's clock.  Must not know: syntax.
 
-Laws: what is remembered has a place of fixed size, found by a keyed hash; with no place left a packet is dropped, as the kernel
-does when it has no memory.  A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
+Laws: what is remembered has a place of fixed size, found by a keyed hash, and an end; with no place left a packet is dropped, as
+the kernel does when it has no memory, and counted (RULE_MEMORY).  What a packet costs does not depend on how much is remembered.  A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
 """
 import os
 
@@ -15,7 +15,7 @@ from pyfw.conntrack.conncount cimport abandon, find_group, group_of, member_of, 
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_REPLY
 from pyfw.packet cimport (FAMILY_IPV4, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
-from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
+from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NO_ROOM, FITS_NOT
 
 cdef enum:
     PROBES = 32                 # places that a key may have
@@ -178,7 +178,7 @@ cdef class HashLimitTest(PacketTest):
         words[4] |= <uint64_t> packet.family << 32
         bucket = self.table.find(words, context.now_ns)
         if bucket == NULL:
-            return FITS_DROP
+            return FITS_NO_ROOM
         fresh = bucket.expires_ns <= context.now_ns
         credit_ns = self.full_ns if fresh else earned(bucket.credit_ns, bucket.last_ns, context.now_ns, self.full_ns)
         within = credit_ns >= self.cost_ns

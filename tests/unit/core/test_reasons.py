@@ -49,6 +49,20 @@ def ruled(text: str, data: bytes) -> Callable[[Watch], bytes]:
     return packet
 
 
+def doubled_jumps(depth: int) -> str:
+    """Chains that jump twice to the next: 2^depth steps."""
+    jumps = "".join(f"-A chain{n} -j chain{n + 1}\n" * 2 for n in range(depth))
+    return f"*filter\n:FORWARD ACCEPT\n{''.join(f':chain{n} -{chr(10)}' for n in range(depth + 1))}-A FORWARD -j chain0\n{jumps}COMMIT\n"
+
+
+def one_bucket(watch: Watch) -> bytes:
+    """A hash table that has room for one source, which is another."""
+    watch.engine.load(Program(parse_save("-A FORWARD -m hashlimit --hashlimit-upto 1/s --hashlimit-mode srcip --hashlimit-name one "
+                                         "--hashlimit-htable-size 1 --hashlimit-htable-max 1 -j ACCEPT")))
+    watch.send(udp("10.0.0.99", SERVER, 1, 2))
+    return udp(*ENDS, 1, 2)
+
+
 def flooded(watch: Watch) -> bytes:
     """A table full of connections that eviction spares."""
     for sport in range(watch.table()["max_entries"]):
@@ -137,6 +151,8 @@ DROP, NEW, ESTABLISHED = Verdict.DROP, CtState.NEW, CtState.ESTABLISHED
 CASES = [
     Case(Reason.RULE, ruled("*filter\n-A FORWARD -p udp -j DROP\nCOMMIT\n", udp(*ENDS, 1, 2)), NEW, DROP),
     Case(Reason.POLICY, ruled("*filter\n:FORWARD DROP\nCOMMIT\n", udp(*ENDS, 1, 2)), NEW, DROP),
+    Case(Reason.RULE_STEPS, ruled(doubled_jumps(30), udp(*ENDS, 1, 2)), NEW, DROP),
+    Case(Reason.RULE_MEMORY, one_bucket, NEW, DROP),
     Case(Reason.NOT_IP, plain(b"\x50" + bytes(39)), verdict=DROP),
     Case(Reason.IP_TRUNCATED, plain(udp(*ENDS, 1, 2)[:27]), verdict=DROP),
     Case(Reason.IP_HEADER, plain(spoil(udp(*ENDS, 1, 2), 10)), verdict=DROP),
