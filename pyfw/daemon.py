@@ -292,6 +292,7 @@ class Daemon:
     def _start_judging(self) -> None:
         self._queue.resume()
         self._data_thread = threading.Thread(target=self._judge_packets, name="pyfw-data", daemon=True)
+        self._tell_time()
         self._data_thread.start()
 
     def _judge_packets(self) -> None:
@@ -379,8 +380,13 @@ class Daemon:
         while True:
             freed = 0 if self.handing_over else self.engine.sweep(self.now_ns())
             self.engine.surroundings.sets.sweep(self.now_ns())
-            self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
+            self._tell_time()
             await asyncio.sleep(BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S)
+
+    def _tell_time(self) -> None:
+        """The engine reads no clock, and no time zone."""
+        self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
+        self.engine.zone_offset_s = time.localtime().tm_gmtoff
 
     async def _report(self) -> None:
         """Tell systemd that the data thread makes progress, as often as it wants to hear it, and how things are."""

@@ -1,5 +1,5 @@
 """judge(packet, now): the one straight line that every packet takes.  Knows no socket, no clock."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.droplog cimport DropLog
@@ -43,6 +43,7 @@ cdef class Engine:
     cdef readonly object program
     cdef readonly Surroundings surroundings     # what its programs refer to by name
     cdef public int64_t wall_offset_ns          # UTC (ns since 1970) less the clock that judge is handed
+    cdef public int32_t zone_offset_s           # local time less UTC
     cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody
 
     # As Lock's.

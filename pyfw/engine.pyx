@@ -130,6 +130,7 @@ cdef class Engine:
         context.direction = DIR_NONE
         context.now_ns = now_ns
         context.wall_ns = now_ns + self.wall_offset_ns
+        context.zone_offset_s = self.zone_offset_s
         if self.watching:
             self.watch.begin(&context)
         self.decide(&context, ruling)

@@ -134,6 +134,7 @@ cdef class Reviewer:
         context.direction = DIR_NONE
         context.now_ns = now_ns
         context.wall_ns = now_ns + self.engine.wall_offset_ns
+        context.zone_offset_s = self.engine.zone_offset_s
         context.dry = True
         context.at_leisure = True
         self.program.run(TABLE_RAW, &context, &outcome)

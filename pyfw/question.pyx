@@ -169,6 +169,7 @@ cdef int copy_limits(Engine engine, Engine copy) except -1:
 
 cdef void copy_settings(Engine engine, Engine copy) noexcept nogil:
     copy.wall_offset_ns = engine.wall_offset_ns
+    copy.zone_offset_s = engine.zone_offset_s
     copy.tracker.settings = engine.tracker.settings
     memcpy(copy.tracker.helper_rows, engine.tracker.helper_rows, sizeof(engine.tracker.helper_rows))
 

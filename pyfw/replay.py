@@ -4,6 +4,7 @@ The engine is the daemon's own; what the kernel does before it (reassembly) is d
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -47,6 +48,7 @@ class Replay:
             self._advance(record.time_ns)
             if record.number % SWEEP_EVERY == 0:
                 self.engine.sweep(self.now_ns)
+                self._tell_zone()
             if record.packet is None:
                 yield Replayed(record, None, None, None, None, None, "not IP")
                 continue
@@ -69,8 +71,13 @@ class Replay:
     def _advance(self, time_ns: int) -> None:
         if self.now_ns is None:
             self.now_ns = time_ns
+            self._tell_zone()
         elif not self.at_once:
             self.now_ns = max(self.now_ns, time_ns)
+
+    def _tell_zone(self) -> None:
+        """This machine's time zone, as it was when the packets were met."""
+        self.engine.zone_offset_s = time.localtime(self.now_ns // 10**9).tm_gmtoff
 
     def _judge(self, record: Record, packet: IpPacket) -> Replayed:
         length = packet.length if packet.length > len(packet.data) else None

@@ -1,6 +1,7 @@
 """Policy tests on the engine: each case with a table of its own and a clock that stands where it wants.  Opens only captures."""
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -117,6 +118,7 @@ class Player:
     def __init__(self, engine: Engine, outcome: Outcome, family: int | None) -> None:
         self.engine, self.outcome, self.case, self.family = engine, outcome, outcome.case, family
         self.now_ns = BEGIN_NS
+        engine.zone_offset_s = time.localtime(BEGIN_NS // 10**9).tm_gmtoff
 
     # -- single packets ---------------------------------------------------------------------------------------------------
 

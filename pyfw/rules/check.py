@@ -1,4 +1,7 @@
-"""What must hold of a ruleset as a whole: every jump leads somewhere, none leads back, none nests too deep."""
+"""What must hold of a ruleset as a whole: every jump leads somewhere, none leads back, none nests too deep.
+
+Each chain is looked at once, however many jumps lead to it.
+"""
 from __future__ import annotations
 
 from pyfw.rules.builder import unknown_target
@@ -7,6 +10,9 @@ from pyfw.rules.model import Chain, RulesError, Ruleset, Table, Target
 
 MAX_DEPTH = 64
 """How deep jumps may nest; `program.pyx` has a stack of this size."""
+
+MAX_STEPS = 1 << 17
+"""How many rules a packet may meet on its way through chains that jump (RULE_STEPS): about a millisecond."""
 
 
 def check_ruleset(ruleset: Ruleset) -> Ruleset:
@@ -50,3 +56,15 @@ def check_descent(table: Table, chain: Chain, path: tuple[str, ...], depths: dic
             raise RulesError(f"jumps nest deeper than {MAX_DEPTH} chains", target.location)
     depths[chain.name] = deepest
     return deepest
+
+
+def longest_way(table: Table, chain: Chain, known: dict[str, int]) -> int:
+    """How many rules a packet meets in `chain` if all its jumps are taken and lead back; `known` is of other chains of the table.
+
+    For a table that check_ruleset() has passed.
+    """
+    if chain.name not in known:
+        below = (longest_way(table, inner, known) for rule in chain.rules
+                 if rule.enforced and (inner := table.chain(rule.enforced.name)))
+        known[chain.name] = len(chain.rules) + 1 + sum(below)
+    return known[chain.name]

@@ -96,7 +96,7 @@ class _Reader:
         self.family = family
         self.skipped = skipped
         self.skips_table = False            # in a section of a table that stays with the kernel
-        self.made: set[tuple[str, str, int | None]] = set()     # (table, chain, family) that -N was said of
+        self.made: dict[tuple[str, str], set[int | None]] = {}  # (table, chain) -> families that -N was said of it for
         self.only_table = only_table
         self.section: str | None = None
         self.families_apart = False
@@ -194,9 +194,10 @@ class _Reader:
     def new_chain(self, table: str, name: str, location: Location, family: int | None) -> None:
         """A chain is common to both families: the other family's command may make it, too."""
         check_chain_name(name, table, location)
-        known_to = {other for made, chain, other in self.made if (made, chain) == (table, name)}
-        self.made.add((table, name, family))
-        if family and known_to and known_to.isdisjoint({family, None}):
+        known_to = self.made.setdefault((table, name), set())
+        shared = family and known_to and known_to.isdisjoint({family, None})
+        known_to.add(family)
+        if shared:
             return
         if name in self.table(table):
             raise RulesError(f"duplicate chain {name}: table {table} has it already", location)

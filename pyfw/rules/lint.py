@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pyfw.rules.check import MAX_STEPS, chain_targets, longest_way
 from pyfw.rules.covers import contradicts, covers, states_of
 from pyfw.rules.model import Chain, Location, Match, Rule, Ruleset, Table
 from pyfw.rules.names import STATES
@@ -43,7 +44,16 @@ def lint(ruleset: Ruleset) -> list[Warning]:
                 found.append(Warning("unreachable-chain", f"no rule leads to chain {chain.name} of table {table.name}; "
                                      f"jump to it with -j {chain.name}, or take it away", location))
             found += lint_chain(table, chain)
+        found += too_long_ways(table)
     return found
+
+
+def too_long_ways(table: Table) -> Iterator[Warning]:
+    known: dict[str, int] = {}
+    for chain in table.chains:
+        if chain.policy is not None and (steps := longest_way(table, chain, known)) > MAX_STEPS and (jumps := chain_targets(chain)):
+            yield Warning("rule-steps", f"a packet may meet {steps} rules on its way through {chain.name}, and is dropped (RULE_STEPS) "
+                          f"behind the first {MAX_STEPS}; have fewer jumps lead to the same chain", jumps[0].location)
 
 
 def reachable_chains(table: Table) -> set[str]:
@@ -77,6 +87,7 @@ def never_matching(table: Table, chain: Chain) -> Iterator[Warning]:
     A rule is compared with the wide ones before it, and with those that demand exactly what it does: a list of ten thousand
     addresses is looked through in one go.
     """
+    deciding: dict[str, bool] = {}
     wide: list[tuple[int, Rule]] = []
     same: dict[object, tuple[int, Rule]] = {}
     for number, rule in enumerate(chain.rules, 1):
@@ -88,7 +99,7 @@ def never_matching(table: Table, chain: Chain) -> Iterator[Warning]:
         if known and covers(known[1], rule):
             yield Warning("never-matches", f"rule {number} of {chain.name} never matches: rule {known[0]} takes all its packets; "
                           f"move it up, or take it away", rule.location)
-        elif is_final(table, rule):
+        elif is_final(table, rule, deciding):
             same.setdefault(key, (number, rule))
             if not is_narrow(rule) and len(wide) < WIDE:
                 wide.append((number, rule))
@@ -105,17 +116,19 @@ def is_narrow(rule: Rule) -> bool:
                if isinstance(setting.value, Network) and not setting.inverted)
 
 
-def is_final(table: Table, rule: Rule) -> bool:
-    """Whether no packet that the rule matches goes on to the next one."""
+def is_final(table: Table, rule: Rule, deciding: dict[str, bool]) -> bool:
+    """Whether no packet that the rule matches goes on to the next one; `deciding` keeps decides_all() of chains."""
     if rule.enforced is None:
         return False
     if rule.enforced.name in FINAL or rule.enforced.goto:
         return True
     chain = table.chain(rule.enforced.name)
-    return chain is not None and decides_all(table, chain)
+    if chain is not None and chain.name not in deciding:
+        deciding[chain.name] = decides_all(chain)
+    return chain is not None and deciding[chain.name]
 
 
-def decides_all(table: Table, chain: Chain) -> bool:
+def decides_all(chain: Chain) -> bool:
     """Whether every packet that enters the chain meets its end there: it has no RETURN, and a last word for all."""
     if any(rule.enforced is not None and rule.enforced.name == "RETURN" for rule in chain.rules):
         return False
@@ -153,16 +166,23 @@ def accepting_everything(table: Table, chain: Chain) -> Iterator[Warning]:
         if rule.enforced is not None and rule.enforced.name == "ACCEPT" and not any(True for _ in demands(rule)) and rule.family is None:
             yield Warning("accepts-all", f"rule {number} of {chain.name} accepts everything that comes to it; "
                           f"say which packets it is for", rule.location)
-    if chain.policy == "ACCEPT" and chain.rules and not any(drops(table, rule) for rule in chain.rules):
+    if chain.policy == "ACCEPT" and chain.rules and not drops_some(table, chain):
         yield Warning("accepts-all", f"chain {chain.name} accepts everything: its policy is ACCEPT and none of its rules drops; "
                       f"write -P {chain.name} DROP", chain.rules[0].location)
 
 
-def drops(table: Table, rule: Rule) -> bool:
-    if rule.enforced is None:
-        return False
-    chain = table.chain(rule.enforced.name)
-    return rule.enforced.name in ("DROP", "REJECT") or chain is not None and any(drops(table, inner) for inner in chain.rules)
+def drops_some(table: Table, chain: Chain) -> bool:
+    """Whether a rule drops, of the chain or of one that it leads to."""
+    seen, waiting = {chain.name}, [chain]
+    while waiting:
+        for rule in waiting.pop().rules:
+            name = rule.enforced.name if rule.enforced else ""
+            if name in ("DROP", "REJECT"):
+                return True
+            if (inner := table.chain(name)) and name not in seen:
+                seen.add(name)
+                waiting.append(inner)
+    return False
 
 
 def late_established(chain: Chain) -> Iterator[Warning]:

@@ -4,7 +4,7 @@ Knows no syntax and no packet.  Counters are not part of it: two rulesets are eq
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 BUILTIN_CHAINS: dict[str, tuple[str, ...]] = {
@@ -125,13 +125,20 @@ class Table:
 
     name: str
     chains: tuple[Chain, ...]
+    _by_name: dict[str, Chain] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {chain.name: chain for chain in self.chains})
 
     def chain(self, name: str) -> Chain | None:
-        return next((chain for chain in self.chains if chain.name == name), None)
+        return self._by_name.get(name)
 
     def with_chain(self, chain: Chain) -> Table:
         """The table with `chain` added, or in the place of the one of its name."""
-        kept = {old.name: old for old in self.chains} | {chain.name: chain}
+        return self.with_chains([chain])
+
+    def with_chains(self, chains: Iterable[Chain]) -> Table:
+        kept = self._by_name | {chain.name: chain for chain in chains}
         own = sorted(name for name, known in kept.items() if known.policy is None)
         return replace(self, chains=tuple(kept[name] for name in (*BUILTIN_CHAINS[self.name], *own)))
 

@@ -3,7 +3,7 @@
 The tests that nearly every rule has (the IP header's, ports, ICMP types, states) stand in the rule itself (program.pxd).
 All others are objects of a class derived from PacketTest: a new match needs no change here.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.packet cimport Packet
 
@@ -41,6 +41,7 @@ cdef struct Context:            # what a rule may look at, and change
     uint8_t at_leisure          # as if no other packet came: limits have room, and no share is drawn
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
+    int32_t zone_offset_s       # local time less UTC
     uint8_t traced              # TRACE was met: every rule that matches is logged
     Trace *trace                # where the way is noted; NULL: nowhere
 

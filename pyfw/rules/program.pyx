@@ -277,7 +277,7 @@ cdef class Program:
         return self.ring.suppressed + self.traces.suppressed + self.audits.suppressed
 
     def walk(self, table: str, data: bytes, hook: Hook, indev: str = "", outdev: str = "", state: int = STATE_NEW, *,
-             mark: int = 0, now_ns: int = 0, wall_ns: int = 0, on_wire: int = 0) -> Walk | None:
+             mark: int = 0, now_ns: int = 0, wall_ns: int = 0, zone_offset_s: int = 0, on_wire: int = 0) -> Walk | None:
         """Send one packet's bytes through one table, as the engine would; None for bytes that are no IP packet."""
         cdef Packet packet
         cdef Context context
@@ -303,6 +303,7 @@ cdef class Program:
         context.direction = DIR_NONE
         context.now_ns = now_ns
         context.wall_ns = wall_ns
+        context.zone_offset_s = zone_offset_s
         self.run(dict(TABLE_NUMBERS)[table], &context, &outcome)
         return Walk(Verdict(outcome.verdict), self.rule_name(outcome.rule), Reject(outcome.reject), bool(outcome.notrack),
                     packet.mark, self.surroundings.helpers[outcome.helper - 1] if outcome.helper else None)

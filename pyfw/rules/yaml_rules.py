@@ -110,10 +110,7 @@ class _Loader:
     def table(self, name: str, node: yaml.Node) -> Table:
         if not isinstance(node, yaml.MappingNode) or "file" in (key.value for key, _ in node.value):
             return self.text_ruleset(node, name).table(name)
-        table = empty_table(name)
-        for chain, key, value in self.entries(node, "chain"):
-            table = table.with_chain(self.chain(name, chain, key, value))
-        return table
+        return empty_table(name).with_chains(self.chain(name, chain, key, value) for chain, key, value in self.entries(node, "chain"))
 
     def text_ruleset(self, node: yaml.Node, table: str | None) -> Ruleset:
         """iptables text, written here or in a file; of `table` only, if that is given."""

@@ -6,6 +6,7 @@ from pyfw.rules.parts cimport Context, Fit, PacketTest
 
 cdef enum:
     MOST_PORT_RANGES = 15       # XT_MULTI_PORTS
+    LONGEST_TEXT = 128          # XT_STRING_MAX_PATTERN_SIZE
 
 cdef class FieldTest(PacketTest):
     cdef int field
@@ -32,12 +33,13 @@ cdef class HardwareTest(PacketTest):
     cdef bint inverted
 
 cdef class TextTest(PacketTest):
-    cdef bytes pattern
-    cdef const uint8_t *text
+    cdef uint8_t folded[256]                # each byte, as it is compared
+    cdef uint8_t text[LONGEST_TEXT]
+    cdef uint8_t resumes[LONGEST_TEXT]      # by what has been met: how much of the text ends it, but less than all of it
     cdef uint32_t length, start, end
-    cdef bint ignores_case, inverted
+    cdef bint inverted
 
-    cdef bint stands(self, const uint8_t *there) noexcept nogil
+    cdef uint32_t follow(self, uint32_t begun, uint8_t byte) noexcept nogil
 
 cdef class TimeTest(PacketTest):
     cdef int64_t begins_s, ends_s

@@ -9,15 +9,6 @@ from pyfw.packet cimport FAMILY_IPV4, Packet
 from pyfw.rules.addresses cimport NO_INTERFACE, OWN_INTERFACE, TYPE_MULTICAST, TYPE_UNICAST, TYPE_UNSPEC
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
 
-cdef extern from "<ctype.h>" nogil:
-    int tolower(int)
-
-cdef extern from "<time.h>" nogil:
-    ctypedef long time_t
-    struct tm:
-        long tm_gmtoff
-    tm *localtime_r(const time_t *, tm *)
-
 cdef enum Field:
     FIELD_LENGTH, FIELD_TTL, FIELD_TOS, FIELD_MARK, FIELD_CONNMARK, FIELD_UID, FIELD_GID, FIELD_SOCKET
 
@@ -139,31 +130,44 @@ cdef class HardwareTest(PacketTest):
 
 
 cdef class TextTest(PacketTest):
-    """Whether `pattern` stands in the packet's bytes from offset `start` to before `end`, counted from the IP header."""
+    """Whether `pattern` stands in the packet's bytes from offset `start` to before `end`, counted from the IP header.
+
+    Every byte is looked at once, whatever the bytes are (Knuth, Morris, Pratt 1977; the kernel's ts_kmp.c).
+    """
 
     def __init__(self, bytes pattern, uint32_t start, uint32_t end, bint ignores_case, bint inverted):
-        self.pattern = pattern.lower() if ignores_case else pattern
-        self.text, self.length = self.pattern, len(pattern)
-        self.start, self.end, self.ignores_case, self.inverted = start, end, ignores_case, inverted
+        cdef uint32_t at, begun = 0
+        if not 0 < len(pattern) <= LONGEST_TEXT:
+            raise ValueError(f"a text to look for has 1 to {LONGEST_TEXT} bytes, not {len(pattern)}")
+        for at in range(256):
+            self.folded[at] = at - 32 if ignores_case and is_lower(at) else at
+        self.length = len(pattern)
+        for at in range(self.length):
+            self.text[at] = self.folded[<uint8_t> pattern[at]]
+        for at in range(1, self.length):
+            begun = self.follow(begun, self.text[at])
+            self.resumes[at] = <uint8_t> begun
+        self.start, self.end, self.inverted = start, end, inverted
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
         cdef uint32_t end = self.end if self.end < packet.captured else packet.captured
-        cdef bint found = False
-        cdef uint32_t at = self.start
-        while not found and at + self.length <= end:
-            found = self.stands(packet.data + at)
+        cdef uint32_t at = self.start, begun = 0
+        while at < end and begun < self.length:
+            begun = self.follow(begun, self.folded[packet.data[at]])
             at += 1
-        return FITS if found != self.inverted else FITS_NOT
+        return FITS if (begun == self.length) != self.inverted else FITS_NOT
 
-    cdef bint stands(self, const uint8_t *there) noexcept nogil:
-        cdef uint32_t i
-        if not self.ignores_case:
-            return memcmp(there, self.text, self.length) == 0
-        for i in range(self.length):
-            if tolower(there[i]) != self.text[i]:
-                return False
-        return True
+    cdef inline uint32_t follow(self, uint32_t begun, uint8_t byte) noexcept nogil:
+        """How much of the text has been met, after so much of it and one byte more."""
+        while begun and self.text[begun] != byte:
+            begun = self.resumes[begun - 1]
+        return begun + (self.text[begun] == byte)
+
+
+cdef inline bint is_lower(uint32_t byte) noexcept nogil:
+    """As the kernel's islower(), which knows Latin-1 (lib/ctype.c)."""
+    return 97 <= byte <= 122 or byte >= 223 and byte != 247
 
 
 cdef class TimeTest(PacketTest):
@@ -184,7 +188,7 @@ cdef class TimeTest(PacketTest):
         cdef int64_t stamp_s = <int64_t> (context.wall_ns // 1000000000)
         cdef uint32_t second
         if self.local:
-            stamp_s += zone_offset_s(stamp_s)
+            stamp_s += context.zone_offset_s
         if not self.begins_s <= stamp_s <= self.ends_s:
             return FITS_NOT
         second = <uint32_t> (stamp_s % DAY_SECONDS)
@@ -206,13 +210,6 @@ cdef class TimeTest(PacketTest):
 cdef enum:
     DAY_SECONDS = 86400
     ALL_MONTH_DAYS = 0xFFFFFFFE
-
-
-cdef int64_t zone_offset_s(int64_t stamp_s) noexcept nogil:
-    cdef time_t stamp = <time_t> stamp_s
-    cdef tm broken
-    localtime_r(&stamp, &broken)
-    return broken.tm_gmtoff
 
 
 cdef int month_day(int64_t stamp_s) noexcept nogil:

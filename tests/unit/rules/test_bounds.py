@@ -5,13 +5,21 @@ import random
 import struct
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from pyfw.cli.pyfw import main
 from pyfw.enums import Hook, Verdict
+from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import parse_save
+from pyfw.rules.lint import lint
+from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
-from unit.core.packets import ACK, FIN, RST, SYN, tcp
+from pyfw.rules.tests import packet_tests
+from unit.core.packets import ACK, FIN, RST, SYN, tcp, udp
+from unit.core.test_reasons import doubled_jumps
 from unit.core.traffic import Watch
 
 MANY = 70_000
@@ -50,6 +58,93 @@ def fastest_ns(watch: Watch, packets: Iterator[bytes]) -> float:
             judge(packet, Hook.FORWARD, "eth0", "eth1", now_ns, trusted=True)
         best = min(best, (time.thread_time_ns() - began_ns) / len(asked))
     return best
+
+
+# -- rulesets ------------------------------------------------------------------------------------------------------------------------
+
+def test_chains_that_double_their_jumps_are_warned_of_at_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """2^60 ways, each looked at once; live a packet walks MAX_STEPS of them (test_reasons.py)."""
+    (tmp_path / "rules").write_text(doubled_jumps(60))
+    (tmp_path / "config").write_text("rules: {file: rules}\n")
+    assert main(["check", "--strict", "-c", str(tmp_path / "config")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("[rule-steps]") == 1 and "RULE_STEPS" in said
+
+
+def test_only_the_longest_way_counts() -> None:
+    """Ten thousand rules in one chain are no way too long, nor are chains that each packet walks once."""
+    rules = parse_save(doubled_jumps(8) + "*raw\n" + "-A PREROUTING -s 10.0.0.1 -j DROP\n" * 2000)
+    assert "rule-steps" not in {warning.name for warning in lint(rules)}
+
+
+def test_forty_thousand_chains_are_checked_in_one_go() -> None:
+    rule = parse_save("-N one\n-A FORWARD -j one\n").table("filter").chain("FORWARD").rules[0]
+    chains = [Chain(f"chain{number}", None, (replace(rule, target=replace(rule.target, name=f"chain{number + 20_000}")),))
+              for number in range(20_000)]
+    chains += [Chain(f"chain{number}", None, ()) for number in range(20_000, 40_000)]
+    ruleset = check_ruleset(Ruleset((empty_table("filter").with_chains(chains),)))
+    assert {warning.name for warning in lint(ruleset)} == {"unreachable-chain"}
+    with pytest.raises(RulesError, match="there is no target or chain 'elsewhere'"):
+        check_ruleset(Ruleset((ruleset.tables[0].with_chain(
+            Chain("FORWARD", "DROP", (replace(rule, target=replace(rule.target, name="elsewhere")),))),)))
+
+
+# -- text ------------------------------------------------------------------------------------------------------------------------
+
+def folded(text: bytes, ignores_case: bool) -> bytes:
+    """By the kernel's toupper(): Latin-1."""
+    lower = [*range(97, 123), *(byte for byte in range(223, 256) if byte != 247)]
+    return bytes(byte - 32 if ignores_case and byte in lower else byte for byte in text)
+
+
+@pytest.mark.parametrize("option", ["", " --icase"])
+@pytest.mark.parametrize("algorithm", ["bm", "kmp"])
+def test_a_text_is_found_wherever_it_stands(algorithm: str, option: str) -> None:
+    """Patterns and packets of few different bytes: many beginnings that lead to nothing."""
+    chance, said = random.Random(algorithm + option), []
+    for _ in range(150):
+        letters = chance.choice((b"ab", b"aAbB", bytes((0xE0, 0xC0, 0xF7, 0xD7)), b"a"))
+        pattern = bytes(chance.choices(letters, k=chance.randrange(1, 9)))
+        words = " ".join(f"{byte:02x}" for byte in pattern)
+        start, end = chance.choice(((28, 65535), (30, 60), (28, 40)))
+        program = Program(parse_save(f"-A FORWARD -m string --algo {algorithm} --hex-string '|{words}|' --from {start} --to {end}{option} -j DROP"))
+        for _ in range(20):
+            data = udp("10.0.0.2", "10.0.1.2", 1, 2, bytes(chance.choices(letters, k=chance.randrange(40))))
+            found = folded(pattern, bool(option)) in folded(data[start:end], bool(option))
+            assert (program.walk("filter", data, Hook.FORWARD).verdict == Verdict.DROP) == found, (pattern, data)
+            said.append(found)
+    assert len(said) // 10 < sum(said) < len(said) * 9 // 10
+
+
+def text_cost_ns(pattern_length: int) -> float:
+    """Of a packet that begins like the pattern at every byte."""
+    program = Program(parse_save(f"-A FORWARD -m string --algo bm --icase --string {'a' * (pattern_length - 1)}b -j DROP"))
+    data, best = udp("10.0.0.2", "10.0.1.2", 1, 2, b"A" * 30_000), float("inf")
+    for _ in range(10):
+        began_ns = time.thread_time_ns()
+        program.walk("filter", data, Hook.FORWARD)
+        best = min(best, time.thread_time_ns() - began_ns)
+    return best
+
+
+def test_a_longer_text_costs_no_more() -> None:
+    assert text_cost_ns(128) < TIMES_SLOWER * text_cost_ns(2)
+
+
+# -- time ------------------------------------------------------------------------------------------------------------------------
+
+def test_local_time_is_what_the_engine_was_told() -> None:
+    program = Program(parse_save("-A FORWARD -m time --kerneltz --timestart 12:00 --timestop 13:00 -j DROP"))
+    noon_ns, data = 43_200 * 10**9, udp("10.0.0.2", "10.0.1.2", 1, 2)
+    for zone_offset_s, hour in ((0, 0), (-3600, 1), (5 * 3600 + 1800, -5.5)):
+        walk = program.walk("filter", data, Hook.FORWARD, wall_ns=noon_ns + int(hour * 3600) * 10**9 + 1, zone_offset_s=zone_offset_s)
+        assert walk.verdict == Verdict.DROP
+    assert program.walk("filter", data, Hook.FORWARD, wall_ns=noon_ns, zone_offset_s=-3600).verdict == Verdict.ACCEPT
+
+
+def test_judging_asks_the_machine_for_no_time_zone() -> None:
+    """localtime_r() takes a lock of the C library's and may read a file."""
+    assert b"localtime" not in Path(packet_tests.__file__).read_bytes()
 
 
 # -- connlimit ----------------------------------------------------------------------------------------------------------------------
