@@ -271,7 +271,8 @@ class Daemon:
         from pyfw.edge.unix_socket import group_id_of
         from pyfw.formats.metrics import Exposition
         exposition = Exposition(self.statistics, lambda: self.engine.program)
-        metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way)
+        metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way,
+                                defects=self._defects)
         try:
             metrics.bind()
             metrics.start()
@@ -399,11 +400,11 @@ class Daemon:
             await asyncio.sleep(interval_s)
             if self._queue.alive != alive:
                 alive = self._queue.alive
-                self._manager.tell("WATCHDOG=1")
+                self._manager.tell("WATCHDOG=1", waits=False)
             counted, now_ns = self._queue.counters()["packets"], self.now_ns()
             rate = (counted - packets) * 10**9 // (now_ns - since_ns)
             entries = self.engine.counters()["table"]["entries"]
-            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s")
+            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s", waits=False)
             packets, since_ns = counted, now_ns
 
     async def _mend(self) -> None:

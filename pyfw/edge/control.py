@@ -7,7 +7,8 @@ Here are the permissions and the limits; what the commands mean stands in `comma
 
   a request line           at most LINE_BYTES, whole within REQUEST_S
   what a client must read  taken within READ_S, or the connection is dropped
-  connections              see `peers`; others than root come in one in ACCEPT_INTERVAL_S
+  connections              ROOM, as `peers` has it; others than root come in one in ACCEPT_INTERVAL_S
+  commands                 some hold memory or slow packets down while they last: `Command.others`
   descriptors              where none is left, one of the others' connections goes
 
 Every refusal is counted under its name.
@@ -26,10 +27,11 @@ from pyfw.edge.commands import (FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Com
                                 find_command)
 from pyfw.edge.defects import Defects
 from pyfw.edge.handover import CONTROL, CONTROL_ROOT, Offer
-from pyfw.edge.peers import Peer, Turns, who_makes_room, whose_is_least_missed
+from pyfw.edge.peers import Peer, Room, Turns, who_makes_room, whose_is_least_missed
 from pyfw.edge.session import Session, encoded, parsed
 from pyfw.edge.unix_socket import bind_unix_socket, group_id_of, roots_path
 
+ROOM = Room(root=64, others=48, user=16)
 BACKLOG = 1024
 REQUEST_S = 30.0
 READ_S = 60.0
@@ -139,7 +141,7 @@ class ControlServer:
             with connection, suppress(OSError):
                 connection.send(encoded({"error": f"permission denied: be root{members}", "status": NOTHING_MATCHED}))
             return
-        if (idlest := who_makes_room(self._sessions, peer)) is not None:
+        if (idlest := who_makes_room(self._sessions, peer, ROOM)) is not None:
             self.refuse("too_many")
             self._let_go(idlest, "there are too many connections, and this one was idle for longest")
         session = Session(self, connection, peer, self._read_s)

@@ -5,7 +5,8 @@ that a client costs whoever asks at the same time, and nobody else.  A connectio
 
   a request      at most REQUEST_BYTES, whole within REQUEST_S
   an answer      taken within READ_S, or the connection is dropped
-  connections    MAX_CONNECTIONS; one more, and the oldest makes room
+  connections    ROOM, as `peers` has it: whoever asks again and again, or never, does so at the cost of its own user
+  answers        made one at a time, those of others than root in half of the time
 
 Every refusal is counted under its name.
 """
@@ -13,20 +14,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import threading
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from pyfw.config_values import LoopbackAddress
+from pyfw.edge.defects import Defects
+from pyfw.edge.peers import Peer, Room, Turns, who_makes_room
+from pyfw.edge.socket_owner import SocketOwners
 from pyfw.edge.unix_socket import bind_unix_socket
 
 PATH = "/metrics"
 REQUEST_BYTES = 8192
-MAX_CONNECTIONS = 16
+ROOM = Room(root=16, others=32, user=8)
 BACKLOG = 1024                  # that wait in the kernel: a Unix socket's client is refused when it is full
 ACCEPT_PAUSE_S = 0.1
 REQUEST_S = 5.0
@@ -50,22 +53,37 @@ class _Refused(Exception):
         self.reason = reason
 
 
+class _Connection:
+    """One that is open."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, connection: socket.socket, peer: Peer, since: float) -> None:
+        self.socket = connection
+        self.peer = peer
+        self.waiting_since = since
+
+
 class MetricsServer:
     """Serves until stopped.  `prepare_thread` is called in the thread that serves, before it does."""
 
     def __init__(self, listen: LoopbackAddress | Path, group_id: int | None, exposition: Exposition, *,
-                 prepare_thread: Callable[[], None] = lambda: None, request_s: float = REQUEST_S, read_s: float = READ_S) -> None:
+                 prepare_thread: Callable[[], None] = lambda: None, request_s: float = REQUEST_S, read_s: float = READ_S,
+                 defects: Defects | None = None) -> None:
         self._listen = listen
         self._group_id = group_id
         self._exposition = exposition
         self._prepare_thread = prepare_thread
         self._request_s = request_s
         self._read_s = read_s
+        self._defects = defects or Defects()
         self._listener: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop       # this and the next: made by start()
+        self._owners: SocketOwners | None = None            # of TCP connections; of Unix sockets the kernel says it at once
+        self._loop: asyncio.AbstractEventLoop       # this and the next two: made by start()
         self._stop: asyncio.Event
+        self._turns: Turns
         self._thread = threading.Thread(target=self._run, name="pyfw-metrics", daemon=True)
-        self._open: dict[asyncio.Task[None], None] = {}       # oldest first
+        self._open: dict[_Connection, None] = {}
         self._answers = 0
         self._refusals = dict.fromkeys(REFUSALS, 0)
 
@@ -76,6 +94,9 @@ class MetricsServer:
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"metrics.listen {error.filename or self._listen}") from error
         self._listener.listen(BACKLOG)
+        if not isinstance(self._listen, Path):
+            with suppress(OSError):                 # then all are one user's
+                self._owners = SocketOwners()
 
     def _bound(self) -> socket.socket:
         if isinstance(self._listen, Path):
@@ -94,6 +115,7 @@ class MetricsServer:
         """Serve the bound address.  Raises OSError where the event loop gets no descriptors."""
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._turns = Turns()
         self._thread.start()
 
     def stop(self) -> None:
@@ -106,6 +128,9 @@ class MetricsServer:
             self._listener = None
             if isinstance(self._listen, Path):
                 self._listen.unlink(missing_ok=True)
+        if self._owners is not None:
+            self._owners.close()
+            self._owners = None
 
     def counters(self) -> dict[str, Any]:
         """{"connections": open now, "answers": n, "refusals": {reason: n}}.  Any thread."""
@@ -131,21 +156,38 @@ class MetricsServer:
                 self._refusals["not_accepted"] += 1
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            connection.setblocking(False)
-            if len(self._open) >= MAX_CONNECTIONS:
-                oldest = next(iter(self._open))
-                del self._open[oldest]
-                oldest.cancel()
-                self._refusals["too_many"] += 1
-            task = asyncio.create_task(self._converse(connection))
-            self._open[task] = None
-            task.add_done_callback(lambda done: self._open.pop(done, None))
+            self._receive(connection)
             await asyncio.sleep(0)              # whoever had to go closes before the next one comes
 
-    async def _converse(self, connection: socket.socket) -> None:
-        with connection:
+    def _receive(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        received = _Connection(connection, self._peer(connection), self._loop.time())
+        if (oldest := who_makes_room(self._open, received.peer, ROOM)) is not None:
+            del self._open[oldest]
+            oldest.task.cancel()
+            self._refusals["too_many"] += 1
+        self._open[received] = None
+        received.task = asyncio.create_task(self._converse(received))
+        received.task.add_done_callback(lambda _: self._forget(received))
+
+    def _forget(self, gone: _Connection) -> None:
+        self._open.pop(gone, None)
+        if not any(connection.peer.uid == gone.peer.uid for connection in self._open):
+            self._turns.forget(gone.peer.uid)
+
+    def _peer(self, connection: socket.socket) -> Peer:
+        try:
+            if connection.family == socket.AF_UNIX:
+                return Peer.of(connection)
+            uid = self._owners.owner(connection) if self._owners is not None else None
+        except OSError:                         # it has left
+            uid = None
+        return Peer(-1 if uid is None else uid)
+
+    async def _converse(self, received: _Connection) -> None:
+        with received.socket as connection:
             try:
-                answer = await self._answer(connection)
+                answer = await self._answer(received)
                 async with asyncio.timeout(self._read_s):
                     await self._loop.sock_sendall(connection, answer)
             except TimeoutError:
@@ -153,16 +195,17 @@ class MetricsServer:
             except OSError:
                 pass                            # the peer has left
 
-    async def _answer(self, connection: socket.socket) -> bytes:
+    async def _answer(self, received: _Connection) -> bytes:
         try:
-            method, accept = _parsed(await self._request(connection))
-            body, content_type = self._exposition(accept)
+            method, accept = _parsed(await self._request(received.socket))
+            async with self._turns.step(received.peer):
+                body, content_type = self._exposition(accept)
         except _Refused as error:
             return self._refusal(error)
         except ConnectionError:
             raise
         except Exception as error:              # a defect; it must not end the thread
-            traceback.print_exc(file=sys.stderr)
+            self._defects.report("the metrics cannot be told", error)
             return self._refusal(_Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", f"internal error: {error!r}"))
         self._answers += 1
         return _head(HTTPStatus.OK, body, content_type) + (body if method == "GET" else b"")

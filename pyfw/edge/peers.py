@@ -1,8 +1,7 @@
-"""Who is at the other end of a Unix socket, and what users other than root may take of the control server.
+"""Who is at the other end of a connection, and what users other than root may take of a server.
 
-    connections     root's, MAX_ROOT; others' MAX_OTHERS together and MAX_PER_USER each
-    time            others have one step of a command at a time, each user in turn, and together at most half of the thread
-    commands        some hold memory or slow packets down while they last; `Command.others` bounds those of others
+    connections     as many as there is Room for: root's, those of others together, and of each of them
+    time            others have one step of work at a time, each user in turn, and together at most half of the thread
 
 One more connection, and one makes room: of root's, if root comes; else of the user's own, if that has too many; else of the
 user's that has most.  It is the one whose peer has let us wait longest.
@@ -19,20 +18,25 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
-MAX_ROOT = 64
-MAX_OTHERS = 48
-MAX_PER_USER = 16
 REST_S = 0.005                  # others' steps take so long before a rest as long as they
 PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
 SO_PEERGROUPS = 59
 MOST_GROUPS_BYTES = 1024        # that socket.getsockopt() takes
 
 
+class Room(NamedTuple):
+    """How many connections there may be: root's, those of others together, those of one of these."""
+
+    root: int
+    others: int
+    user: int
+
+
 class Peer(NamedTuple):
-    """Who is at the other end, as the kernel says."""
+    """Who is at the other end, as the kernel says; uid -1: it does not say."""
 
     uid: int
-    gid: int
+    gid: int = -1
     groups: frozenset[int] = frozenset()
 
     @classmethod
@@ -78,17 +82,17 @@ class Connected(Protocol):
 C = TypeVar("C", bound=Connected)
 
 
-def who_makes_room(connections: Iterable[C], newcomer: Peer) -> C | None:
+def who_makes_room(connections: Iterable[C], newcomer: Peer, room: Room) -> C | None:
     """The connection that must go before the newcomer's is served; None: there is room."""
     ours, others = [], []
     for connection in connections:
         (ours if connection.peer.is_root else others).append(connection)
     if newcomer.is_root:
-        return _idlest(ours) if len(ours) >= MAX_ROOT else None
+        return _idlest(ours) if len(ours) >= room.root else None
     own = [connection for connection in others if connection.peer.uid == newcomer.uid]
-    if len(own) >= MAX_PER_USER:
+    if len(own) >= room.user:
         return _idlest(own)
-    return whose_is_least_missed(others) if len(others) >= MAX_OTHERS else None
+    return whose_is_least_missed(others) if len(others) >= room.others else None
 
 
 def whose_is_least_missed(connections: Iterable[C]) -> C | None:

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
+from pyfw.edge.queue_socket import timeval
+
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START
 SYSTEMCTL_TIMEOUT_S = 5.0
+SEND_TIMEOUT_MS = 2000
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 STANDARD_ERROR = 2
 INFORMATION = "6"               # LOG_INFO
@@ -31,19 +34,21 @@ class ServiceManager:
         self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
         # For good: where no descriptor is left, it must still hear that we are alive, or that we end.
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if address else None
+        if self._channel is not None:
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(SEND_TIMEOUT_MS))
         self.inherited = _inherited(environment)
         self.watchdog_s = _watchdog_s(environment)
 
     def __bool__(self) -> bool:
         return bool(self._address)
 
-    def tell(self, *assignments: str, descriptors: Mapping[str, int] | None = None) -> None:
-        """Send `NAME=VALUE`s; a manager that does not listen misses them."""
+    def tell(self, *assignments: str, descriptors: Mapping[str, int] | None = None, waits: bool = True) -> None:
+        """Send `NAME=VALUE`s; a manager that does not listen misses them, or, if `waits`, has SEND_TIMEOUT_MS to begin to."""
         if self._channel is not None:
             along = array("i", (descriptors or {}).values())
             with suppress(OSError):     # not socket.send_fds(), which forgets the address
-                self._channel.sendmsg(["\n".join(assignments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, along)], 0,
-                                      self._address)
+                self._channel.sendmsg(["\n".join(assignments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, along)],
+                                      0 if waits else socket.MSG_DONTWAIT, self._address)
 
     def store(self, descriptors: Mapping[str, int]) -> None:
         """Have descriptors kept beyond the end of this process, instead of those that go by the same names, which end here.

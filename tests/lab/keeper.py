@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from firewall import Firewall
@@ -48,6 +49,12 @@ class KeptFirewall(Firewall):
                 self.kept[named["FDNAME"]] = descriptors[0]
             if wanted in assignments:
                 return
+
+    def skip(self) -> None:
+        """Leave out what it has said so far."""
+        with suppress(BlockingIOError):
+            while True:
+                self._channel.recv(65536, socket.MSG_DONTWAIT)
 
     def forget(self) -> None:
         """Close what is kept, as systemd does when a service is stopped for good."""

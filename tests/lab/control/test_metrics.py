@@ -16,7 +16,7 @@ import pytest
 from firewall import Firewall
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyfw.edge.metrics_server import MAX_CONNECTIONS
+from pyfw.edge.metrics_server import ROOM
 from pyfw.formats.metrics import DROP_REASONS
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
@@ -298,9 +298,9 @@ def test_hostile_clients_harm_neither_packets_nor_those_who_ask(lab: Lab, measur
         assert ping(lab, 100) == 100
         assert scraped.firewall.ctl("count").stdout == "1\n"
         values = scraped.scrape()
-    assert values["pyfw_metrics_refusals_total", ("reason", "too_many")] >= 1000 * 2 // 3 - MAX_CONNECTIONS     # the others were answered
+    assert values["pyfw_metrics_refusals_total", ("reason", "too_many")] >= 1000 * 2 // 3 - ROOM.root     # the others were answered
     statistics = scraped.statistics()
-    assert statistics["metrics"]["connections"] <= MAX_CONNECTIONS
+    assert statistics["metrics"]["connections"] <= ROOM.root
     assert statistics["kernel_queue"]["queue_dropped"] == statistics["kernel_queue"]["user_dropped"] == 0
     assert statistics["packets"] == statistics["verdicts"]["ACCEPT"] == 200
     assert values["process_open_fds",] < 100

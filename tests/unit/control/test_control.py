@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.edge.commands import COMMANDS
-from pyfw.edge.control import ControlServer
-from pyfw.edge.peers import MAX_ROOT
+from pyfw.edge.control import ROOM, ControlServer
 from pyfw.edge.session import LINE_BYTES
 from pyfw.edge.state_commands import kill_states
 from pyfw.edge.unix_socket import SocketInUse
@@ -336,8 +335,8 @@ def test_a_thousand_open_connections_do_not_hurt(control):
     try:
         with control.connect() as client:
             assert client.ask(command="count")[-1]["done"]
-        assert control.server.counters()["connections"] <= MAX_ROOT
-        assert control.refusals("too_many") >= 1001 - MAX_ROOT
+        assert control.server.counters()["connections"] <= ROOM.root
+        assert control.refusals("too_many") >= 1001 - ROOM.root
         assert idle[0].answer() == {
             "error": "there are too many connections, and this one was idle for longest", "status": 1}
         assert idle[0].is_closed_by_server()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pyfw.edge.control import ROOM
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import KEPT_BACK, Reserve
-from pyfw.edge.peers import MAX_OTHERS, MAX_PER_USER, MAX_ROOT
 from pyfw.edge.systemd import ServiceManager
 from pyfw.edge.unix_socket import connected, roots_path
 from unit.control.harness import Client, RunningServer, StillDaemon, clients_of, running, wait_until
@@ -58,32 +58,32 @@ def test_a_user_makes_room_for_its_own_connections_and_for_no_others(shared):
     bobs = members(shared, BOB, 3)
     with Client(shared.path) as root:
         alices = members(shared, ALICE, 150)
-        wait_until(lambda: shared.refusals("too_many") == 150 - MAX_PER_USER)
+        wait_until(lambda: shared.refusals("too_many") == 150 - ROOM.user)
         assert alive(bobs) == 3
         assert root.ask(command="count")[-1]["done"]
         assert "too many connections" in alices[0].answer()["error"]
-        assert alive(alices[-MAX_PER_USER:]) == MAX_PER_USER
-        assert shared.server.counters()["others"] == MAX_PER_USER + 3
+        assert alive(alices[-ROOM.user:]) == ROOM.user
+        assert shared.server.counters()["others"] == ROOM.user + 3
         close(alices, bobs)
     wait_until(lambda: shared.server.counters()["connections"] == 0)
 
 
 def test_where_all_are_taken_those_who_have_most_make_room(shared):
-    crowds = [members(shared, uid, MAX_PER_USER) for uid in (ALICE, BOB, CAROL)]
-    wait_until(lambda: shared.server.counters()["others"] == MAX_OTHERS)
+    crowds = [members(shared, uid, ROOM.user) for uid in (ALICE, BOB, CAROL)]
+    wait_until(lambda: shared.server.counters()["others"] == ROOM.others)
     daves = members(shared, DAVE, 2)
     assert alive(daves) == 2
-    assert shared.server.counters()["others"] == MAX_OTHERS
+    assert shared.server.counters()["others"] == ROOM.others
     assert alive(daves) == 2, "and stays"
     close(daves, *crowds)
 
 
 def test_roots_connections_make_room_for_roots_alone(shared):
-    alices = members(shared, ALICE, MAX_PER_USER)
-    wait_until(lambda: shared.server.counters()["others"] == MAX_PER_USER)
-    roots = [shared.connect() for _ in range(MAX_ROOT + 5)]
+    alices = members(shared, ALICE, ROOM.user)
+    wait_until(lambda: shared.server.counters()["others"] == ROOM.user)
+    roots = [shared.connect() for _ in range(ROOM.root + 5)]
     wait_until(lambda: shared.refusals("too_many") == 5)
-    assert shared.server.counters() | {"others": MAX_PER_USER, "connections": MAX_PER_USER + MAX_ROOT} == shared.server.counters()
+    assert shared.server.counters() | {"others": ROOM.user, "connections": ROOM.user + ROOM.root} == shared.server.counters()
     close(alices, roots)
 
 
@@ -105,7 +105,7 @@ def test_root_is_heard_while_the_shared_socket_is_flooded(shared):
     flood = [client for _ in range(5) for client in members(shared, ALICE, 200)]
     with Client(roots_path(shared.path)) as root:
         assert root.ask(command="count")[-1]["done"]
-        assert shared.server.counters()["refusals"].get("too_many", 0) < 1000 - MAX_PER_USER, "the control: the flood still waits"
+        assert shared.server.counters()["refusals"].get("too_many", 0) < 1000 - ROOM.user, "the control: the flood still waits"
     close(flood)
 
 
@@ -189,7 +189,7 @@ def test_whose_connection_made_room_leaves_its_listener_behind(shared):
     for client in alices:
         client.send(b'{"command": "events"}\n')
         assert client.answer() == {}
-    more = members(shared, ALICE, MAX_PER_USER)
+    more = members(shared, ALICE, ROOM.user)
     wait_until(lambda: shared.refusals("too_many") == 2)
     more[0].send(b'{"command": "events"}\n')
     assert more[0].answer() == {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.config_values import LoopbackAddress
-from pyfw.edge.metrics_server import MAX_CONNECTIONS, REQUEST_BYTES, MetricsServer
+from pyfw.edge.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
 from pyfw.edge.unix_socket import SocketInUse
 
 from unit.control.harness import as_user, wait_until
@@ -203,7 +203,7 @@ def test_a_client_that_does_not_read_is_let_go_and_holds_up_nobody(anywhere):
 
 @pytest.mark.parametrize("last_words", [b"", b"GET /metr", GET])
 def test_clients_that_leave_are_forgotten(metrics, last_words):
-    for _ in range(MAX_CONNECTIONS * 3):
+    for _ in range(ROOM.root * 3):
         with metrics.connect() as client:
             client.sendall(last_words)
     wait_until(lambda: metrics.server.counters()["connections"] == 0)
@@ -211,8 +211,8 @@ def test_clients_that_leave_are_forgotten(metrics, last_words):
 
 
 def test_the_oldest_of_too_many_makes_room(metrics):
-    clients = [metrics.connect() for _ in range(MAX_CONNECTIONS)]
-    wait_until(lambda: metrics.server.counters()["connections"] == MAX_CONNECTIONS)
+    clients = [metrics.connect() for _ in range(ROOM.root)]
+    wait_until(lambda: metrics.server.counters()["connections"] == ROOM.root)
     assert metrics.refused("too_many") == 0
     assert metrics.ask()[0] == 200
     assert metrics.refused("too_many") == 1
@@ -235,11 +235,46 @@ def test_a_thousand_connections_that_stay_do_no_harm(anywhere):
             if number % 200 == 0:
                 assert server.ask()[0] == 200
                 ours = len(os.listdir("/proc/self/fd")) - before - len(clients)
-                assert ours <= MAX_CONNECTIONS + 2 + EVENT_LOOP
-        wait_until(lambda: server.refused("too_many") >= 1000 - MAX_CONNECTIONS)
-        assert server.server.counters()["connections"] <= MAX_CONNECTIONS
+                assert ours <= ROOM.root + 2 + EVENT_LOOP
+        wait_until(lambda: server.refused("too_many") >= 1000 - ROOM.root)
+        assert server.server.counters()["connections"] <= ROOM.root
         assert server.ask()[0] == 200
         for client in clients:
+            client.close()
+
+
+def crowd(uid: int, server: Running, count: int, last_words: bytes) -> list[socket.socket]:
+    """So many connections of this user's, which have said this."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        def connect() -> str:
+            connections = []
+            for _ in range(count):
+                connections.append(server.connect())
+                with suppress(OSError):
+                    connections[-1].sendall(last_words)
+            socket.send_fds(theirs, [b"here"], [connection.fileno() for connection in connections])
+            return "done"
+        assert as_user(uid, GROUP_ID, [GROUP_ID], connect) == "done"
+        return [socket.socket(fileno=descriptor) for descriptor in socket.recv_fds(ours, 16, count)[1]]
+
+
+@pytest.mark.parametrize("last_words", [b"", b"GET /metr", GET])
+def test_a_users_connections_make_room_for_its_own_alone(anywhere, last_words):
+    for parent in (anywhere.parent, anywhere.parent.parent, anywhere.parent.parent.parent) if isinstance(anywhere, Path) else ():
+        parent.chmod(parent.stat().st_mode | 0o055)
+    with running(anywhere, GROUP_ID) as server:
+        server.exposed.body = b"x" * (16 << 20)         # which no buffer takes whole
+        honest = crowd(4001, server, 1, b"GET /metr")
+        wait_until(lambda: server.server.counters()["connections"] == 1)
+        clients = crowd(NOBODY, server, 150, last_words)
+        wait_until(lambda: server.refused("too_many") >= 5)
+        assert server.server.counters()["connections"] <= 1 + ROOM.user
+        server.exposed.body = b"short"
+        honest[0].settimeout(10)
+        honest[0].sendall(GET.removeprefix(b"GET /metr"))
+        assert answer(honest[0]) == (200, b"short")
+        for client in clients + honest:
             client.close()
 
 

@@ -51,6 +51,13 @@ def test_a_manager_that_has_gone_does_no_harm(tmp_path):
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).tell("READY=1")
 
 
+def test_a_manager_that_does_not_read_holds_up_nobody(channel):
+    manager = ServiceManager({"NOTIFY_SOCKET": channel.getsockname()})
+    for _ in range(100):                    # more than the kernel keeps for it
+        manager.tell("WATCHDOG=1", waits=False)
+    assert heard(channel) == (["WATCHDOG=1"], 0)
+
+
 def test_descriptors_are_stored_unpolled_and_replace_others_of_their_name(channel, monkeypatch):
     manager = ServiceManager({"NOTIFY_SOCKET": channel.getsockname()})
     former = os.dup(channel.fileno())
