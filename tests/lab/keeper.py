@@ -15,6 +15,8 @@ from pyfw.lab import Lab
 
 FIRST = 3                       # SD_LISTEN_FDS_START
 ABOVE_ALL = 100
+ANSWER_S = 20.0
+WATCHDOG_US = 400_000
 
 
 class KeptFirewall(Firewall):
@@ -27,7 +29,7 @@ class KeptFirewall(Firewall):
         self.said: list[str] = []
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._channel.bind(str(self.path))
-        self._channel.settimeout(20)
+        self._channel.settimeout(ANSWER_S)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -52,9 +54,11 @@ class KeptFirewall(Firewall):
 
     def skip(self) -> None:
         """Leave out what it has said so far."""
+        self._channel.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                self._channel.recv(65536, socket.MSG_DONTWAIT)
+                self._channel.recv(65536)
+        self._channel.settimeout(ANSWER_S)
 
     def forget(self) -> None:
         """Close what is kept, as systemd does when a service is stopped for good."""
@@ -73,5 +77,5 @@ class KeptFirewall(Firewall):
         copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, ABOVE_ALL) for descriptor in self.kept.values()]
         for position, copy in enumerate(copies):
             os.dup2(copy, FIRST + position)
-        os.environ.update(NOTIFY_SOCKET=str(self.path), WATCHDOG_USEC="2000000", LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(copies)),
+        os.environ.update(NOTIFY_SOCKET=str(self.path), WATCHDOG_USEC=str(WATCHDOG_US), LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(copies)),
                           LISTEN_FDNAMES=":".join(self.kept))

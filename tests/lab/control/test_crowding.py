@@ -3,14 +3,11 @@ from __future__ import annotations
 
 import grp
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 from firewall import Firewall
 from lab.keeper import KeptFirewall
 
+from pyfw.cli.client import ask
 from pyfw.edge.control import ROOM
 from pyfw.lab import SERVER, Lab, wait_until
 
@@ -104,13 +102,9 @@ def member(firewall: Firewall, request: dict, count: int, how: str) -> Iterator[
         process.stdout.close()
 
 
-def pings(lab: Lab, count: int = 100) -> int:
+def pings(lab: Lab, count: int) -> int:
     done = lab.run("client", ["ping", "-c", str(count), "-i", "0.01", "-W", "5", SERVER.ipv4])
     return int(re.search(r"(\d+) received", done.stdout)[1])
-
-
-def control(firewall: Firewall) -> dict:
-    return json.loads(firewall.ctl("stats", "--json", check=True).stdout)["control"]
 
 
 def memory_kib(firewall: Firewall) -> int:
@@ -142,17 +136,64 @@ ABUSES = [
 ]
 
 
-@pytest.mark.parametrize("request_, count, how", ABUSES)
-def test_a_member_stops_neither_packets_nor_root(lab: Lab, firewall: KeptFirewall, request_: dict, count: int, how: str) -> None:
+def roots(firewall: Firewall, **request: object) -> dict:
+    """The last answer, and what came before it in the key `records`."""
+    *before, done = ask(str(firewall.socket), request)
+    return {**done, "records": [record for answer in before for record in answer.get("records", ())]}
+
+
+def control(firewall: Firewall) -> dict:
+    return roots(firewall, command="stats", json=True)["records"][0]["control"]
+
+
+def test_a_member_stops_neither_packets_nor_root_nor_the_watchdog(lab: Lab, firewall: KeptFirewall) -> None:
     flows(lab, 3000)
     before_kib = memory_kib(firewall)
-    with member(firewall, request_, count, how):
-        assert pings(lab) == 100
-        for _ in range(3):
-            assert firewall.ctl("count", check=True).stdout == "3001\n"
-        counters = control(firewall)
-        assert counters["others"] <= ROOM.user
-        assert "internal_error" not in counters["refusals"]
-        firewall.skip()
-        firewall.read_until("WATCHDOG=1")
-        assert memory_kib(firewall) - before_kib < 64 * 1024
+    for request, count, how in ABUSES:
+        what = f"{str(request)[:80]}, {count} at once"
+        with member(firewall, request, count, how):
+            wait_until(lambda: control(firewall)["others"] > 0, what)
+            assert pings(lab, 30) == 30, what
+            assert roots(firewall, command="count")["count"] >= 3000, what
+            counters = control(firewall)
+            assert counters["others"] <= ROOM.user, what
+            firewall.skip()
+            firewall.read_until("WATCHDOG=1")
+            assert memory_kib(firewall) - before_kib < 64 * 1024, what
+    assert counters["refusals"]["too_many"] > 100 and counters["refusals"]["busy"] > 10 and counters["refusals"]["permission"] > 10
+    assert "internal_error" not in counters["refusals"] and counters["defects"] == 0
+
+
+def test_it_stops_while_it_is_crowded(lab: Lab, firewall: KeptFirewall) -> None:
+    with member(firewall, {"command": "list-conntrack"}, 1000, "stays"), member(firewall, {"command": "count"}, 16, "reads"):
+        firewall.process.terminate()
+        assert firewall.process.wait(20) == 0
+    assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+    firewall.start()
+
+
+def test_it_stops_without_a_free_descriptor(lab: Lab, directory: Path) -> None:
+    """Root's own connections have taken all that there are, which are few here."""
+    config = directory / "pyfw.yaml"
+    config.write_text(CONFIG)
+    firewall = Firewall(lab, config, directory)
+    firewall.argv = ["prlimit", "--nofile=72:72", *firewall.argv]
+    firewall.start()
+    connections = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+    for connection in connections:
+        connection.connect(str(firewall.socket))
+    descriptors = Path(f"/proc/{firewall.process.pid}/fd")
+    wait_until(lambda: len(list(descriptors.iterdir())) == 72, "all descriptors to be taken")
+    assert pings(lab, 10) == 10
+    firewall.process.terminate()
+    assert firewall.process.wait(20) == 0
+    assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+    assert "Traceback" not in firewall.log.read_text()
+    for connection in connections:
+        connection.close()
+
+
+def test_as_many_descriptors_as_may_be(firewall: KeptFirewall) -> None:
+    limits = Path(f"/proc/{firewall.process.pid}/limits").read_text()
+    soft, hard = re.search(r"^Max open files +(\d+) +(\d+)", limits, re.MULTILINE).groups()
+    assert soft == hard
