@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFAULT_SPORT = 40000
+MOST_OPTIONS = 100
 ICMP_HEADER = 8
 ICMP_ERRORS, ICMPV6_ERRORS = {3, 4, 5, 11, 12}, set(range(1, 128))
 TCP_FLAGS = names.TCP_FLAGS | {"ECE": 0x40, "CWR": 0x80}
@@ -108,6 +109,8 @@ def question_parser(program: str, parent: type[argparse.ArgumentParser] = _Parse
 
 def read_question(words: Sequence[str]) -> argparse.Namespace:
     """Raises QuestionError."""
+    if sum(word.startswith("-") for word in words) > MOST_OPTIONS:      # argparse needs their square in time
+        raise QuestionError(f"a question has at most {MOST_OPTIONS} options")
     return question_parser("explain").parse_args(list(words))
 
 

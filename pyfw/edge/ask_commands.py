@@ -11,6 +11,7 @@ from typing import Any
 
 from pyfw.asked import QuestionError, asked_packet, question_parser, read_question
 from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in_background
+from pyfw.explain import Visit, visits
 from pyfw.formats.explain import answer_record, explanation_text, passage_record
 from pyfw.rules.model import RulesError
 from pyfw.rules.packet_filter import packet_filter
@@ -20,6 +21,7 @@ from pyfw.watch import Passage
 DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
 PACKETS_PER_SECOND = 100
 POLL_S = 0.05
+VISITS_AT_ONCE = 50             # of rules by the packet that is asked about: a few milliseconds
 HEARTBEAT_POLLS = 20            # in vain, until something is said nevertheless: a peer that has gone is noticed by it
 HELP = ("-h", "--help")
 TRACE_HELP = f"""\
@@ -36,7 +38,8 @@ At most {PACKETS_PER_SECOND} packets a second are shown; how many more there wer
 
 
 def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """`words`: a question, as `asked` reads it.  Where there are many rules, the text takes longer than the answer."""
+    """`words`: a question, as `asked` reads it.  Where there are many rules, the text takes longer than the answer: it is made
+    rule by rule here, where it ends with its connection, and not in the background, where it would keep reloads waiting."""
     words = arguments.get("words", ())
     if any(word in HELP for word in words):
         yield {"text": question_parser("pyfwctl explain").format_help()}
@@ -50,7 +53,12 @@ def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
     except QuestionError as error:
         raise CommandError(str(error), USAGE, "bad_argument") from error
     answer = asked.put(services.engine, now_ns)
-    record = yield from in_background(services, lambda: answer_record(answer, asked))
+    met: list[Visit] = []
+    for visit in visits(answer.passage) if answer.passage else ():
+        met.append(visit)
+        if len(met) % VISITS_AT_ONCE == 0:
+            yield Pause(0)
+    record = answer_record(answer, asked, met)
     yield {"records": [record]} if question.json else {"text": explanation_text(record)}
     return {}
 

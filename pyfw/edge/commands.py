@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -35,6 +36,7 @@ PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
 WORK_INTERVAL_S = 0.002
 LONGEST_TRIAL_S = 86400
+LINES_AT_ONCE = 100             # of rules: a few milliseconds
 LARGEST_NUMBER = 1e9            # of those that may have a fraction
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
@@ -266,18 +268,24 @@ def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.rules.printing import print_rules
+    from pyfw.rules.printing import rule_lines
     program = services.engine.program
     if program is None:
         raise CommandError("no rules are loaded: everything is accepted")
     table, chain = arguments.get("table", "filter"), arguments.get("chain")
     counters = program.counters() if arguments.get("verbose") else None
     try:
-        lines = print_rules(program.ruleset, table, chain, counters=counters)
+        lines = rule_lines(program.ruleset, table, chain, counters=counters)
     except KeyError as error:
         raise CommandError(f"there is no chain '{chain}' in table {table}") from error
-    yield {"text": "".join(f"{line}\n" for line in lines), "exact": True}
+    yield from in_pieces(lines)
     return {}
+
+
+def in_pieces(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Lines of rules, which take time to make: so many at once that others hardly wait."""
+    while piece := "".join(f"{line}\n" for line in islice(lines, LINES_AT_ONCE)):
+        yield {"text": piece, "exact": True}
 
 
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -433,7 +441,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),
         Argument("table", "the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")))),
     Command("explain", "what would become of a packet, and why; nothing is changed",
-            elsewhere("ask_commands", "explain"), arguments=(
+            elsewhere("ask_commands", "explain"), others=2, arguments=(
                 Argument("words", "such as: tcp 10.0.0.5:40000 203.0.113.7:443 --in eth1 --out eth0", kind=list),)),
     Command("trace", "show packets as they are judged, each with the rules it met",
             elsewhere("ask_commands", "trace"), needs_root=True, arguments=(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pyfw.config import ConfigError
-from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background
+from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules
+from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
 from pyfw.rules.model import RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
 from pyfw.rules.restore import Restored, restore
@@ -96,7 +96,7 @@ def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
     if name is not None:
         ruleset = Ruleset((ruleset.table(name) or empty_table(name),))
         counters = counters if counters and (name, ruleset.tables[0].chains[0].name) in counters else None
-    yield {"text": print_ruleset(ruleset, family=family, counters=counters), "exact": True}
+    yield from in_pieces(ruleset_lines(ruleset, family=family, counters=counters))
     return {}
 
 

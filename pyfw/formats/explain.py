@@ -8,10 +8,11 @@
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyfw.enums import Direction, Reject
-from pyfw.explain import visits
+from pyfw.explain import Visit, visits
 from pyfw.asked import Asked
 from pyfw.formats.packet import summarize
 from pyfw.question import Answer
@@ -24,8 +25,8 @@ _TITLE = 10
 _INDENT = "  "
 
 
-def passage_record(passage: Passage) -> dict[str, Any]:
-    """A packet that was judged:
+def passage_record(passage: Passage, met: Iterable[Visit] | None = None) -> dict[str, Any]:
+    """A packet that was judged (met: its visits, if they are known already):
 
         packet    summary, hook, in, out, bytes
         raw, filter     lists of {rule, text, depth, outcome, why}; outcome is matched, no,
@@ -38,7 +39,7 @@ def passage_record(passage: Passage) -> dict[str, Any]:
     judgement = passage.judgement
     direction = None if judgement.direction == Direction.NONE else judgement.direction.name
     tables: dict[str, list[dict[str, Any]]] = {"raw": [], "filter": []}
-    for visit in visits(passage):
+    for visit in visits(passage) if met is None else met:
         tables[visit.table].append({"rule": visit.rule, "text": visit.text, "depth": visit.depth, "outcome": visit.outcome,
                                     "why": visit.why})
     return {
@@ -62,7 +63,7 @@ def verdict_record(judgement: Any, inspected: bool = False) -> dict[str, Any]:
             "reject": REJECTS.get(judgement.reject), "mark": judgement.mark, "inspected": inspected}
 
 
-def answer_record(answer: Answer, asked: Asked) -> dict[str, Any]:
+def answer_record(answer: Answer, asked: Asked, met: Iterable[Visit] | None = None) -> dict[str, Any]:
     """As passage_record(), and besides
 
         notes     what was assumed about the packet
@@ -72,7 +73,7 @@ def answer_record(answer: Answer, asked: Asked) -> dict[str, Any]:
         return {"packet": packet_record(asked.data, len(asked.data), asked.hook.name, asked.indev, asked.outdev),
                 "notes": list(asked.notes), "raw": [], "tracking": None, "filter": [], "cut": 0,
                 "verdict": verdict_record(answer.judgement)}
-    record = {**passage_record(answer.passage), "notes": list(asked.notes)}
+    record = {**passage_record(answer.passage, met), "notes": list(asked.notes)}
     if record["tracking"]:
         record["tracking"] |= {"before": answer.known.line if answer.known else None,
                                "master": answer.master if answer.passage.expected else None, "table_full": answer.full}

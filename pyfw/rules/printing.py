@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, settled
 from pyfw.rules.model import Chain, Rule, Ruleset, Setting, Target, empty_table
@@ -54,30 +54,35 @@ def quote_chain(name: str) -> str:
 def print_rules(ruleset: Ruleset, table: str, chain: str | None = None, *, family: int | None = None,
                 counters: Counters | None = None) -> list[str]:
     """The lines of `iptables -t TABLE -S [CHAIN]`, with counters those of `iptables -v -S`; KeyError for a chain it has not."""
+    return list(rule_lines(ruleset, table, chain, family=family, counters=counters))
+
+
+def rule_lines(ruleset: Ruleset, table: str, chain: str | None = None, *, family: int | None = None,
+               counters: Counters | None = None) -> Iterator[str]:
+    """As print_rules(), for whoever does other things between the lines."""
     shown = ruleset.table(table) or empty_table(table)
     if chain is not None and shown.chain(chain) is None:
         raise KeyError(chain)
-    chains = [known for known in shown.chains if chain in (None, known.name)]
-    lines = []
+    return _table_lines(table, [known for known in shown.chains if chain in (None, known.name)], family, counters)
+
+
+def _table_lines(table: str, chains: Sequence[Chain], family: int | None, counters: Counters | None) -> Iterator[str]:
     for known in chains:
         policy = counters[table, known.name][0] if counters and known.policy else None
         counted = f" -c {policy[0]} {policy[1]}" if policy else ""
-        lines.append(f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"-N {known.name}")
+        yield f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"-N {known.name}"
         if known.policy6 and not family:
-            lines.append(f"-6 -P {known.name} {known.policy6}")
+            yield f"-6 -P {known.name} {known.policy6}"
     for known in chains:
-        lines += _print_chain(known, family, counters[table, known.name][1] if counters else None)
-    return lines
+        yield from _chain_lines(known, family, counters[table, known.name][1] if counters else None)
 
 
-def _print_chain(chain: Chain, family: int | None, counters: Sequence[tuple[int, int]] | None) -> list[str]:
-    lines = []
+def _chain_lines(chain: Chain, family: int | None, counters: Sequence[tuple[int, int]] | None) -> Iterator[str]:
     for index, rule in enumerate(chain.rules):
         if family in (None, rule.family) or rule.family is None:
             printed = print_rule(rule, family, counters[index] if counters else None)
             bound = f"-{rule.family} " if rule.family and not family and rule.family not in implied_families(rule) else ""
-            lines.append(f"{AUDIT if rule.audit else ''}{bound}-A {chain.name} {printed}".rstrip())
-    return lines
+            yield f"{AUDIT if rule.audit else ''}{bound}-A {chain.name} {printed}".rstrip()
 
 
 def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Counters | None = None) -> str:
@@ -86,22 +91,25 @@ def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Coun
     For one family it is what that family's iptables-restore takes; for both, rules that are bound to one and
     do not show it begin with -4 or -6, which either iptables-restore understands.
     """
-    lines = []
+    return "".join(f"{line}\n" for line in ruleset_lines(ruleset, family=family, counters=counters))
+
+
+def ruleset_lines(ruleset: Ruleset, *, family: int | None = None, counters: Counters | None = None) -> Iterator[str]:
+    """As print_ruleset(), for whoever does other things between the lines."""
     for table in ruleset.tables:
-        lines.append(f"*{table.name}")
+        yield f"*{table.name}"
         for chain in table.chains:
             policy = counters[table.name, chain.name][0] if counters else None
             packets, size = policy or (0, 0)
-            lines.append(f":{chain.name} {chain.policy_of(family or 4) or '-'} [{packets}:{size}]")
+            yield f":{chain.name} {chain.policy_of(family or 4) or '-'} [{packets}:{size}]"
         if not family:
-            lines += [f"-6 -P {chain.name} {chain.policy6}" for chain in table.chains if chain.policy6]
+            yield from (f"-6 -P {chain.name} {chain.policy6}" for chain in table.chains if chain.policy6)
         for chain in table.chains:
-            rules = _print_chain(chain, family, None)
+            rules = _chain_lines(chain, family, None)
             if counters:
-                shown = [count for rule, count in zip(chain.rules, counters[table.name, chain.name][1], strict=True)
-                         if not family or rule.family in (None, family)]
-                rules = [line if line.startswith(AUDIT) else f"[{packets}:{size}] {line}"
-                         for (packets, size), line in zip(shown, rules, strict=True)]
-            lines += rules
-        lines.append("COMMIT")
-    return "\n".join(lines) + "\n" if lines else ""
+                shown = (count for rule, count in zip(chain.rules, counters[table.name, chain.name][1], strict=True)
+                         if not family or rule.family in (None, family))
+                rules = (line if line.startswith(AUDIT) else f"[{packets}:{size}] {line}"
+                         for (packets, size), line in zip(shown, rules, strict=True))
+            yield from rules
+        yield "COMMIT"

@@ -126,7 +126,7 @@ ABUSES = [
     ({"command": "top", "interval": 0.1, "lines": 1000}, 16, "reads"),
     ({"command": "stats", "watch": 0.1}, 16, "reads"),
     ({"command": "explain", "words": ["hex", "45" * 30_000]}, 16, "reads"),
-    ({"command": "explain", "words": ["tcp"] * 8_000}, 16, "reads"),
+    ({"command": "explain", "words": ["--json"] * 6_000}, 16, "reads"),
     ({"command": "explain", "words": ["tcp", "192.0.2.2:1", f"{SERVER.ipv4}:2"]}, 16, "reads"),
     ({"command": "ping"}, 16, "reads"),
     ({"command": "x" * 60_000}, 16, "reads"),

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from pyfw.asked import QuestionError, read_question
+from pyfw.edge.commands import COMMANDS, CommandError
 from pyfw.edge.control import ROOM
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import KEPT_BACK, Reserve
 from pyfw.edge.systemd import ServiceManager
 from pyfw.edge.unix_socket import connected, roots_path
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, clients_of, running, wait_until
 from unit.control.test_control import GROUP, NOBODY, open_to_all
 
@@ -161,6 +165,40 @@ def test_the_service_manager_hears_us_without_a_descriptor_and_the_reserve_gives
 
 
 # -- commands ------------------------------------------------------------------------------------------------
+
+
+def longest_step_s(services: StillDaemon, name: str, **arguments: object) -> tuple[float, int]:
+    """Of a command whose steps are done without a pause between them, in processor time; and how many there were."""
+    answers, longest_s, steps = COMMANDS[name].handler(services, arguments), 0.0, 0
+    try:
+        while True:
+            began_s = time.thread_time()
+            next(answers)
+            longest_s, steps = max(longest_s, time.thread_time() - began_s), steps + 1
+    except (StopIteration, CommandError):
+        return max(longest_s, time.thread_time() - began_s), steps + 1
+
+
+@pytest.mark.parametrize("name, arguments", [
+    ("list-rules", {"verbose": True}), ("iptables-save", {"counters": True}), ("explain", {"words": ["udp", "192.0.2.1:1", "192.0.2.2:2"]})])
+def test_many_rules_are_told_step_by_step(name, arguments):
+    """The same for ten times as many rules, at most: not ten times as long a step."""
+    def with_rules(count: int) -> StillDaemon:
+        services = StillDaemon()
+        rules = "".join(f"-A FORWARD -s 10.0.{number >> 8}.{number & 255} -p tcp -m tcp --dport 80 -j ACCEPT\n" for number in range(count))
+        services.engine.load(Program(parse_save(rules), services.engine.surroundings))
+        return services
+    few, many = with_rules(300), with_rules(3000)
+    longest_s_few, steps_few = min(longest_step_s(few, name, **arguments) for _ in range(3))
+    longest_s_many, steps_many = min(longest_step_s(many, name, **arguments) for _ in range(3))
+    assert steps_many > 5 * steps_few
+    assert longest_s_many < 5 * longest_s_few
+
+
+@pytest.mark.parametrize("words", [["--json"] * 8000, ["--ttl", "1"] * 4000, ["--in=x"] * 8000])
+def test_a_question_of_very_many_options_is_refused_at_once(words):
+    with pytest.raises(QuestionError, match="at most 100 options"):
+        read_question(words)
 
 
 @pytest.mark.parametrize("command", ["events", "top"])

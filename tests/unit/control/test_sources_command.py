@@ -48,7 +48,7 @@ def test_all_of_them_as_objects(control):
 
 def test_a_number_that_cannot_be(control):
     with control.connect() as client:
-        assert client.ask(command="sources", number=0)[-1]["error"] == "argument 'number' must be 1 or more"
+        assert client.ask(command="sources", number=0)[-1]["error"] == "argument 'number' must be 1 to 10000"
 
 
 def test_without_limits_nobody_counts(tmp_path):
