@@ -306,6 +306,31 @@ def test_hostile_clients_harm_neither_packets_nor_those_who_ask(lab: Lab, measur
     assert values["process_open_fds",] < 100
 
 
+ASKS_WITHOUT_END = f"""
+import socket
+held = []
+print(flush=True)
+while True:
+    client = socket.create_connection(("127.0.0.1", {PORT}))
+    client.sendall(b"GET /metrics HTTP/1.1\\r\\n" + (b"\\r\\n" if len(held) % 2 else b""))
+    held = [*held[-500:], client]
+"""
+
+
+def test_a_user_who_asks_without_end_does_so_at_its_own_cost(lab: Lab, measured: Callable):
+    scraped = measured(f"127.0.0.1:{PORT}", FORWARD=RULES)
+    words = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c", ASKS_WITHOUT_END]
+    asker = lab.start("gateway", words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert asker.stdout.readline() == "\n"
+    wait_until(lambda: scraped.statistics()["metrics"]["refusals"]["too_many"] > 100, "the user to be refused")
+    assert ping(lab, 50) == 50
+    for _ in range(2):
+        assert scraped.scrape()
+        # The user's, and as many that it has closed already: they are nobody's.
+        assert scraped.statistics()["metrics"]["connections"] <= 2 * ROOM.user + 1
+    lab.stop(asker)
+
+
 def test_the_thread_that_answers_gives_way(measured: Callable):
     """At nice 19, as `ps -L` shows it; no other thread does before there are rules to be compiled."""
     scraped = measured("unix", FORWARD=RULES)
