@@ -113,8 +113,7 @@ class DiversionKeeper:
         called_or_changed.register(self._changes, select.POLLIN)
         gap_s = GAP_S
         while not self._stopping:
-            changed = self._look()
-            gap_s = min(gap_s * 2, LONGEST_GAP_S) if changed else GAP_S
+            gap_s = next_gap_s(gap_s, self._look())
             if called_or_changed.poll(INTERVAL_S * 1000) and not called.poll(gap_s * 1000):
                 self._changes.clear()
             with suppress(BlockingIOError):
@@ -148,7 +147,7 @@ class DiversionKeeper:
             return
         self.fault = words = _summary(faults)
         try:
-            self._installed = self._diversion.install(attempts=1)
+            self._installed = self._diversion.repair()
         except DivertError as error:
             self.fault = f"{words}; {error}"
             raise
@@ -158,6 +157,11 @@ class DiversionKeeper:
 
     def _rouse(self) -> None:
         os.eventfd_write(self._wake, 1)
+
+
+def next_gap_s(gap_s: float, changed: bool) -> float:
+    """How long the rules are left alone after a change is announced, for what may follow it."""
+    return min(gap_s * 2, LONGEST_GAP_S) if changed else GAP_S
 
 
 class _Limited:

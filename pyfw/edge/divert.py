@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyfw.edge.iptables import DivertError, Family, current_families, ip_versions, other_families
+from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families
 from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, Rules, SavedTable, chain_of, installation, is_printed_form,
                                       removal, restoration)
 
@@ -53,27 +53,24 @@ class Diversion:
             if not re.fullmatch(r"[^\s/]{1,15}", name):
                 raise ValueError(f"{name!r} cannot be an interface's name")
 
-    def install(self, attempts: int | None = None) -> Installed:
+    def install(self) -> Installed:
         """Install the rules, whatever a predecessor left; changes nothing else.
 
         Raises DivertError; then the rules are as they were before, unless it says otherwise.
         """
-        families = current_families(attempts)
-        stale = {family: saved for family in other_families(families) if (saved := family.saved()).own}
-        before = {family: family.saved() for family in families} | stale
-        installed: dict[Family, Rules] = {}
+        before = _tables()
         try:
-            for family in families:
-                installed[family] = self._install(family, before[family])
-            for family, saved in stale.items():
-                family.restore(removal(saved))
+            return self._put_in_place(before)
         except DivertError as error:
             try:
                 _put_back(before)
             except DivertError as second:
                 raise DivertError(f"{error}; what was there before could not be put back: {second}") from error
             raise
-        return Installed(self.hooks, installed, before)
+
+    def repair(self) -> Installed:
+        """As install(), but whatever could be put right stays so.  Nothing is tried twice."""
+        return self._put_in_place(_tables(attempts=1))
 
     @staticmethod
     def remove() -> None:
@@ -98,6 +95,23 @@ class Diversion:
         bypass = " --queue-bypass" if self.bypass else ""
         return [*rules, f"-j NFQUEUE --queue-num {self.queue}{bypass}"]
 
+    def _put_in_place(self, before: Mapping[Family, SavedTable]) -> Installed:
+        """Where one IP version's rules cannot be installed, the other's are.  Another backend's go last."""
+        rules: dict[Family, Rules] = {}
+        failures = []
+        for family, saved in before.items():
+            if family.is_chosen:
+                try:
+                    rules[family] = self._install(family, saved)
+                except DivertError as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+        for family, saved in before.items():
+            if not family.is_chosen:
+                family.restore(removal(saved))
+        return Installed(self.hooks, rules, before)
+
     def _install(self, family: Family, saved: SavedTable) -> Rules:
         """Returns the chains as iptables-save prints them."""
         wanted = self.chains(family.version)
@@ -105,7 +119,7 @@ class Diversion:
         now = family.saved()
         faults = now.faults(now.own, self.hooks)
         if faults or not is_printed_form(now.own, wanted):
-            raise DivertError(f"{family.restore_program} did not fail, and yet {', '.join(faults) or 'other rules are there'}")
+            raise DivertError(f"{family.restore_program} did not fail, but {', '.join(faults) or 'other rules are there'}")
         return now.own
 
 
@@ -135,6 +149,13 @@ class Installed:
     def roll_back(self) -> None:
         """Let everything be as it was before.  Raises DivertError."""
         _put_back(self.before)
+
+
+def _tables(attempts: int = ATTEMPTS) -> dict[Family, SavedTable]:
+    """What there is, of the chosen backend; then, of the other, where pyfw's chains are in it."""
+    families = current_families(attempts)
+    return {family: family.saved() for family in families} \
+        | {family: saved for family in other_families(families) if (saved := family.saved()).own}
 
 
 def _put_back(before: Mapping[Family, SavedTable]) -> None:

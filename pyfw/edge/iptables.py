@@ -49,6 +49,10 @@ class Family:
         return VERSION_OF[self.program]
 
     @property
+    def is_chosen(self) -> bool:
+        return not self.suffix
+
+    @property
     def restore_program(self) -> str:
         return f"{self.program}{self.suffix}-restore"
 
@@ -60,9 +64,9 @@ class Family:
             _run([self.restore_program, "--noflush", "-w", str(LOCK_WAIT_S)], self.attempts, transaction)
 
 
-def current_families(attempts: int | None = None) -> list[Family]:
+def current_families(attempts: int = ATTEMPTS) -> list[Family]:
     """What `iptables` and, where there is IPv6, `ip6tables` are."""
-    return [Family(program, _backend(program), attempts=attempts or ATTEMPTS) for program, version in VERSION_OF.items()
+    return [Family(program, _backend(program), attempts=attempts) for program, version in VERSION_OF.items()
             if version in ip_versions()]
 
 

@@ -89,14 +89,13 @@ class SavedTable:
 
     def faults(self, installed: Rules, hooks: Sequence[str]) -> list[str]:
         """What differs from a diversion of these hooks, whose chains had these rules when they were installed."""
-        faults = []
+        faults = [fault for hook in hooks if chain_of(hook) in self.rules and (fault := self.jump_fault(hook))]
         for chain, rules in installed.items():
             if chain not in self.rules:
                 faults.append(f"{chain} was missing")
             elif list(self.rules[chain]) != list(rules):
                 faults.append(f"{chain} had other rules")
-        jumps = (self.jump_fault(hook) for hook in hooks if chain_of(hook) in self.rules)
-        return faults + [fault for fault in jumps if fault]
+        return faults
 
 
 def chain_of(hook: str) -> str:

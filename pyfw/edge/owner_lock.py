@@ -73,8 +73,7 @@ def open_owner_lock() -> int:
         finally:
             os.close(directory)
     except OSError as error:
-        raise DivertError(f"{error.filename or lock_path()}: {error.strerror}: whoever diverts packets locks a file there"
-                          ) from None
+        raise DivertError(f"{lock_path()}: {error.strerror}: whoever diverts packets locks this file") from None
 
 
 def _open_locked(directory: int) -> int | None:

@@ -139,8 +139,8 @@ def test_every_fault_is_named():
     found = table(":PYFW-FORWARD - [0:0]", ":PYFW-DEFRAG - [0:0]", "-A PYFW-FORWARD -j RETURN",
                   *(f"-A PYFW-FORWARD {rule}" for rule in chains["PYFW-FORWARD"]))
     assert found.faults(chains, ["INPUT", "FORWARD"]) == [
-        "PYFW-DEFRAG had other rules", "PYFW-INPUT was missing", "PYFW-FORWARD had other rules",
-        "FORWARD's jump to PYFW-FORWARD was missing"]
+        "FORWARD's jump to PYFW-FORWARD was missing", "PYFW-DEFRAG had other rules", "PYFW-INPUT was missing",
+        "PYFW-FORWARD had other rules"]
 
 
 @pytest.mark.parametrize("options, complaint", [
