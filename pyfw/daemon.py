@@ -35,8 +35,6 @@ from pyfw.config_values import ShadowError
 from pyfw.degraded import ADOPT, METRICS, SHADOW, Degraded
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
-from pyfw.edge.divert import Diversion
-from pyfw.edge.diversion_keeper import DiversionKeeper
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
@@ -58,6 +56,7 @@ if TYPE_CHECKING:
 
     from pyfw.edge.commands import Reload
     from pyfw.edge.control import ControlServer
+    from pyfw.edge.diversion_keeper import DiversionKeeper
     from pyfw.edge.links import Links
     from pyfw.edge.local_addresses import AddressAlarm
     from pyfw.edge.metrics_server import MetricsServer
@@ -192,8 +191,6 @@ class Daemon:
             self._owner = DiversionOwner(handed.get(DIVERSION))
             stack.callback(self._owner.close)
         mark = own_mark(config.queue.mark, self._owner)
-        if self._owner is not None:
-            self._diversion = DiversionKeeper(diversion_of(config, mark), self._owner, self._journal.say)
         # As a rule this is the state directory, too, which only root may enter if it is made as such.
         os.close(open_directory(config.control.socket.parent, make_mode=0o755))
         self._state = open_state_file(
@@ -226,6 +223,8 @@ class Daemon:
         stack.callback(self._stop_judging)
         self._manager.store({QUEUE: handed.get(QUEUE, self._queue.fileno()),
                              **{name: self._state.descriptors[name] for name in (TABLE, BATCH)}})
+        if self._owner is not None:
+            self._keep_diversion(self._owner, mark)
         if config.adopt == "kernel" and not handed and not self.engine.adopted:
             self._adopt_from_kernel()
         if not asks_for_local_addresses(config):
@@ -242,6 +241,14 @@ class Daemon:
             self._adopted += adopt(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
             self._degraded.fails(ADOPT, f"{error}; load nf_conntrack_netlink, or take `adopt` out of the config")
+
+    def _keep_diversion(self, owner: DiversionOwner, mark: int) -> None:
+        from pyfw.edge.divert import Diversion
+        from pyfw.edge.diversion_keeper import DiversionKeeper
+        config = self._config
+        diversion = Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
+                              bypass=config.queue.when_down == "accept", mark=mark)
+        self._diversion = DiversionKeeper(diversion, owner, self._journal.say)
 
     def _watch_links(self, stack: ExitStack) -> None:
         from pyfw.edge.links import Links
@@ -590,13 +597,8 @@ def give_way() -> None:
 def load_what_is_needed() -> None:
     """Load the modules that would otherwise be loaded while packets wait."""
     from importlib import import_module
-    for name in ("asyncio", "pyfw.edge.control", "pyfw.edge.links", "pyfw.edge.local_addresses"):
+    for name in ("asyncio", "pyfw.edge.control", "pyfw.edge.diversion_keeper", "pyfw.edge.links", "pyfw.edge.local_addresses"):
         import_module(name)
-
-
-def diversion_of(config: Config, mark: int) -> Diversion:
-    return Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
-                     bypass=config.queue.when_down == "accept", mark=mark)
 
 
 def asks_for_local_addresses(config: Config) -> bool:

@@ -4,7 +4,6 @@
 May know: the two socket options, and where an entry has its counters.  Must not know: what an entry means.
 """
 import errno
-import hashlib
 import os
 import socket
 
@@ -43,6 +42,7 @@ def table_digest(version: int, name: bytes) -> bytes:
 
     Raises OSError without CAP_NET_ADMIN, and where there are no such tables.
     """
+    import hashlib                      # few have legacy tables
     with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as channel:
         for _ in range(ATTEMPTS):
             entries = read_entries(channel.fileno(), version, name)
@@ -74,7 +74,10 @@ cdef bytearray read_entries(int descriptor, int version, bytes name):
         if last_errno == errno.EAGAIN:
             return None
         raise OSError(last_errno, os.strerror(last_errno))
-    clear_counters(&view[ENTRIES_OFFSET], info.size, NEXT6 if version == 6 else NEXT4, COUNTERS6 if version == 6 else COUNTERS4)
+    if version == 6:
+        clear_counters(&view[ENTRIES_OFFSET], info.size, NEXT6, COUNTERS6)
+    else:
+        clear_counters(&view[ENTRIES_OFFSET], info.size, NEXT4, COUNTERS4)
     return data
 
 

@@ -4,7 +4,7 @@ May know: rtnetlink.
 """
 from __future__ import annotations
 
-import secrets
+import os
 import socket
 from collections.abc import Iterable
 
@@ -28,7 +28,7 @@ def draw_mark(taken: Iterable[tuple[int, int]]) -> int:
     """Not 0, and none that a (mark, mask) of `taken` fits, if such a one is found."""
     taken = list(taken)
     for _ in range(ATTEMPTS):
-        mark = secrets.randbelow(ALL_BITS) + 1
+        mark = int.from_bytes(os.urandom(4)) or ALL_BITS
         if not any(mark & mask == value for value, mask in taken):
             break
     return mark
