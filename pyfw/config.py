@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,9 @@ class Config:
     sets: tuple[SetSource, ...] = _option(_sets, ())
     rules: Ruleset | None = _option(_rules, None)           # None: connections are tracked, everything is accepted
 
+    # As YAML, this config without what it reads from elsewhere: `sets`, `rules` and `policy.shadow`.
+    settings: str = field(default="", compare=False, repr=False)
+
     @property
     def rule_count(self) -> int:
         return sum(len(chain.rules) for _, chain in self.rules.chains()) if self.rules else 0
@@ -322,6 +325,34 @@ def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Sequence[str] = ()
     return parse_config(_file_text(path), str(path), path.parent, overrides, skipped)
 
 
+def load_diversion(path: Path | str = DEFAULT_CONFIG) -> tuple[Config, list[ConfigError]]:
+    """What a config says of the diversion (`queue`, `hooks`, `exempt`), and the mistakes that keep it from being known.
+
+    What cannot be read has its default, which diverts the most.  The rest of the config is not looked at.
+    """
+    path = Path(path)
+    found: dict[str, Any] = {}
+    mistakes: list[ConfigError] = []
+
+    def read(name: str, reader: Reader, scope: Scope) -> Any:
+        try:
+            return {name: reader(nodes[name], name, scope)} if name in nodes else {}
+        except ConfigError as error:
+            mistakes.append(error)
+            return {}
+
+    try:
+        root = _compose(_file_text(path), str(path))
+        nodes = {key: node for key, _, node in entries(root, "the config")} if root is not None else {}
+        variables = read("variables", _variables, Scope(path.parent, {})).get("variables", {})
+        for item in fields(Config):
+            if item.name in ("queue", "hooks", "exempt"):
+                found |= read(item.name, item.metadata["read"], Scope(path.parent, variables))
+    except ConfigError as error:
+        mistakes.append(error)
+    return Config(**found), mistakes
+
+
 def rule_files(path: Path | str) -> dict[str | None, Path]:
     """The files that a config's rules are read from, by table; None: one that holds all tables."""
     from pyfw.rules.yaml_rules import rule_files
@@ -340,6 +371,7 @@ def _file_text(path: Path) -> str:
         raise ConfigError(f"{path}:{place_of(error)}", f"not a text in UTF-8 (byte {error.start}); is this a config file?") from error
 
 
+
 def parse_config(text: str, source: str, directory: Path, overrides: Sequence[str] = (),
                  skipped: list[str] | None = None) -> Config:
     """As load_config, from a text; `source` names it in errors, `directory` is where its `file:`s are looked for."""
@@ -352,10 +384,19 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for key, _, value_node in entries(root, "the config"):
         if key == "variables":
             variables = _variables(value_node, "variables", Scope(directory, {}))
-    config = _section(Config)(root, "the config", Scope(directory, variables, skipped))
+    config = replace(_section(Config)(root, "the config", Scope(directory, variables, skipped)), settings=_settings(root))
     if config.metrics.listen == config.control.socket:
         raise ConfigError(source, f"metrics.listen and control.socket are both {config.control.socket}; give them a path each")
     return config
+
+
+def _settings(root: yaml.Node) -> str:
+    members = [(key, value) for key, value in root.value if key.value not in ("sets", "rules")]
+    for number, (key, value) in enumerate(members):
+        if key.value == "policy" and not is_null(value):
+            kept = [(name, node) for name, node in value.value if name.value != "shadow"]
+            members[number] = key, yaml.MappingNode(value.tag, kept)
+    return yaml.serialize(yaml.MappingNode(root.tag, members), Dumper=yaml.SafeDumper, allow_unicode=True)
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:

@@ -12,6 +12,8 @@ is judged before the queue is closed.  A predecessor ends when its successor's d
 fails, the diversion stays: the kernel then does what queue.when_down says.  Outside the queue loop, this is the only reader
 of the clock.
 
+A service whose config cannot be used serves the last good rules, and says so until a reload finds better.
+
 A predecessor that was killed, restarted by systemd or told to hand over has left a queue in which packets wait: then
 nothing is done, and no module loaded, before the data thread runs that it can do without.
 """
@@ -25,24 +27,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfw
 from pyfw.build import check_rules, compile_shadow, engine_from_config
-from pyfw.config import Config, ConfigError, load_config, rule_files
+from pyfw.config import Config, ConfigError, load_config
 from pyfw.config_values import ShadowError
 from pyfw.degraded import ADOPT, METRICS, SHADOW, Degraded
+from pyfw.edge.capabilities import PURPOSES, missing_capability
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
+from pyfw.edge.last_good import LastGoodRules, NoLastGood
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.own_mark import own_mark
 from pyfw.edge.owner_lock import DiversionOwner
 from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
 from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
+from pyfw.edge.restarts import SERVED_S, Restarts
 from pyfw.edge.safe_files import open_directory
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.systemd import NativeJournal, ServiceManager
@@ -112,6 +118,9 @@ class Daemon:
         self._defects = Defects(self._journal.say)
         self._degraded = Degraded(self._journal.say)
         self._reserve = Reserve()
+        self._last_good = LastGoodRules.of_service()
+        self._restarts = Restarts()
+        self.fallen_back: str | None = None     # why it is not the config's rules that serve, and whose they are
         self._unconfirmed = False
         self._failure: BaseException | None = None
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
@@ -125,9 +134,9 @@ class Daemon:
         Raises ConfigError or DaemonError if it cannot start: then the kernel's rules are as they were before, and a daemon
         that was to be taken over goes on.  Raises DaemonError if the queue loop fails.
         """
-        self._config = self._first_config()
-        if os.geteuid() != 0:
-            raise DaemonError("must be root to take packets from the kernel: run it with sudo")
+        self._restarts.begin()
+        self._read_config()
+        self._check_capabilities()
         if self._netns is not None:
             enter_namespace(self._netns)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -153,19 +162,54 @@ class Daemon:
 
     # -- start -----------------------------------------------------------------------------------------------
 
-    def _first_config(self) -> Config:
-        """That of the start; if its shadow is bad, without one."""
-        try:
-            return self._checked_config()
-        except ShadowError as error:
-            self._degraded.fails(SHADOW, str(error))
-            return self._checked_config(f"{SHADOW}=null")
+    def _check_capabilities(self) -> None:
+        names = ["CAP_NET_ADMIN", "CAP_NET_RAW"]
+        missing = missing_capability(names if self._netns is None else [*names, "CAP_SYS_ADMIN"]) or (
+            missing_capability(names, for_children=True) if self._divert else None)
+        if missing:
+            raise DaemonError(f"{missing} is needed to {PURPOSES[missing]}: run as root (sudo), or give the service that capability")
 
-    def _checked_config(self, *overrides: str) -> Config:
-        config = self._load_config(*overrides)
+    def _read_config(self, *overrides: str) -> None:
+        """That of the start: without its shadow, if that is bad; with the last good rules, if its own are.
+
+        Raises ConfigError: it cannot be used, and there is nothing else to serve.
+        """
+        try:
+            self._config = self._load_config(*overrides)
+        except ShadowError as error:
+            self._read_without_shadow(error)
+            return
+        except ConfigError as error:
+            self._config = self._fall_back(error)
+            return
         if QUEUE not in self._manager.inherited:
-            check_rules(config)             # to know before anything is touched; where packets wait, once must do
-        return config
+            try:
+                check_rules(self._config)   # to know before anything is touched; where packets wait, once must do
+            except ShadowError as error:
+                self._read_without_shadow(error)
+            except ConfigError as error:
+                self._config = self._with_last_good_rules(error)
+
+    def _read_without_shadow(self, error: ShadowError) -> None:
+        self._degraded.fails(SHADOW, str(error))
+        self._read_config(f"{SHADOW}=null")
+
+    def _fall_back(self, error: ConfigError) -> Config:
+        """The last good config.  Raises the error if there is none."""
+        if self._last_good is None or self._takeover or self._confirm_s:    # else somebody waits for the answer
+            raise error
+        try:
+            good = self._last_good.read()
+        except NoLastGood as none:
+            raise ConfigError(error.location, f"{error.message}; {none}") from error
+        self.fallen_back = f"serving the last good rules, of {good.since} from {good.source}, because of {error}"
+        self._journal.say(f"WARNING: {self.fallen_back}")
+        return good.config
+
+    def _with_last_good_rules(self, error: ConfigError) -> Config:
+        """The config, which could be read, with the rules of the last good one, and what goes with them."""
+        good = self._fall_back(error)
+        return replace(self._config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy)
 
     def _load_config(self, *overrides: str) -> Config:
         skipped: list[str] | None = [] if self._skip_unsupported else None
@@ -195,11 +239,11 @@ class Daemon:
         os.close(open_directory(config.control.socket.parent, make_mode=0o755))
         self._state = open_state_file(
             config.state.dir, Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max), IN_HAND_BYTES, handed)
-        self.engine = engine_from_config(config, self.now_ns(), memory=self._state.memory, boot_id=self._state.boot_id,
-                                         previous=self._state.previous)
+        self.engine = self._make_engine()
+        config = self._config
         self._adopted = self.engine.adopted
         self._rules = RulesInForce(self.engine, config, self._load_config, self._journal, self._manager, self.now_ns,
-                                   self.in_background)
+                                   self.in_background, self._came_into_force)
         try:
             self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
         except ShadowError as error:
@@ -233,6 +277,16 @@ class Daemon:
         self._open_control(stack, handed)
         stack.callback(self._close_metrics)
         self._open_metrics()
+
+    def _make_engine(self) -> Engine:
+        memory = {"memory": self._state.memory, "boot_id": self._state.boot_id}
+        try:
+            return engine_from_config(self._config, self.now_ns(), previous=self._state.previous, **memory)
+        except ConfigError as error:
+            if self.fallen_back is not None:
+                raise
+            self._config = self._with_last_good_rules(error)
+            return engine_from_config(self._config, self.now_ns(), **memory)     # the first has taken what was before
 
     def _adopt_from_kernel(self) -> None:
         from pyfw.adopt import adopt
@@ -345,11 +399,16 @@ class Daemon:
             self._manager.tell("READY=1")
             if self._confirm_s:
                 self._rules.try_out(self._confirm_s, self._give_up)
+            elif self.fallen_back is None:
+                self._came_into_force(self._config)
+            loop.call_later(SERVED_S, self._restarts.ended_well)
             await self._stop.wait()
             self._control.stop_serving()    # now, for what follows needs descriptors and the processor
             self._reserve.release()
-            if self._failure is None and not self._handed_on:
-                await self._leave()
+            if self._failure is None:
+                self._restarts.ended_well()
+                if not self._handed_on:
+                    await self._leave()
         finally:
             for task in tasks:
                 task.cancel()
@@ -411,7 +470,8 @@ class Daemon:
             counted, now_ns = self._queue.counters()["packets"], self.now_ns()
             rate = (counted - packets) * 10**9 // (now_ns - since_ns)
             entries = self.engine.counters()["table"]["entries"]
-            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s", waits=False)
+            warning = f"; {self.fallen_back}" if self.fallen_back else ""
+            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s{warning}", waits=False)
             packets, since_ns = counted, now_ns
 
     async def _mend(self) -> None:
@@ -428,6 +488,18 @@ class Daemon:
     def _learn_addresses(self) -> None:
         from pyfw.edge.local_addresses import read_routes
         self.engine.surroundings.addresses.replace(read_routes())
+
+    def _came_into_force(self, config: Config) -> None:
+        """Rules from the config's files serve, and stay."""
+        self.fallen_back = None
+        if self._last_good is not None:
+            self.in_background(self._keep, config)
+
+    def _keep(self, config: Config) -> None:
+        try:
+            self._last_good.keep(config, str(self._config_path))
+        except (OSError, ConfigError) as error:
+            self._journal.say(f"warning: these rules are not kept as the last good ones: {error}")
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
@@ -510,9 +582,16 @@ class Daemon:
         """Let another program judge, from one packet to the next."""
         self._rules.serve(program)
 
-    def rule_files(self) -> dict[str | None, Path]:
-        """The files that the rules are read from, by table; None: one of all tables."""
-        return rule_files(self._config_path)
+    @property
+    def config_path(self) -> Path:
+        return Path(self._config_path).absolute()
+
+    def keep_saved_rules(self) -> None:
+        """The config's files were written anew: what they say is good, if it is.  Raises ConfigError.  Not in the main thread."""
+        config = self._load_config()
+        check_rules(config)
+        if self._last_good is not None:
+            self._keep(config)
 
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
@@ -573,7 +652,8 @@ class Daemon:
         return {
             "daemon": {"version": pyfw.__version__, "pid": os.getpid(),
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
-                       "connections_taken_over": self._adopted},
+                       "connections_taken_over": self._adopted,
+                       **({"warning": self.fallen_back} if self.fallen_back else {})},
             "degraded": self.degraded,
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, "length": self._config.queue.length, **self._queue.counters()},

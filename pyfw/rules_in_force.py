@@ -30,6 +30,7 @@ class RulesInForce:
     started   the config of the start: what a reload does not change is compared with it
     read      reads the config anew; ConfigError
     now_ns    the engine's clock; in_background has a function called by the thread that gives way to the packets
+    good      is told of a config whose rules serve and are not on trial
     loop      the main thread's, once it runs: the sets are that thread's
     reloads   good and failed, and when each was last (last_good_s, last_failed_s: seconds since 1970)
     """
@@ -37,7 +38,7 @@ class RulesInForce:
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, engine: Engine, started: Config, read: Callable[[], Config], journal: Journal, manager: ServiceManager,
-                 now_ns: Callable[[], int], in_background: Callable[..., object]) -> None:
+                 now_ns: Callable[[], int], in_background: Callable[..., object], good: Callable[[Config], object]) -> None:
         self._engine = engine
         self._started = started
         self._read = read
@@ -45,6 +46,8 @@ class RulesInForce:
         self._manager = manager
         self._now_ns = now_ns
         self._in_background = in_background
+        self._good = good
+        self._tried = started
         self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
         self.reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}
         journal.follow(engine.program)
@@ -88,8 +91,11 @@ class RulesInForce:
         program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)
         self.serve(program)
         self.serve_shadow(shadow)
+        self._tried = config
         if confirm_s:
             self.loop.call_soon_threadsafe(self.try_out, confirm_s, lambda: self._in_background(self._serve_again, former))
+        else:
+            self._good(config)
         return Reload(config.rule_count, changed_keys(self._started, config), config.policy.kill_states, confirm_s)
 
     async def _replace_sets(self, fresh: SetStore) -> None:
@@ -109,6 +115,7 @@ class RulesInForce:
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.cancel()
+            self._good(self._tried)
         return trial is not None
 
     def _serve_again(self, former: Program | None) -> None:

@@ -18,8 +18,13 @@ SUBCOMMANDS = {
     "test": "test a policy: traffic, and what the rules should say of it",
     "replay": "judge the packets of a capture file",
     "explain": "what would become of a packet, and why",
+    "close": "divert all packets without a daemon: the kernel drops them",
+    "open": "divert packets no more",
     "lab": "network namespaces to try pyfw in",
 }
+
+# What only some commands need, by the module that brings it.
+EXTRAS = {"prometheus_client": "metrics", "rich": "screen", "scapy": "replay", "shtab": "completion"}
 
 
 @escaping_output()
@@ -30,13 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser((wanted,)).parse_args(argv)
         return importlib.import_module(f"pyfw.cli.{arguments.command}").run(arguments)
     except ModuleNotFoundError as error:
-        return fail(f"the module {error.name} is missing: build and install pyfw with `pip install .` in its source "
-                    "directory, or with `scripts/setup` there", 1)
+        return fail(missing_module(error), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def missing_module(error: ModuleNotFoundError) -> str:
+    """What to install, in one line."""
+    module = (error.name or "").partition(".")[0]
+    if extra := EXTRAS.get(module):
+        return (f"{module} is not installed, which this needs: `scripts/install --with {extra}` installs it, "
+                f"or `pip install 'pyfw[{extra}]'`")
+    return (f"the module {error.name} is missing: build and install pyfw with `pip install .` in its source "
+            "directory, or with `scripts/setup` there")
 
 
 def fail(message: str, status: int) -> int:

@@ -14,6 +14,7 @@ from pyfw.cli.arguments import add_argument
 from pyfw.cli.captured import with_captured_packet
 from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.live import shown_live
+from pyfw.cli.saved import save
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if (status := shown_live(path, request)) is not None:
             return status
+        if request["command"] == "save":
+            return save(path, request.pop("file", None))
         return next((status for request in requests if (status := _run(path, with_captured_packet(request)))), 0)
     except NoDaemon as error:
         return _fail(str(error), NO_DAEMON)

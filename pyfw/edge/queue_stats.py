@@ -49,10 +49,13 @@ class QueueStats:
 
 
 def read_kernel_counters(number: int) -> QueueCounters | None:
-    """The counters of one queue of the calling thread's namespace; None: not bound, or no such file."""
+    """The counters of one queue of the calling thread's namespace; None: not bound, or no such file.
+
+    Raises PermissionError: root's group may read them, or whom root has given the file.
+    """
     try:
         stats = QueueStats()
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         return stats.read(number)

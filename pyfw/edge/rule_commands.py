@@ -1,21 +1,19 @@
 """Control commands that list and change the rules of the running daemon, as iptables(8), iptables-save and iptables-restore do.
 
 A change is compiled in the background and serves from one packet to the next, or, if anything is wrong with it, not at all.
-It lasts until the next reload, unless `save` writes it to the file that the config reads.
+It lasts until the next reload, unless `pyfwctl save` writes it to the file that the config reads: the daemon only says what
+there is to be written, and may itself write nowhere near its config.
 """
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pyfw.config import ConfigError
 from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
-from pyfw.rules.model import RulesError, Ruleset, empty_table
+from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
 from pyfw.rules.restore import Restored, restore
 from pyfw.rules.view import list_chains
@@ -123,40 +121,18 @@ def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answer
 
 
 def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """Write the rules to `file`, or to the files that the config reads them from."""
+    """What pyfwctl is to write: the text of all tables and of each, and the config whose files it belongs in."""
     ruleset = _ruleset(services)
-    try:
-        files = {None: Path(arguments["file"])} if "file" in arguments else services.rule_files()
-    except ConfigError as error:
-        raise CommandError(str(error)) from error
-    tables = [table.name for table in ruleset.tables]
-    missing = [name for name in tables if name not in files and None not in files]
-    if missing:
-        raise CommandError(f"the rules of table {missing[0]} stand in the config itself, which is not rewritten; `pyfwctl save FILE` "
-                           f"writes them to a file that the config can read: `rules: {{file: FILE}}`")
-    for name, path in files.items():
-        kept = ruleset if name is None else Ruleset((ruleset.table(name) or empty_table(name),))
-        try:
-            write_atomically(path, print_ruleset(kept))
-        except OSError as error:
-            raise CommandError(f"{path}: {error.strerror}") from error
-        except ValueError as error:
-            raise CommandError(f"{str(path)!r} cannot be the name of a file: {error}", USAGE) from error
-        yield {"note": f"rules saved to {path}"}
+    yield {"all": print_ruleset(ruleset), "config": str(services.config_path),
+           "tables": {name: print_ruleset(Ruleset((ruleset.table(name) or empty_table(name),))) for name in BUILTIN_CHAINS},
+           "used": [table.name for table in ruleset.tables]}
     return {}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole text or the old file; its mode stays."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def rules_saved(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    """pyfwctl has written the config's files."""
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        yield from in_background(services, services.keep_saved_rules)
+    except ConfigError as error:
+        raise CommandError(str(error), reason="bad_config") from error
+    return {}

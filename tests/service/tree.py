@@ -14,7 +14,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "procps",
     "gcc", "libc6-dev", "libnetfilter-queue-dev", "python3-dev", "python3-venv",    # what scripts/install would fetch
     "iptables", "iproute2",
+    "iptables-persistent", "nftables",                                                              # others that change rules at boot
     "bash-completion", "curl", "iputils-ping", "man-db", "openssh-server", "zsh",                    # what the tests use
 )
 KEPT = 3                            # of each kind: other source trees may use the same cache
@@ -79,7 +79,11 @@ def _bootstrap(release: str, path: Path) -> None:
                     "Component: main", "Origin: Debian"]).split()
     if not indexes:
         raise CacheError(f"apt knows no source for Debian {release}: run apt-get update")
-    _run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, path, indexes[0]])
+    _run(["debootstrap", "--foreign", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, path, indexes[0]])
+    # The packages' scripts save and load rules: not this machine's.
+    _run(["unshare", "--net", "chroot", path, "/debootstrap/debootstrap", "--second-stage"])
+    for rules in (path / "etc/iptables").glob("rules.*"):
+        rules.unlink()
     for package in (path / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
 
@@ -93,11 +97,8 @@ def _sources() -> Iterator[bytes]:
 
 def _build_wheels(path: Path) -> None:
     """pyfw's own from the modules that scripts/setup has compiled: that they can be built is another test's matter."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"],
-              *project["project"]["optional-dependencies"]["completion"]]
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir"]
-    others = _kept_wheels_of_others(pip, needed)
+    others = _kept_wheels_of_others(pip)
     for wheel in others.iterdir():
         os.link(wheel, path / wheel.name)
     with tempfile.TemporaryDirectory(prefix="pyfw-wheel-") as directory:
@@ -112,8 +113,12 @@ def _build_wheels(path: Path) -> None:
         _run([*pip, path, "--no-deps", "--no-build-isolation", source])
 
 
-def _kept_wheels_of_others(pip: list[str], needed: list[str]) -> Path:
-    return _kept("dependencies", "\n".join(needed).encode(), lambda path: _run([*pip, path, *needed]) and None)
+def _kept_wheels_of_others(pip: list[str]) -> Path:
+    """As an installation with network fetches them: what has another checksum than the locks' is refused."""
+    locks = sorted((ROOT / "scripts/locks").iterdir())
+    made_from = b"".join(lock.read_bytes() for lock in locks)
+    options = ["--require-hashes", *(f"--requirement={lock}" for lock in locks)]
+    return _kept("dependencies", made_from, lambda path: _run([*pip, path, *options]) and None)
 
 
 def _run(argv: list[str | os.PathLike]) -> str:

@@ -114,7 +114,7 @@ def test_sets_words() -> None:
 
 def defaults(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every option's dotted name and its default, as YAML has it."""
-    for item in fields(config):
+    for item in filter(lambda item: item.compare, fields(config)):
         value = getattr(config, item.name)
         if is_dataclass(value):
             yield from defaults(value, f"{prefix}{item.name}.")

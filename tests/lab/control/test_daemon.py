@@ -206,7 +206,8 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("command, status, text", [
-    ("run", 1, "pyfw: must be root to take packets from the kernel: run it with sudo\n"),
+    ("run", 1, "pyfw: CAP_NET_ADMIN is needed to take packets from the kernel: run as root (sudo), "
+               "or give the service that capability\n"),
     ("check", 0, ""),
 ])
 def test_without_root_it_says_to_use_sudo(command: str, status: int, text: str):

@@ -46,6 +46,8 @@ class StillDaemon:
     handing_over = False
     degraded: dict[str, str] = {}
     diversion_fault: str | None = None
+    fallen_back = None
+    config_path = Path("/nowhere/pyfw.yaml")
 
     def __init__(self, flows: int = 3) -> None:
         self.engine = engine_with(flows)
@@ -57,6 +59,9 @@ class StillDaemon:
 
     def now_ns(self) -> int:
         return LATER_NS
+
+    def keep_saved_rules(self) -> None:
+        pass
 
     def in_background(self, work, *arguments):
         future = Future()

@@ -193,8 +193,8 @@ def test_stats_for_people_and_for_programs(control):
 
 def test_what_changes_something_is_roots():
     assert [name for name, command in COMMANDS.items() if command.needs_root] == [
-        "trace", "flush", "delete", "reload", "confirm", "shadow", "save", "iptables", "iptables-restore", "set", "hand-over",
-        "hand-over-done"]
+        "trace", "flush", "delete", "reload", "confirm", "shadow", "save", "rules-saved", "iptables", "iptables-restore", "set",
+        "hand-over", "hand-over-done"]
 
 
 # -- ping ----------------------------------------------------------------------------------------------------

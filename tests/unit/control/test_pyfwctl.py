@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from pyfw.cli.client import Refused
+from pyfw.cli.saved import save
 from pyfw.edge.commands import COMMANDS
 from unit.control.harness import StillDaemon, running
 
@@ -129,6 +131,6 @@ def test_a_protocol_is_a_number_or_a_name(control, protocol):
 
 @pytest.mark.parametrize("file", ["\0", "\ud800"])
 def test_a_name_that_no_file_can_have(control, file):
-    with control.connect() as client:
-        answer = client.ask(command="save", file=file)[-1]
-    assert answer["status"] == 2 and "cannot be the name of a file" in answer["error"]
+    with pytest.raises(Refused, match="cannot be the name of a file") as refused:
+        save(str(control.path), file)
+    assert refused.value.status == 2

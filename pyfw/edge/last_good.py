@@ -1,0 +1,119 @@
+"""The rules that last came into force from the config's files, kept over boots, for a daemon whose config cannot be used.
+
+One file, so that it is whole or the old one: a line of JSON, then the texts that the line gives the lengths of.
+
+    settings    the config without its rules, sets and shadow, as YAML
+    rules       as iptables-save prints them
+    sets        in ipset's words, each text with where it came from
+
+Whoever could write that file could choose the rules of a firewall: it is believed only if root or the daemon's own user
+wrote it, where nobody else can write.  Its checksum is against damage, not against them.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pyfw.build import check_rules
+from pyfw.config import Config, ConfigError, parse_config
+from pyfw.edge.trusted_files import open_trusted, write_atomically
+from pyfw.rules.iptables import parse_save
+from pyfw.rules.lexer import Place
+from pyfw.rules.model import RulesError
+from pyfw.rules.printing import print_ruleset
+
+NAME = "last-good-rules"
+VERSION = 1
+MAX_HEADER_BYTES = 1 << 20
+MAX_BYTES = 1 << 30
+
+
+class NoLastGood(Exception):
+    """There are no last good rules, or they are not to be believed: one line that says why."""
+
+
+@dataclass(frozen=True)
+class LastGood:
+    """A config that was once in force.
+
+    since   when it came into force, in the local time zone
+    source  the file that it was read from
+    """
+
+    config: Config
+    since: str
+    source: str
+
+
+class LastGoodRules:
+    """The file, in a directory that outlives a boot."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
+
+    @classmethod
+    def of_service(cls, environment: Mapping[str, str] = os.environ) -> LastGoodRules | None:
+        """In the state directory that systemd made for the service; None: it made none."""
+        directory = environment.get("STATE_DIRECTORY", "")
+        return cls(Path(directory)) if directory.startswith("/") and ":" not in directory else None
+
+    def keep(self, config: Config, source: str) -> None:
+        """Keep what has come into force.  Raises OSError, ConfigError if it could not be read again; then the old ones stay."""
+        texts = [config.settings.encode(), print_ruleset(config.rules).encode() if config.rules else b"",
+                 *(text for _, text in config.sets)]
+        header = {"version": VERSION, "since_s": int(time.time()), "source": source, "has_rules": config.rules is not None,
+                  "sets": [[place.source, place.line, place.indent] for place, _ in config.sets],
+                  "lengths": [len(text) for text in texts], "sha256": _checksum(texts)}
+        _config_of(header, texts)
+        write_atomically(self._path, b"\n".join([json.dumps(header).encode(), b"".join(texts)]), 0o600)
+
+    def read(self) -> LastGood:
+        """What was kept, and can still be used.  Raises NoLastGood."""
+        try:
+            header, texts = self._read()
+            config = _config_of(header, texts)
+            check_rules(config)
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(header["since_s"]))
+            return LastGood(config, since, str(header["source"]))
+        except FileNotFoundError:
+            raise NoLastGood("no last good rules are kept") from None
+        except (OSError, ConfigError) as error:
+            raise NoLastGood(f"the last good rules cannot be used: {error}") from error
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+            raise NoLastGood(f"the last good rules in {self._path} are damaged: {error}") from error
+
+    def _read(self) -> tuple[dict[str, Any], list[bytes]]:
+        with os.fdopen(open_trusted(self._path), "rb") as file:
+            header = json.loads(file.readline(MAX_HEADER_BYTES))
+            if header["version"] != VERSION:
+                raise ValueError(f"they are of version {header['version']}")
+            data = file.read(MAX_BYTES)
+        texts, at = [], 0
+        for length in header["lengths"]:
+            texts.append(data[at:at + length])
+            at += length
+        if _checksum(texts) != header["sha256"] or at != len(data):
+            raise ValueError("their checksum is another")
+        return header, texts
+
+
+def _checksum(texts: list[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _config_of(header: Mapping[str, Any], texts: list[bytes]) -> Config:
+    """Raises ConfigError."""
+    settings, rules, *sets = texts
+    config = parse_config(settings.decode(), NAME, Path("/"))
+    places = [Place(*place) for place in header["sets"]]
+    try:
+        ruleset = parse_save(rules.decode(), source=NAME) if header["has_rules"] else None
+    except RulesError as error:
+        raise ConfigError.from_rules(error, NAME) from error
+    return replace(config, rules=ruleset, sets=tuple(zip(places, sets, strict=True)))

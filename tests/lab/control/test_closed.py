@@ -1,0 +1,94 @@
+"""Closed before there is a daemon: `pyfw close` diverts what the config says, or everything; `pyfw open` is the way back."""
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from firewall import BIN, Firewall
+
+from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab
+
+ROOT = Path(__file__).resolve().parents[3]
+RULES = "rules: {filter: {FORWARD: {policy: ACCEPT}}}\n"
+
+
+def pyfw(lab: Lab, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return lab.run("gateway", [BIN / "pyfw", *map(str, arguments)])
+
+
+def passes(lab: Lab, family: int = 4) -> dict[str, bool]:
+    """Whether a packet gets through, by hook."""
+    address = "ipv4" if family == 4 else "ipv6"
+
+    def pings(role: str, target: str) -> bool:
+        return lab.run(role, ["ping", "-c1", "-W1", target]).returncode == 0
+    return {"INPUT": pings("client", getattr(GATEWAY_INSIDE, address)), "FORWARD": pings("client", getattr(SERVER, address)),
+            "OUTPUT": pings("gateway", getattr(SERVER, address)), "lo": pings("gateway", "127.0.0.1" if family == 4 else "::1")}
+
+
+OPEN = {"INPUT": True, "FORWARD": True, "OUTPUT": True, "lo": True}
+CLOSED = {"INPUT": False, "FORWARD": False, "OUTPUT": False, "lo": True}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "pyfw.yaml"
+
+
+@pytest.fixture(autouse=True)
+def opened(lab: Lab) -> Iterator[None]:
+    """The control: the lab is open before."""
+    assert passes(lab) == passes(lab, 6) == OPEN
+    yield
+
+
+@pytest.mark.parametrize("text", [None, "", "\0", "rules: [", "- a list", "hooks: [NOWHERE]\nqueue: {when_down: open}\nexempt: 7\n",
+                                  "hooks: [INPUT]\nhooks: [INPUT]\n", "hooks: {INPUT: [" + "[" * 5000])
+def test_a_config_that_cannot_be_read_closes_everything_but_lo(lab: Lab, config: Path, text: str | None) -> None:
+    if text is not None:
+        config.write_text(text)
+    done = pyfw(lab, "close", "-c", config)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert passes(lab) == passes(lab, 6) == CLOSED
+    assert pyfw(lab, "close", "-c", config).returncode == 0
+    assert pyfw(lab, "open").returncode == 0
+    assert passes(lab) == passes(lab, 6) == OPEN
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("hooks: [FORWARD]\n", OPEN | {"FORWARD": False}),
+    ("hooks: [FORWARD]\nrules: {file: gone.rules}\n", OPEN | {"FORWARD": False}),       # what else is wrong does not matter
+    ("hooks: [INPUT]\nqueue: {when_down: accept}\n", OPEN),
+    ("variables: {IN: eth1}\nexempt: {interfaces: [lo, $IN]}\n", CLOSED | {"INPUT": True, "FORWARD": True}),
+])
+def test_what_the_config_says_of_the_diversion_counts(lab: Lab, config: Path, text: str, expected: dict[str, bool]) -> None:
+    config.write_text(text)
+    assert pyfw(lab, "close", "-c", config).returncode == 0
+    assert passes(lab) == expected
+
+
+def test_the_queue_is_the_configs_and_its_daemon_takes_over(lab: Lab, config: Path, tmp_path: Path) -> None:
+    config.write_text(f"queue: {{number: 12}}\n{RULES}")
+    assert pyfw(lab, "close", "-c", config).returncode == 0
+    assert "--queue-num 12" in lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout
+    assert passes(lab) == CLOSED
+    with Firewall(lab, config, tmp_path):
+        assert passes(lab) == OPEN
+        refused = pyfw(lab, "close", "-c", config)
+        assert refused.returncode == 1 and "a daemon serves queue 12" in refused.stderr
+        assert passes(lab) == OPEN
+    assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+
+
+def test_without_python_it_closes_as_well(lab: Lab, config: Path, tmp_path: Path) -> None:
+    """What pyfw-closed.service has recourse to; a daemon makes its own of it."""
+    for program in ("iptables", "ip6tables"):
+        done = lab.run("gateway", [f"{program}-restore", "-w", "30", "--noflush", ROOT / "systemd" / "closed.rules"])
+        assert done.returncode == 0, done.stderr
+    assert passes(lab) == passes(lab, 6) == CLOSED
+    config.write_text(f"hooks: [FORWARD]\n{RULES}")
+    with Firewall(lab, config, tmp_path):
+        assert passes(lab) == passes(lab, 6) == OPEN
+    assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
