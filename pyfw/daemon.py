@@ -330,7 +330,11 @@ class Daemon:
             return
         from pyfw.edge.metrics_server import MetricsServer
         from pyfw.edge.unix_socket import group_id_of
-        from pyfw.formats.metrics import Exposition
+        try:
+            from pyfw.formats.metrics import Exposition
+        except ModuleNotFoundError as error:
+            self._journal.say(f"warning: no metrics: {error.name} is not installed: `scripts/install --with metrics` installs it")
+            return
         exposition = Exposition(self.statistics, lambda: self.engine.program)
         metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way,
                                 defects=self._defects)

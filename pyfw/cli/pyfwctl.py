@@ -14,7 +14,7 @@ from pyfw.cli.arguments import add_argument
 from pyfw.cli.captured import with_captured_packet
 from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.live import shown_live
-from pyfw.cli.saved import save
+from pyfw.cli.saved import FAILED, save
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), NO_DAEMON)
     except Refused as error:
         return _fail(str(error), error.status)
+    except ModuleNotFoundError as error:
+        from pyfw.cli.pyfw import missing_module
+        return _fail(missing_module(error), FAILED)
     except BrokenPipeError:             # the reader of our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

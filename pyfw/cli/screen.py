@@ -15,13 +15,14 @@ import tty
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
-
-from rich.console import Console, RenderableType
-from rich.live import Live
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pyfw.cli.client import Stream
 from pyfw.formats.escape import printable, printable_values
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
 
 KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO.|.", re.DOTALL)
 UP, DOWN, ESCAPE, ENTER, BACKSPACE = ("\x1b[A", "\x1bOA"), ("\x1b[B", "\x1bOB"), "\x1b", ("\r", "\n"), ("\x7f", "\b")
@@ -82,6 +83,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno()
+        from rich.console import Console
         self._console = Console(file=sys.stdout.unescaped)      # drawing is done with what is escaped elsewhere
         self._before: list[Any] = []
         self._live: Live
@@ -92,6 +94,7 @@ class Terminal:
         attributes = termios.tcgetattr(self._keyboard)
         attributes[0] &= ~termios.IXON          # or ^S would stop the screen, and with it the way out
         termios.tcsetattr(self._keyboard, termios.TCSANOW, attributes)
+        from rich.live import Live
         self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         try:
             self._live.start()

@@ -1,28 +1,20 @@
 """Capture files: pcap and pcapng, plain or gzipped, in; IP packets with their times out.
 
-The file formats are scapy's (`RawPcapReader`, `RawPcapNgReader`: bytes in, no dissection). What those leave
-to their caller is done here: they end a damaged file as if it were whole, know no if_tsoffset, keep the
-interfaces of a pcapng section that is over, and read a snap length of 0 as "nothing" where it means "all".
-The link layer is stripped by hand: dissecting it takes scapy a hundred times longer.
+The file formats are scapy's, see pcap_readers, which are loaded when a capture is opened.  The link layer is stripped by hand: dissecting it takes scapy a hundred times longer.
 """
 from __future__ import annotations
 
 import gzip
-import logging
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
-
-from scapy.error import Scapy_Exception, log_runtime
-from scapy.utils import RawPcapNgReader, RawPcapReader
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pyfw.edge.checksum import internet_checksum
 
-# What scapy warns about ends here as a CaptureError, said once and with the place in the file.
-log_runtime.setLevel(logging.ERROR)
+if TYPE_CHECKING:
+    from pyfw.edge.pcap_readers import PcapNgReader, PcapReader
 
 MAX_RECORD = 16 << 20           # bytes; the longest pcapng block that is read (Wireshark's limit)
 MAX_TIME_NS = 1 << 62           # the year 2116; later times are a damaged clock and would outgrow the engine's
@@ -31,10 +23,6 @@ MAX_FRAME = 262144              # bytes; libpcap's MAXIMUM_SNAPLEN
 _GZIP_MAGIC = b"\x1f\x8b"
 _PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 _PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1"}
-_LINK_TYPE_BITS = 0x03FFFFFF    # above them a pcap header says how long the frame check sequence is
-
-_PCAPNG_SECRETS = 10            # a Decryption Secrets Block: of no use here, and scapy would load TLS for it
-_IF_TSOFFSET = 14
 
 
 class CaptureError(ValueError):
@@ -98,17 +86,18 @@ class Capture:
         if self._stream.inside_record:
             raise CaptureError(f"{self._path}: {self._stream.complaint()}; the {number} records before it were read")
 
-    def _open_reader(self) -> _PcapReader | _PcapNgReader:
+    def _open_reader(self) -> PcapReader | PcapNgReader:
         magic = self._stream.peek(4)
         if not magic:
             raise CaptureError(f"{self._path}: the file is empty; a pcap or pcapng capture was expected")
         if magic != _PCAPNG_MAGIC and magic not in _PCAP_MAGICS:
             raise CaptureError(f"{self._path}: not a capture file; a pcap or pcapng file (also .gz) was expected, "
                                "as tcpdump -w writes it")
-        kind = _PcapNgReader if magic == _PCAPNG_MAGIC else _PcapReader
+        from pyfw.edge import pcap_readers as readers
+        kind = readers.PcapNgReader if magic == _PCAPNG_MAGIC else readers.PcapReader
         try:
             return kind(self._stream)
-        except Scapy_Exception:
+        except readers.Scapy_Exception:
             raise CaptureError(f"{self._path}: {self._stream.complaint()}; no record could be read") from None
 
 
@@ -155,74 +144,6 @@ class _Stream:
 
     def _where(self) -> str:
         return f"the record at byte {self._record_offset}" if self._record_offset else "its header"
-
-
-_TimedFrame = tuple[int, bytes, int, int]       # time in ns, bytes, length on the wire, link type
-
-
-class _PcapReader(RawPcapReader):
-    """scapy's pcap reader over a _Stream."""
-
-    def frames(self) -> Iterator[_TimedFrame]:
-        link_type = self.linktype & _LINK_TYPE_BITS
-        unit_ns = 1 if self.nano else 1000
-        for data, (seconds, fraction, length, captured) in self:
-            if captured > MAX_FRAME:
-                raise self.f.damaged(f"it claims to be {captured} bytes long")
-            if len(data) < captured:
-                return
-            yield seconds * 1_000_000_000 + fraction * unit_ns, data, length, link_type
-            self.f.begin_record()
-
-    def _read_packet(self, size: int = MAX_FRAME) -> Any:
-        self.f.begin_record()
-        return super()._read_packet(MAX_FRAME)
-
-
-class _Clock(NamedTuple):
-    """How an interface of a pcapng file counts time."""
-    units_per_second: int
-    offset_s: int
-
-    def time_ns(self, units: int) -> int:
-        return units * 1_000_000_000 // self.units_per_second + self.offset_s * 1_000_000_000
-
-
-class _PcapNgReader(RawPcapNgReader):
-    """scapy's pcapng reader over a _Stream; a packet's `tsresol` is its interface's _Clock here."""
-
-    def frames(self) -> Iterator[_TimedFrame]:
-        self.blocktypes.pop(_PCAPNG_SECRETS, None)
-        last_ns = 0
-        for data, about in self:
-            if about.tshigh is not None:        # a Simple Packet Block has no time: that of the one before
-                last_ns = about.tsresol.time_ns(about.tshigh << 32 | about.tslow)
-            yield last_ns, data, about.wirelen, about.linktype
-            self.f.begin_record()
-
-    def _read_packet(self, size: int = MAX_RECORD) -> Any:
-        return super()._read_packet(MAX_RECORD)
-
-    def _read_block(self, size: int = MAX_RECORD) -> Any:
-        self.f.begin_record()
-        return super()._read_block(size)
-
-    def _read_block_shb(self) -> None:
-        self.interfaces = []
-        super()._read_block_shb()
-
-    def _read_block_idb(self, block: bytes, size: int) -> None:
-        super()._read_block_idb(block, size)
-        link_type, snap_length, options = self.interfaces[-1]
-        offset = self._read_options(block[8:]).get(_IF_TSOFFSET, bytes(8))
-        offset_s = struct.unpack(self.endian + "q", offset)[0] if len(offset) == 8 else 0
-        options["tsresol"] = _Clock(options["tsresol"], offset_s)
-        self.interfaces[-1] = link_type, snap_length or MAX_RECORD, options
-
-    def _check_interface_id(self, intid: int) -> bool:
-        if intid >= len(self.interfaces):
-            raise self.f.damaged(f"it names interface {intid}, and the file describes {len(self.interfaces)}")
-        return True
 
 
 def _open(path: str) -> BinaryIO:

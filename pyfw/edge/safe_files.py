@@ -104,10 +104,12 @@ def give_to_group(directory: int, path: Path, group_id: int) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISSOCK(found.st_mode):
             raise UnsafePath(path, "is no socket: remove it")
         inode = f"/proc/self/fd/{descriptor}"       # as fchown() and fchmod() would have it, which take no O_PATH descriptor
-        os.chown(inode, -1, group_id)
+        if found.st_gid != group_id:                # else no right to is needed
+            os.chown(inode, -1, group_id)
         os.chmod(inode, 0o660)
     finally:
         os.close(descriptor)

@@ -36,6 +36,7 @@ def before(container: Container) -> dict[str, object]:
 
 def state(container: Container) -> dict[str, object]:
     return {"files": files(container), "groups": container.run("getent", "group").stdout,
+            "users": container.run("getent", "passwd").stdout,
             "rules": [container.run(f"{program}-save").stdout.count("PYFW") for program in ("iptables", "ip6tables")],
             "units": container.run("systemctl", "list-unit-files", "pyfw*", "--no-legend").stdout,
             "in memory": container.run("ls", "-d", "/run/pyfw").stdout}
@@ -61,7 +62,8 @@ def answers(session: subprocess.Popen[str], line: str) -> bool:
 
 
 @pytest.mark.parametrize("arguments, status, complaint", [
-    (["--nonsense"], 2, "scripts/install [--start] [--wheels DIR]"),
+    (["--nonsense"], 2, "scripts/install [--start] [--with EXTRAS] [--wheels DIR]"),
+    (["--with", "everything"], 1, "install: --with: 'everything' is not none, nor of metrics, replay, screen, with commas\n"),
     (["--wheels", "/nowhere"], 1, "install: --wheels: '/nowhere' is no directory\n"),
     (["--purge"], 1, "install: --purge goes with --uninstall\n"),
     (["--uninstall", "--start"], 1, "install: --start and --wheels do not go with --uninstall\n"),
@@ -96,6 +98,36 @@ def test_it_is_installed_and_enabled_but_not_started(container: Container, befor
     assert state(container)["rules"] == before["rules"]
     assert container.run("pyfw", "check").returncode == 0
     assert container.run("pyfw-iptables", "--version").stdout.startswith("pyfw-iptables v")
+
+
+def packages(container: Container, environment: str) -> set[str]:
+    """Of Python's, in an environment."""
+    found = container.run("sh", "-c", f"cd {environment}/lib/python3*/site-packages && echo *.dist-info", check=True).stdout
+    return {name.partition("-")[0].lower().replace("_", "-") for name in found.split() if name[0] != "*"}
+
+
+def test_the_daemon_has_what_it_imports_and_its_users_commands_the_rest(container: Container) -> None:
+    assert packages(container, "/opt/pyfw") == {"netfilterqueue", "prometheus-client", "pyfw", "pyroute2", "pyyaml"}
+    assert packages(container, "/opt/pyfw/tools") == {"scapy", "rich", "pygments", "markdown-it-py", "mdurl"}
+    assert container.run("/opt/pyfw/bin/python", "-c", "import scapy").returncode == 1
+    assert container.run("/opt/pyfw/tools/bin/python", "-c", "import scapy.error, rich, pyfw.engine").returncode == 0
+    assert container.run("sh", "-c", "ls /opt/pyfw/bin/pip* /opt/pyfw/tools/bin/pip*").stdout == ""
+
+
+def test_what_an_extra_would_bring_is_named_where_it_is_missing(container: Container) -> None:
+    """And what is not wanted any more goes."""
+    assert install(container, "--wheels", WHEELS, "--with", "none").returncode == 0
+    assert packages(container, "/opt/pyfw") == {"netfilterqueue", "pyfw", "pyroute2", "pyyaml"}
+    assert packages(container, "/opt/pyfw/tools") == set()
+    container.run("sh", "-c", r"printf '\\324\\303\\262\\241' >/root/cut.pcap", check=True)
+    done = container.run("pyfw", "replay", "/root/cut.pcap")
+    assert (done.returncode, done.stderr) == (1, "pyfw: scapy is not installed, which this needs: `scripts/install --with replay` "
+                                                 "installs it, or `pip install 'pyfw[replay]'`\n")
+    assert container.run("pyfw", "check").returncode == 0
+    tests = "/opt/pyfw/share/doc/pyfw/tests/host-tests.yaml"
+    assert container.run("pyfw", "test", tests).returncode == 0
+    assert container.run("pyfwctl", "--version").returncode == 0
+    assert install(container, "--wheels", WHEELS).returncode == 0
 
 
 def test_the_pages_and_the_completions_are_found(container: Container) -> None:

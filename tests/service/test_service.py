@@ -122,7 +122,7 @@ def test_its_unit_and_the_pages_that_it_names_are_in_order(guarding: Container) 
 def test_it_may_do_little_besides(guarding: Container) -> None:
     report = guarding.run("systemd-analyze", "security", "--no-pager", "pyfw.service").stdout
     [exposure] = re.findall(r"Overall exposure level for pyfw.service: ([\d.]+)", report)
-    assert float(exposure) <= MOST_EXPOSURE
+    assert float(exposure) <= MOST_EXPOSURE, report
     [other] = re.findall(r"exposure level for ssh.service: ([\d.]+)",
                          guarding.run("systemd-analyze", "security", "--no-pager", "ssh.service").stdout)
     assert float(other) > MOST_EXPOSURE         # what a service has that nobody has hardened

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.divert import OWN_MARK
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import port_of
 from pyfw.engine import Engine
@@ -85,7 +84,7 @@ def test_orphans_whose_verdicts_cannot_be_sent_are_dropped_later(lab: Lab, serve
             os.read(former.fileno(), 65536)
         with lab.inside("gateway"), socket.socket(fileno=os.dup(former.fileno())) as kept:
             former.hand_on()
-            loop = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=OWN_MARK, memory=memory, descriptor=kept.fileno())
+            loop = QueueLoop(Engine(max_entries=16), number=QUEUE, mark=0x40000000, memory=memory, descriptor=kept.fileno())
         with failing_sends(loop):
             for _ in range(3):
                 before = loop.counters()["send_errors"]
