@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -35,6 +36,7 @@ class Restarts:
         with suppress(OSError, ValueError):
             self._lives = min(max(int(self._path.read_text(encoding="ascii")), 0), 1000)
         if (delay_s := delay(self._lives)) > 0:
+            print(f"pyfw: {self._lives} short lives in a row: waiting {delay_s:g} s", file=sys.stderr)
             former = signal.signal(signal.SIGTERM, self._told_to_end)
             time.sleep(delay_s)
             signal.signal(signal.SIGTERM, former)

@@ -65,15 +65,18 @@ class ServiceManager:
             self.tell("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors={name: descriptor})
 
     def is_restarting(self) -> bool:
-        """Whether it ends this process in order to start another: then the queue is left to that one."""
+        """Whether it ends this process in order to start another: then the queue is left to that one.
+
+        If it does not say, it may be so: what is left diverted is closed, and that is the safe mistake.
+        """
         unit = _unit()
         if not self or unit is None:
             return False
         try:
             jobs = subprocess.run(["systemctl", "list-jobs", "--no-legend", "--plain", unit], capture_output=True, text=True,
-                                  timeout=SYSTEMCTL_TIMEOUT_S).stdout
+                                  timeout=SYSTEMCTL_TIMEOUT_S, check=True).stdout
         except (OSError, subprocess.SubprocessError):
-            return False
+            return True
         return any(job.split()[1:3] == [unit, "restart"] for job in jobs.splitlines())
 
 
