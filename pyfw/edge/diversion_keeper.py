@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pyfw.edge.divert import Diversion, Installed
-from pyfw.edge.iptables import DivertError
+from pyfw.edge.iptables import DivertError, ip_versions
 from pyfw.edge.owner_lock import DiversionOwner
 from pyfw.edge.ruleset_changes import RulesetChanges
 
@@ -49,6 +49,7 @@ class DiversionKeeper:
         self._requests: deque[threading.Event] = deque()
         self._resting = False
         self._stopping = False
+        self._blind = False             # the rules cannot be read
         self._seen: object = None       # the rules' state when the diversion was last found, or put, in its place
         self.fault: str | None = UNKNOWN
         self.checks = self.repairs = self.failures = 0
@@ -114,9 +115,9 @@ class DiversionKeeper:
         gap_s = GAP_S
         while not self._stopping:
             gap_s = next_gap_s(gap_s, self._look())
-            if called_or_changed.poll(INTERVAL_S * 1000) and not called.poll(gap_s * 1000):
-                self._changes.clear()
-            with suppress(BlockingIOError):
+            with suppress(OSError):
+                if called_or_changed.poll(INTERVAL_S * 1000) and not called.poll(gap_s * 1000):
+                    self._changes.clear()
                 os.eventfd_read(self._wake)
 
     def _look(self) -> bool:
@@ -125,14 +126,14 @@ class DiversionKeeper:
         changed = False
         try:
             if not self._resting:
-                state = self._changes.state(self._installed.legacy_versions)
+                state = ip_versions(), self._changes.state(self._installed.legacy_versions)
                 changed = bool(requests) or state != self._seen or self.fault is not None
                 if changed:
                     self._compare(state)
         except Exception as error:      # whatever it is: the next look may succeed, and without one nobody would see
             changed = True
             self.failures += 1
-            self.fault = self.fault or f"it cannot be seen: {error}"
+            self.fault = str(error)
             self._say_failure(f"the diversion is not in place: {self.fault}; trying on")
         for request in requests:
             request.set()
@@ -141,19 +142,33 @@ class DiversionKeeper:
     def _compare(self, state: object) -> None:
         """`state` is from before: what changes meanwhile is seen the next time."""
         self.checks += 1
-        faults = self._installed.faults()
-        if not faults:
-            self.fault, self._seen = None, state
-            return
-        self.fault = words = _summary(faults)
-        try:
-            self._installed = self._diversion.repair()
-        except DivertError as error:
-            self.fault = f"{words}; {error}"
-            raise
+        faults = self._faults()
+        if faults:
+            words = _summary(faults)
+            self.fault = self.fault or words
+            try:
+                self._installed = self._diversion.repair()
+            except DivertError as error:
+                raise DivertError(f"{words}; {error}") from error
+            self.repairs += 1
+            self._say_repair(f"the diversion was changed from outside: {words}; put back")
+        if any(self._changes.is_dormant(version) for version in ip_versions()):
+            raise DivertError("nf_tables' table is dormant: `nft add table ip mangle` or `ip6 mangle` wakes it")
         self.fault = None
-        self.repairs += 1
-        self._say_repair(f"the diversion was changed from outside: {words}; put back")
+        if not faults:
+            self._seen = state
+
+    def _faults(self) -> list[str]:
+        """Where the rules cannot be read, the jumps are put first once, in case they are not."""
+        try:
+            faults = self._installed.faults()
+        except DivertError:
+            if not self._blind:
+                self._diversion.install_unseen()
+                self._blind = True
+            raise
+        self._blind = False
+        return faults
 
     def _rouse(self) -> None:
         os.eventfd_write(self._wake, 1)

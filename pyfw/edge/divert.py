@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families
-from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, Rules, SavedTable, chain_of, installation, is_printed_form,
-                                      removal, restoration)
+from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
+                                      is_printed_form, removal, restoration)
 
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
 ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
@@ -72,6 +72,10 @@ class Diversion:
         """As install(), but whatever could be put right stays so.  Nothing is tried twice."""
         return self._put_in_place(_tables(attempts=1))
 
+    def install_unseen(self) -> None:
+        """Put the jumps first and fill the chains, whatever is there: for when that cannot be read.  Raises DivertError."""
+        _change_all(current_families(1), lambda family: installation(NOTHING, self.chains(family.version), self.hooks))
+
     @staticmethod
     def remove() -> None:
         """Remove the rules, as far as they are there, from iptables' both backends.  Raises DivertError."""
@@ -115,12 +119,13 @@ class Diversion:
     def _install(self, family: Family, saved: SavedTable) -> Rules:
         """Returns the chains as iptables-save prints them."""
         wanted = self.chains(family.version)
-        family.restore(installation(saved, wanted, [hook for hook in HOOKS if hook in self.hooks]))
-        now = family.saved()
-        faults = now.faults(now.own, self.hooks)
-        if faults or not is_printed_form(now.own, wanted):
-            raise DivertError(f"{family.restore_program} did not fail, but {', '.join(faults) or 'other rules are there'}")
-        return now.own
+        for _ in range(family.attempts):        # another program may change the rules in the very same moment
+            family.restore(installation(saved, wanted, self.hooks))
+            saved = family.saved()
+            faults = saved.faults(saved.own, self.hooks)
+            if not faults and is_printed_form(saved.own, wanted):
+                return saved.own
+        raise DivertError(f"{family.restore_program} did not fail, but {', '.join(faults) or 'other rules are there'}")
 
 
 @dataclass(frozen=True)

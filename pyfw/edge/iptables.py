@@ -57,7 +57,11 @@ class Family:
         return f"{self.program}{self.suffix}-restore"
 
     def saved(self) -> SavedTable:
-        return SavedTable.parse(_run([f"{self.program}{self.suffix}-save", "-t", TABLE], self.attempts))
+        text = _run([f"{self.program}{self.suffix}-save", "-t", TABLE], self.attempts)
+        if re.search(r"^# Table .* incompatible", text, re.MULTILINE):
+            raise DivertError(f"{self.program}{self.suffix}-save cannot print the table {TABLE}: another program has put rules "
+                              "into it that only nft has; they belong in a table of their own")
+        return SavedTable.parse(text)
 
     def restore(self, transaction: str) -> None:
         if transaction:

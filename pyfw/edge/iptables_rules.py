@@ -15,7 +15,8 @@ HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFRAG_CHAIN = "PYFW-DEFRAG"
 OWN_CHAINS = (DEFRAG_CHAIN, *(f"PYFW-{hook}" for hook in HOOKS))
 
-# Targets that let no packet past the rules behind them: it goes on to the next rule, or nowhere.
+# Targets that let no packet past the rules behind them: it goes on to the next rule, or nowhere.  A rule without a target
+# is none of these: iptables-save prints verdict maps so, which nft has.
 HARMLESS_TARGETS = frozenset((
     "AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "DROP", "DSCP", "ECN", "HL", "HMARK", "IDLETIMER", "LED",
     "LOG", "MARK", "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"))
@@ -98,6 +99,9 @@ class SavedTable:
         return faults
 
 
+NOTHING = SavedTable({}, frozenset())
+
+
 def chain_of(hook: str) -> str:
     return f"PYFW-{hook}"
 
@@ -172,7 +176,8 @@ def _targets(rule: str) -> set[str]:
 
 
 def _may_pass(rule: str) -> bool:
-    return not _targets(rule) <= HARMLESS_TARGETS
+    targets = _targets(rule)
+    return not targets or not targets <= HARMLESS_TARGETS
 
 
 def _tail(rule: str) -> str:

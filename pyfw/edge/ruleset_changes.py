@@ -18,8 +18,11 @@ from pyfw.edge.legacy_tables import table_digest
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7                    # linux/netfilter/nfnetlink.h
 NFNL_SUBSYS_NFTABLES = 10
-NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 15, 16     # linux/netfilter/nf_tables.h
+NFT_MSG_NEWTABLE, NFT_MSG_GETTABLE = 0, 1     # linux/netfilter/nf_tables.h
+NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 15, 16
 NFTA_GEN_ID = 1
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS = 1, 2
+NFT_TABLE_F_DORMANT = 1
 NLM_F_REQUEST = 1
 HEADERS = struct.Struct("=IHHIIBBH")    # nlmsghdr, nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")
@@ -36,6 +39,7 @@ class RulesetChanges:
         self._questions = _socket(0)
         self._questions.settimeout(TIMEOUT_S)
         self._sequence = 0
+        # If this kernel has no nf_tables, it is asked this once: each question would make it look for the module.
         self._has_nftables = self._generation() is not None
 
     def fileno(self) -> int:
@@ -62,16 +66,30 @@ class RulesetChanges:
         self._events.close()
         self._questions.close()
 
+    def is_dormant(self, version: int) -> bool:
+        """Whether nf_tables' table is there and its hooks are off (`nft add table ip mangle { flags dormant; }`)."""
+        if not self._has_nftables:
+            return False
+        name = TABLE.encode() + b"\0"
+        padding = bytes(-len(name) % 4)
+        answer = self._ask(NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, socket.AF_INET6 if version == 6 else socket.AF_INET,
+                           ATTRIBUTE.pack(ATTRIBUTE.size + len(name), NFTA_TABLE_NAME) + name + padding)
+        return answer is not None and bool((_attribute(answer, NFTA_TABLE_FLAGS) or 0) & NFT_TABLE_F_DORMANT)
+
     def _generation(self) -> int | None:
-        """None: this kernel has no nf_tables.  It is asked once only then: each question would look for the module."""
+        answer = self._ask(NFT_MSG_GETGEN, NFT_MSG_NEWGEN)
+        return None if answer is None else _attribute(answer, NFTA_GEN_ID)
+
+    def _ask(self, question: int, wanted: int, family: int = socket.AF_UNSPEC, attributes: bytes = b"") -> bytes | None:
+        """The kernel's answer of the wanted kind; None: it has another."""
         self._sequence += 1
-        self._questions.send(HEADERS.pack(HEADERS.size, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST,
-                                          self._sequence, 0, socket.AF_UNSPEC, 0, 0))
+        self._questions.send(HEADERS.pack(HEADERS.size + len(attributes), NFNL_SUBSYS_NFTABLES << 8 | question, NLM_F_REQUEST,
+                                          self._sequence, 0, family, 0, 0) + attributes)
         while True:
             answer = self._questions.recv(RECEIVE_BYTES)
             _, kind, _, sequence, *_ = HEADERS.unpack_from(answer)
             if sequence == self._sequence:
-                return _attribute(answer, NFTA_GEN_ID) if kind & 0xFF == NFT_MSG_NEWGEN else None
+                return answer if kind == NFNL_SUBSYS_NFTABLES << 8 | wanted else None
 
 
 def _attribute(message: bytes, wanted: int) -> int | None:

@@ -159,6 +159,33 @@ def test_what_cannot_be_put_back_is_told_until_it_can(lab: Lab, guard: Guard, tm
         assert not passes(lab, 6)
 
 
+def test_what_cannot_be_read_is_closed_and_told(lab: Lab, guard: Guard):
+    """A rule that only nft has hides the whole table from iptables-save."""
+    firewall = guard(FORWARD=[])
+    lab.run("gateway", ["nft", "insert rule ip mangle FORWARD accept; insert rule ip mangle FORWARD tcp option maxseg size set 1000"],
+            check=True)
+    assert "is incompatible" in lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout
+    wait_until(lambda: counters(firewall)["in_place"] == 0, "the trouble to be noticed")
+    assert "cannot print the table mangle" in firewall.ctl("ping").stderr
+    assert not passes(lab, 4)
+    checks = counters(firewall)["checks"]
+    wait_until(lambda: counters(firewall)["checks"] > checks + 1, "two more looks")
+    assert lab.run("gateway", ["nft", "list chain ip mangle FORWARD"]).stdout.count("PYFW-FORWARD") == 2, "it is put first once"
+    lab.run("gateway", ["nft", "flush chain ip mangle FORWARD"], check=True)
+    wait_until(lambda: counters(firewall)["in_place"] == 1, "the diversion to be put back")
+    assert not passes(lab, 4)
+
+
+def test_a_dormant_table_is_told(lab: Lab, guard: Guard):
+    firewall = guard(FORWARD=[])
+    lab.run("gateway", ["nft", "add table ip mangle { flags dormant; }"], check=True)
+    wait_until(lambda: counters(firewall)["in_place"] == 0, "the trouble to be noticed")
+    assert "table is dormant" in firewall.ctl("ping").stderr
+    lab.run("gateway", ["nft", "add table ip mangle"], check=True)
+    wait_until(lambda: counters(firewall)["in_place"] == 1, "it to be awake again")
+    assert not passes(lab, 4)
+
+
 def metrics(directory) -> str:
     return subprocess.run(["curl", "-s", "--unix-socket", directory / "metrics.sock", "http://localhost/metrics"],
                           capture_output=True, text=True).stdout

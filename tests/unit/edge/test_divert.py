@@ -71,7 +71,9 @@ FIRST = "-I FORWARD -j PYFW-FORWARD"
     (["-A FORWARD -i eth3 -j PYFW-FORWARD"], "was missing", ["-D FORWARD -i eth3 -j PYFW-FORWARD", FIRST]),
     # What lets nothing pass may stand first: behind the jump these would do nothing for a packet that NFQUEUE accepts.
     (["-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", "-A FORWARD -j MARK --set-xmark 0x1/0x1",
-      "-A FORWARD -i eth9 -j DROP", '-A FORWARD -m comment --comment "it\'s a counter"', JUMP], None, []),
+      '-A FORWARD -i eth9 -m comment --comment "it\'s closed" -j DROP', JUMP], None, []),
+    # As iptables-save prints `ip daddr vmap { 192.0.2.1 : accept }`.
+    (["-A FORWARD", JUMP], "was behind rules that let packets pass", ["-D FORWARD -j PYFW-FORWARD", FIRST]),
 ])
 def test_one_jump_that_no_packet_passes_by(rules: Sequence[str], fault: str | None, repair: Sequence[str]):
     saved = table(":PYFW-FORWARD - [0:0]", ":THEIRS - [0:0]", *rules)
