@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families
@@ -80,7 +81,7 @@ class Diversion:
     def remove() -> None:
         """Remove the rules, as far as they are there, from iptables' both backends.  Raises DivertError."""
         families = current_families()
-        _change_all((*families, *other_families(families)), lambda family: removal(family.saved()))
+        _change_all((*families, *_stale(families)), lambda family: removal(family.saved()))
 
     def chains(self, version: int) -> dict[str, list[str]]:
         """pyfw's chains, as they are to be, of IP version 4 or 6."""
@@ -159,8 +160,17 @@ class Installed:
 def _tables(attempts: int = ATTEMPTS) -> dict[Family, SavedTable]:
     """What there is, of the chosen backend; then, of the other, where pyfw's chains are in it."""
     families = current_families(attempts)
-    return {family: family.saved() for family in families} \
-        | {family: saved for family in other_families(families) if (saved := family.saved()).own}
+    return {family: family.saved() for family in families} | _stale(families)
+
+
+def _stale(families: Sequence[Family]) -> dict[Family, SavedTable]:
+    """Where rules of pyfw's are in the backend that is not chosen: each packet would be judged twice."""
+    found = {}
+    for family in other_families(families):
+        with suppress(DivertError):     # what cannot be read there was not made by iptables
+            if (saved := family.saved()).own:
+                found[family] = saved
+    return found
 
 
 def _put_back(before: Mapping[Family, SavedTable]) -> None:
