@@ -35,7 +35,7 @@ import pyfw
 from pyfw.build import check_rules, compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError, load_config
 from pyfw.config_values import ShadowError
-from pyfw.degraded import ADOPT, METRICS, SHADOW, Degraded
+from pyfw.degraded import ADOPT, CONTROL_GROUP, METRICS, SHADOW, Degraded
 from pyfw.edge.capabilities import PURPOSES, missing_capability
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
@@ -318,9 +318,13 @@ class Daemon:
 
     def _open_control(self, stack: ExitStack, handed: dict[str, int]) -> None:
         from pyfw.edge.control import ControlServer
+        from pyfw.edge.unix_socket import group_id_of
         config = self._config.control
         self._control = ControlServer(config.socket, config.group, self, defects=self._defects)
         self._control.bind(handed)
+        if group_id_of(config.group) is not None and not config.socket.stat().st_mode & 0o060:
+            self._degraded.fails(CONTROL_GROUP, f"only root may use {config.socket}: this user may not give it to the group "
+                                                f"{config.group} (`systemctl edit pyfw`: Group={config.group})")
         stack.callback(self._control.unbind, unlink=CONTROL not in handed)  # a predecessor's path stays where it is
 
     def _open_metrics(self) -> None:

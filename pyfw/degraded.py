@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-ADOPT, METRICS, SHADOW = PARTS = ("adopt", "metrics.listen", "policy.shadow")     # options of the config
+ADOPT, CONTROL_GROUP, METRICS, SHADOW = PARTS = ("adopt", "control.group", "metrics.listen", "policy.shadow")     # options
 
 
 class Degraded:

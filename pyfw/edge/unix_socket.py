@@ -44,6 +44,7 @@ def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None
     """Take the path, mode 0660 for us and the group, else 0600; a socket file that a dead daemon left is replaced.
 
     Its directory is made if it is missing, and must be one where nobody else could put another socket (safe_files).
+    It is 0600, too, if this process may not give it to that group: that must keep no firewall from starting.
     handed: a living daemon's socket, which has the path already and is ours from now on.
     The socket does not block, and does not listen yet.  Raises SocketInUse, OSError.
     """
@@ -52,7 +53,8 @@ def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None
         listener = socket.socket(fileno=handed) if handed is not None else _bound(path)
         listener.setblocking(False)
         if group_id is not None:
-            give_to_group(directory, path, group_id)
+            with suppress(PermissionError):
+                give_to_group(directory, path, group_id)
     finally:
         os.close(directory)
     return listener

@@ -13,7 +13,7 @@ from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, wait_until
 RULES = "/etc/pyfw/host.rules"
 PORT = 8080
 LISTEN = f"import socket; s = socket.create_server(('', {PORT})); [s.accept()[0].close() for _ in iter(int, 1)]"
-MOST_EXPOSURE = 2.5
+MOST_EXPOSURE = 1.8
 
 
 @pytest.fixture(scope="module")

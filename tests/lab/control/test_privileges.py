@@ -14,7 +14,6 @@ from pyfw.lab import SERVER, Lab, wait_until
 
 USER = 64123                    # nobody's: neither a user nor a group of this number exists
 CONFIG = """hooks: [FORWARD]
-control: {group: ""}
 rules:
   filter:
     FORWARD:
@@ -99,6 +98,13 @@ def test_two_capabilities_are_enough(lab: Lab, service: Callable[..., Firewall])
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (USER, 0o600)
     assert firewall.stop() == 0
     assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+
+
+def test_a_group_that_is_not_its_own_keeps_it_from_nothing(lab: Lab, service: Callable[..., Firewall]) -> None:
+    firewall = service("net_admin", "net_raw", settings=("control.group=daemon",))
+    firewall.start()
+    assert (firewall.socket.stat().st_gid, firewall.socket.stat().st_mode & 0o777) == (USER, 0o600)
+    wait_until(lambda: "this user may not give it to the group daemon" in firewall.log.read_text(), "the warning")
 
 
 @pytest.mark.parametrize("held, missing", [(["net_raw"], "CAP_NET_ADMIN"), (["net_admin"], "CAP_NET_RAW")])
