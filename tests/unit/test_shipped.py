@@ -40,13 +40,14 @@ def test_the_gateways_configuration_names_every_option_of_its_defaults() -> None
         default.queue, default.conntrack, default.state, default.control, default.log, default.metrics)
 
 
-def test_the_unit_file_is_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pyfw.service", "pyfw-closed.service"])
+def test_a_unit_file_is_clean(tmp_path: Path, name: str) -> None:
     """systemd-analyze wants the programs to exist, so they do, elsewhere."""
     for program in ("pyfw", "pyfwctl"):
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
-    unit = tmp_path / "pyfw.service"
-    unit.write_text((ROOT / "systemd" / "pyfw.service").read_text().replace("/opt/pyfw/bin", str(tmp_path)))
+    unit = tmp_path / name
+    unit.write_text((ROOT / "systemd" / name).read_text().replace("/opt/pyfw/bin", str(tmp_path)))
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 

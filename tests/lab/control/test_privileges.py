@@ -94,6 +94,8 @@ def test_two_capabilities_are_enough(lab: Lab, service: Callable[..., Firewall])
     assert "-p icmp" in firewall.ctl("list-rules", check=True).stdout
     firewall.ctl("flush", check=True)                           # root may do all, though the daemon is not root's
     firewall.ctl("reload", check=True)
+    refused = firewall.ctl("save")                              # that user could have made the config
+    assert refused.returncode == 1 and f"belongs to user {USER}" in refused.stderr
     for path in (firewall.socket, firewall.socket.parent / "state" / "table"):
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (USER, 0o600)
     assert firewall.stop() == 0
