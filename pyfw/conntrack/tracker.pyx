@@ -172,8 +172,8 @@ cdef class Tracker:
                 self.update(subject, direction, packet, now_ns, &step)
         if slot:
             self.weigh_answer(subject, status, direction, packet, &step)
-        if slot and (self.table.sources is not None or self.table.paces != NULL or self.table.counts.heads != NULL):
-            self.note_changes(slot, status, expires_ns, now_ns)
+            if self.table.sources is not None or self.table.paces != NULL or self.table.counts.heads != NULL:
+                self.note_changes(slot, status, expires_ns, now_ns)
         if step.action == ACTION_REOPEN:
             self.table.remove(slot, now_ns)
             self.follow(0, key, packet, helper, DIR_ORIGINAL, now_ns, found)

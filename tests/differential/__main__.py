@@ -27,7 +27,8 @@ def arguments() -> argparse.ArgumentParser:
                         "scenarios (.txt) to send instead of random packets")
     parser.add_argument("--seed", type=int, help="where random packets start from (default: a new one, printed)")
     parser.add_argument("--packets", type=int, default=200_000, help="how many random packets (default: %(default)s)")
-    parser.add_argument("--only", metavar="KIND", choices=sorted(KINDS), help="random packets of one kind: " + ", ".join(sorted(KINDS)))
+    parser.add_argument("--only", metavar="KIND", choices=sorted(KINDS),
+                        help=f"random packets of one kind: {', '.join(sorted(KINDS))}")
     parser.add_argument("--exhaustive", type=int, metavar="DEPTH", help="every TCP packet in every order instead")
     parser.add_argument("--strict", action="store_true", help="captures: tcp_loose off")
     parser.add_argument("--liberal", action="store_true", help="captures: tcp_be_liberal on")

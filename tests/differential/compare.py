@@ -40,7 +40,7 @@ def differences(kernel: Evidence, engine: EngineEvidence) -> Iterable[Difference
     """Packet by packet, then the tables; what was first comes first."""
     for index, (seen, judged, whole) in enumerate(zip(kernel.opinions, engine.opinions, engine.datagrams, strict=True)):
         if seen.whole != whole:
-            yield Difference("datagram", *("" if datagram is None else datagram.hex() for datagram in (seen.whole, whole)), index)
+            yield Difference("datagram", (seen.whole or b"").hex(), (whole or b"").hex(), index)
         if judged is not None:
             yield from _of_packet(index, seen, judged)
     yield from _of_lines("table", kernel.table, engine.table, _split_connection)
@@ -60,7 +60,7 @@ def _of_packet(index: int, seen: Opinion, judged: Judged) -> Iterable[Difference
 
 
 def _is_fragmented_again(seen: Opinion) -> bool:
-    """Reassembled IPv6 leaves in fragments, if the kernel finds its way through the extension headers: else it is dropped then."""
+    """Reassembled IPv6 leaves in fragments, if the kernel finds its way through the extension headers; else it is dropped."""
     return seen.whole is not None and seen.whole[0] >> 4 == 6
 
 

@@ -15,7 +15,7 @@ Chain = tuple[int, bytes]           # the number of the first header, and all th
 
 KINDS = (HOP_BY_HOP, ROUTING, FRAGMENT_HEADER, AUTHENTICATION, DESTINATION)
 UNCUT_KINDS = (HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION)
-GOOD_OPTIONS = (b"", b"\x05\x02\x00\x00", b"\x1e\x02\x00\x00", b"\x1e\x20" + bytes(32))     # the IP stack looks at the first header's
+GOOD_OPTIONS = (b"", b"\x05\x02\x00\x00", b"\x1e\x02\x00\x00", b"\x1e\x20" + bytes(32))     # the stack reads the first header's
 OTHER_OPTIONS = (*GOOD_OPTIONS, bytes(14), b"\xc2\x04\x00\x00\x00\x10", b"\x1e\xff" + bytes(255), bytes(1000))
 
 

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import differential
 import pytest
 import services
+from differential import captures
 from differential.compare import table_differences
 from differential.examine import examine
 from differential.generate_mix import Scenario
+from differential.packets import FRAGMENT_HEADER, address
 from differential.witness import Settings
 from firewall import Firewall
 
-from pyfw.lab import SERVER, Lab
+from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, wait_until
 
 pytestmark = pytest.mark.usefixtures("servers")
 
 STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
+IPV6_CAPTURES = Path(differential.__file__).parent / "ipv6"
 S4, S6, FILE = SERVER.ipv4, SERVER.ipv6, services.FILE_NAME
 
 ABORT = """
@@ -120,6 +126,22 @@ def test_the_same_connections_and_states(name, lab: Lab, guard, kernel: Kernel, 
     packets = wire()
     assert len(packets) == sum(ours.values())
     examine(Scenario(Settings(ftp=True), packets)).must_agree()
+
+
+def test_ipv6_that_is_seldom_seen_begins_connections_live_too(lab: Lab, guard) -> None:
+    """The captures that the kernel calls NEW, from the client to the gateway; what may not be read is the control."""
+    firewall = guard(INPUT=[f"-m state --state {state} -j ACCEPT" for state in STATES])
+    packets = [sent.data for path in sorted(IPV6_CAPTURES.glob("*.pcap")) for sent in captures.read(path)[0]
+               if sent.data[8:24] == address(CLIENT.ipv6)]
+    later = bytearray(next(data for data in packets if data[6] == FRAGMENT_HEADER and len(data) % 8))
+    later[42:44] = (8 | 1).to_bytes(2, "big")       # of a length that keeps it from being put together
+    with lab.inside("client"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((CLIENT.interface, 0))
+        for data in (*packets, later):
+            wire.send(bytes.fromhex((GATEWAY_INSIDE.mac + CLIENT.mac).replace(":", "") + "86dd") + data)
+    counts = {state: f"-A INPUT -m state --state {state} -j ACCEPT" for state in ("NEW", "INVALID")}
+    wait_until(lambda: firewall.rule_packets().get(counts["INVALID"]), "the last packet")
+    assert (len(packets), firewall.rule_packets()[counts["NEW"]], firewall.rule_packets()[counts["INVALID"]]) == (5, 5, 1)
 
 
 def test_a_firewall_without_the_helper_is_found_out(lab: Lab, guard, kernel: Kernel) -> None:

@@ -1,4 +1,4 @@
-"""What one side alone says, in the other's name too: tracked as the kernel tracks it, and believed by nothing that it could hurt."""
+"""What one side alone says, in the other's name too: tracked as in the kernel, and believed by nothing that it could hurt."""
 import struct
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def tcp_picked_up(a: str, b: str, sport: int = 5, dport: int = 80) -> Packets:
 def both_ways(make: Callable[..., bytes], *ports: int) -> Callable[[str, str], Packets]:
     def talk(a: str, b: str) -> Packets:
         there, back = make(a, b, *ports), make(b, a, *ports[::-1])
-        return [(Direction.ORIGINAL, there), (Direction.REPLY, back), (Direction.ORIGINAL, there), (Direction.REPLY, back)]
+        return [(Direction.ORIGINAL, there), (Direction.REPLY, back)] * 2
     return talk
 
 
@@ -50,7 +50,7 @@ def hosts() -> list[tuple[str, str]]:
 
 
 def speak(watch: Watch, talks: list[Packets], replies: tuple[str, str]) -> None:
-    """All the talks at once, whose replies come through the interfaces `replies`, a second passing between the packets of each."""
+    """All the talks at once, a second between the packets of each; `replies`: the interfaces that replies come through."""
     for step in zip(*talks):
         for direction, packet in step:
             watch.send(packet, links=INSIDE if direction is Direction.ORIGINAL else replies)
