@@ -114,7 +114,7 @@ cdef class Table:
     """`max_entries` connections in `memory` (writable, zeros or a predecessor's), or in memory of its own."""
 
     def __cinit__(self, uint32_t max_entries, uint32_t expect_max, memory, bytes boot_id, bytes secret):
-        """secret: 16 random bytes for the hash, used where the memory does not bring its own."""
+        """secret: 16 random bytes for the hash."""
         cdef unsigned char[::1] view = memory
         cdef uint32_t buckets = 1
         if len(boot_id) != 16 or len(secret) != 16:
@@ -170,6 +170,7 @@ cdef class Table:
                 or there.expect_max != self.header.expect_max or there.used > there.max_entries):
             return False
         end_names(&there)
+        memcpy(there.hash_key, self.header.hash_key, sizeof(there.hash_key))    # the chains are ours, and so is their key
         self.header = there
         return True
 

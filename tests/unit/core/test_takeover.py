@@ -106,6 +106,14 @@ def test_a_used_table_is_taken_over_again_and_again():
         assert watch_over(memory).lines() == first.lines()
 
 
+def test_a_successor_has_a_hash_of_its_own():
+    """Whoever has seen the file, or damaged it, does not know where entries stand."""
+    _, memory = busy()
+    before = bytes(memory[32:48])
+    watch_over(memory)
+    assert before != bytes(memory[32:48])
+
+
 @pytest.mark.parametrize("change", [
     {"boot_id": OTHER_BOOT}, {"max_entries": ENTRIES - 1}, {"expect_max": EXPECTATIONS - 1},
 ], ids=lambda change: next(iter(change)))
