@@ -36,6 +36,7 @@ from pyfw.ruling import Judgement
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
     SWEEP_SLICES = 8
+    SWEEP_EXPECTATIONS = 512    # each with a look at its master's entry
     SWEEP_MEMBERS = 256         # likewise, for what rules counted that have gone
     SWEEP_SOURCES = 128         # what a slice of sweeping ends, or gives back, for the limits per source
 
@@ -394,10 +395,10 @@ cdef class Engine:
             self.first = program
         with nogil:
             self.lock_politely()
-            if new is not None and old is not None and new.previous is old:
-                new.carry_counters(old)
             self.serving = next
             self.unlock()
+        if new is not None and old is not None and new.previous is old:
+            new.carry_counters(old)             # before anybody reads those of the new one
         if self.drops is not None and old is not new:
             self.drops.retire(old)
         if new is not None:
@@ -445,9 +446,10 @@ cdef class Engine:
                 self.lock_politely()
                 freed += self.tracker.table.sweep(now_ns, SWEEP_SLOTS)
                 self.unlock()
-            self.lock_politely()
-            self.tracker.expectations.sweep(now_ns)
-            self.unlock()
+            for i in range(SWEEP_SLICES):
+                self.lock_politely()
+                self.tracker.expectations.sweep(now_ns, SWEEP_EXPECTATIONS)
+                self.unlock()
             self.retire_counts()
             if self.limits is not None:
                 for i in range(SWEEP_SLICES):
@@ -474,6 +476,7 @@ cdef class Engine:
         """What was judged since the start, by state, verdict and reason; use of table and expectations.
 
         reasons: also of packets that passed all the same; drops: of those that did not, each for one reason.
+        full: how often there was no room to remember something; recent: how often another address was forgotten for it.
         """
         cdef Counters tally = self.tally
         table = self.tracker.table.counters
@@ -499,6 +502,8 @@ cdef class Engine:
             "expectations": {"entries": self.tracker.expectations.count,
                              "max_entries": self.tracker.expectations.limit, "created": expect.created,
                              "used": expect.used, "expired": expect.expired},
+            "full": {"expectations": expect.no_room, "hashlimit": self.surroundings.full.hashlimit,
+                     "recent": self.surroundings.full.recent, "sets": self.surroundings.full.sets, "interfaces": table.unnumbered},
             "events": {"listeners": self.tracker.table.events.count, "lost": self.tracker.table.events.lost},
         }
 

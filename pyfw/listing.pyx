@@ -29,6 +29,7 @@ from pyfw.enums import TcpState
 
 cdef enum:
     SLICE_SLOTS = 512           # below 100 microseconds even where every entry is a cache miss
+    DELETED_SLOTS = 128         # likewise, where what is found is taken out
     CHUNK = 128 * 1024          # text per call
 
 
@@ -38,7 +39,7 @@ cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint
     cdef uint32_t slot = cursor[0], count = 0, end
     cdef const Conn *conn
     engine.lock_politely()
-    end = min(slot + SLICE_SLOTS, engine.tracker.table.header.used + 1)
+    end = min(slot + (DELETED_SLOTS if delete else SLICE_SLOTS), engine.tracker.table.header.used + 1)
     while slot < end:
         conn = &engine.tracker.table.conns[slot]
         if conn.status & CONN_CONFIRMED and conn.expires_ns > now_ns and selection.takes(conn):

@@ -2,7 +2,13 @@
 """A mutex that gives way to the packet path.  Knows nothing of what it guards.
 
 Law: nobody takes it while holding the GIL, and nobody but the packet path holds it for more than 100 microseconds.
+
+With PYFW_LOCK_TIMES=FILE in the environment, how long each place in the code has held a lock at most is appended to the file when
+the process ends: lines of nanoseconds (of processor time), module and offset.  The tests print the longest.
 """
+import atexit
+import os
+
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
@@ -11,19 +17,45 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from *:
     """
+    #include <dlfcn.h>
     #include <sched.h>
+    #include <time.h>
+    #define pyfw_caller() __builtin_return_address(0)
+    static uint64_t pyfw_thread_ns(void)
+    {
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    }
+    /* The module that a place in the code belongs to, and how far into it the place is. */
+    static const char *pyfw_module(void *place, size_t *offset)
+    {
+        Dl_info info;
+        if (!dladdr(place, &info))
+            return "?";
+        *offset = (size_t)((char *)place - (char *)info.dli_fbase);
+        return info.dli_fname;
+    }
     #define pyfw_add(place, value) __atomic_add_fetch((place), (value), __ATOMIC_SEQ_CST)
     #define pyfw_load(place) __atomic_load_n((place), __ATOMIC_SEQ_CST)
     """
     void pyfw_add(uint32_t *place, int value) noexcept nogil
     uint32_t pyfw_load(const uint32_t *place) noexcept nogil
     int sched_yield() noexcept nogil
+    void *pyfw_caller() noexcept nogil
+    uint64_t pyfw_thread_ns() noexcept nogil
+    const char *pyfw_module(void *place, size_t *offset)
+
+cdef bint timed = "PYFW_LOCK_TIMES" in os.environ
+locks = []                      # those whose holds are timed
 
 
 cdef class Lock:
 
     def __cinit__(self):
         pthread_mutex_init(&self.mutex, NULL)
+        if timed:
+            locks.append(self)
 
     def __dealloc__(self):
         pthread_mutex_destroy(&self.mutex)
@@ -32,12 +64,51 @@ cdef class Lock:
         pyfw_add(&self.waiting, 1)
         pthread_mutex_lock(&self.mutex)
         pyfw_add(&self.waiting, -1)
+        if timed:
+            self.caller, self.since_ns = pyfw_caller(), pyfw_thread_ns()
 
     cdef void lock_politely(self) noexcept nogil:
         """Let the packet path go first: a mutex is not fair, and a listing takes it thousands of times."""
         while pyfw_load(&self.waiting):
             sched_yield()
         pthread_mutex_lock(&self.mutex)
+        if timed:
+            self.caller, self.since_ns = pyfw_caller(), pyfw_thread_ns()
 
     cdef void unlock(self) noexcept nogil:
+        if timed:
+            self.note_hold()
         pthread_mutex_unlock(&self.mutex)
+
+    cdef void note_hold(self) noexcept nogil:
+        cdef uint64_t held_ns = pyfw_thread_ns() - self.since_ns
+        cdef int i
+        for i in range(MOST_HOLDERS):
+            if self.holders[i].caller == NULL or self.holders[i].caller == self.caller:
+                self.holders[i].caller = self.caller
+                self.holders[i].longest_ns = max(self.holders[i].longest_ns, held_ns)
+                break
+
+    def holds(self) -> list[tuple[int, str, int]]:
+        """(longest in ns, module, offset in it) of each place that has taken the lock."""
+        cdef size_t offset = 0
+        cdef int i
+        found = []
+        for i in range(MOST_HOLDERS):
+            if self.holders[i].caller != NULL:
+                module = pyfw_module(self.holders[i].caller, &offset).decode()
+                found.append((self.holders[i].longest_ns, module, offset))
+        return found
+
+
+def write_holds() -> None:
+    longest: dict[tuple[str, int], int] = {}
+    for lock in locks:
+        for held_ns, module, offset in lock.holds():
+            longest[module, offset] = max(held_ns, longest.get((module, offset), 0))
+    with open(os.environ["PYFW_LOCK_TIMES"], "a") as file:
+        file.write("".join(f"{held_ns} {module} {offset:#x}\n" for (module, offset), held_ns in longest.items()))
+
+
+if timed:
+    atexit.register(write_holds)

@@ -33,6 +33,7 @@ cdef struct ExpectCounters:
     uint64_t created
     uint64_t used
     uint64_t expired
+    uint64_t no_room            # that were refused because there were as many as there may be
 
 cdef class Expectations:
     cdef Expect *slots          # by slot; slot 0 is never used
@@ -44,7 +45,11 @@ cdef class Expectations:
     cdef uint32_t free
     cdef uint32_t count
     cdef uint32_t serial
-    cdef uint32_t buckets[256]
+    cdef uint32_t *buckets
+    cdef uint32_t *master_buckets   # by master: what a connection expects, linked by `siblings`
+    cdef uint32_t *siblings         # by slot
+    cdef uint32_t mask              # of both
+    cdef uint32_t swept             # slot that the sweep has come to
     cdef ExpectCounters counters
     cdef object memory          # keeps the buffer alive
 
@@ -52,7 +57,7 @@ cdef class Expectations:
     cdef ExpectResult add(self, const Expect *wanted, uint32_t max_expected, uint64_t now_ns) noexcept nogil
     cdef void remove(self, uint32_t slot) noexcept nogil
     cdef void settle(self, uint32_t master, bint activate) noexcept nogil
-    cdef void sweep(self, uint64_t now_ns) noexcept nogil
+    cdef void sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
     cdef bint lives(self, const Expect *expect, uint64_t now_ns) noexcept nogil
 
     cdef void adopt(self) noexcept
@@ -60,4 +65,5 @@ cdef class Expectations:
     cdef uint32_t *bucket(self, const Address *dst, uint16_t dport, uint8_t protocol) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil
     cdef void give_back(self, uint32_t slot) noexcept nogil
-    cdef uint32_t of_master(self, uint32_t master_id, uint32_t *oldest) noexcept nogil
+    cdef uint32_t *master_bucket(self, uint32_t master) noexcept nogil
+    cdef uint32_t of_master(self, const Expect *wanted, uint32_t *oldest) noexcept nogil

@@ -8,8 +8,10 @@ Laws (nf_conntrack_expect.c):
   - It dies with its master's entry, not with its master's TCP state.  That is looked up, not told: an expectation whose
     master is gone is invisible, and the sweep gives its slot back.
   - What another master expects is not taken over: the later one is refused.
+  - What a packet costs does not depend on how many expectations there are.
 """
-from libc.string cimport memcmp, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.siphash cimport siphash
@@ -17,7 +19,8 @@ from pyfw.conntrack.table cimport Table
 from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address
 
 cdef enum:
-    BUCKETS = 256
+    SWEPT_IF_FULL = 64          # slots that one more expectation looks through, if all are taken
+    MOST_ALIKE = 32             # expectations of the same destination, of other sources: two ends may choose both
 
 
 cdef inline bint same_address(const Address *a, const Address *b) noexcept nogil:
@@ -38,10 +41,23 @@ cdef class Expectations:
         self.secret[0] = table.header.hash_key[0]
         self.secret[1] = table.header.hash_key[1]
         self.limit = limit
+        self.mask = 255
+        while self.mask < limit:
+            self.mask = 2 * self.mask + 1
+        self.buckets = <uint32_t *> calloc(self.mask + <size_t> 1, sizeof(uint32_t))
+        self.master_buckets = <uint32_t *> calloc(self.mask + <size_t> 1, sizeof(uint32_t))
+        self.siblings = <uint32_t *> calloc(limit + <size_t> 1, sizeof(uint32_t))
+        if self.buckets == NULL or self.master_buckets == NULL or self.siblings == NULL:
+            raise MemoryError(f"no memory for {limit} expectations")
         if adopt:
             self.adopt()
         else:
             memset(self.slots, 0, Expectations.space(limit))
+
+    def __dealloc__(self):
+        free(self.buckets)
+        free(self.master_buckets)
+        free(self.siblings)
 
     @staticmethod
     def space(limit: int) -> int:
@@ -64,7 +80,8 @@ cdef class Expectations:
 
     cdef void relink(self) noexcept:
         """As Table.relink()."""
-        memset(self.buckets, 0, sizeof(self.buckets))
+        memset(self.buckets, 0, (self.mask + <size_t> 1) * sizeof(uint32_t))
+        memset(self.master_buckets, 0, (self.mask + <size_t> 1) * sizeof(uint32_t))
         self.free = self.count = 0
         self.adopt()
 
@@ -73,12 +90,18 @@ cdef class Expectations:
         words[0] = dst.halves[0]
         words[1] = dst.halves[1]
         words[2] = (<uint64_t> dport << 8) | protocol
-        return &self.buckets[siphash(self.secret, words, 3) % BUCKETS]
+        return &self.buckets[siphash(self.secret, words, 3) & self.mask]
+
+    cdef uint32_t *master_bucket(self, uint32_t master) noexcept nogil:
+        return &self.master_buckets[master & self.mask]
 
     cdef void link(self, uint32_t slot) noexcept nogil:
         cdef Expect *expect = &self.slots[slot]
         cdef uint32_t *bucket = self.bucket(&expect.dst, expect.dport, expect.protocol)
         expect.next = bucket[0]
+        bucket[0] = slot
+        bucket = self.master_bucket(expect.master)
+        self.siblings[slot] = bucket[0]
         bucket[0] = slot
         self.count += 1
 
@@ -99,6 +122,10 @@ cdef class Expectations:
         while place[0] != slot:
             place = &self.slots[place[0]].next
         place[0] = expect.next
+        place = self.master_bucket(expect.master)
+        while place[0] != slot:
+            place = &self.siblings[place[0]]
+        place[0] = self.siblings[slot]
         self.give_back(slot)
         self.count -= 1
 
@@ -121,7 +148,7 @@ cdef class Expectations:
     cdef ExpectResult add(self, const Expect *wanted, uint32_t max_expected, uint64_t now_ns) noexcept nogil:
         """Enter `wanted` (its serial and links are set here); the master's oldest gives way beyond max_expected."""
         cdef uint32_t slot = self.bucket(&wanted.dst, wanted.dport, wanted.protocol)[0]
-        cdef uint32_t following, oldest
+        cdef uint32_t following, oldest, alike = 0
         cdef Expect *other
         while slot:
             other = &self.slots[slot]
@@ -133,13 +160,16 @@ cdef class Expectations:
                 if other.master_id != wanted.master_id:
                     return EXPECT_CLASH
                 self.remove(slot)
+            else:
+                alike += 1
             slot = following
-        if self.of_master(wanted.master_id, &oldest) >= max_expected:
+        if self.of_master(wanted, &oldest) >= max_expected:
             self.remove(oldest)
         if self.free == 0 and self.used == self.limit:
-            self.sweep(now_ns)
-            if self.free == 0:
-                return EXPECT_NO_ROOM
+            self.sweep(now_ns, SWEPT_IF_FULL)
+        if self.free == 0 and self.used == self.limit or alike >= MOST_ALIKE:
+            self.counters.no_room += 1
+            return EXPECT_NO_ROOM
         slot = self.free
         if slot:
             self.free = self.slots[slot].next
@@ -153,36 +183,40 @@ cdef class Expectations:
         self.counters.created += 1
         return EXPECT_ADDED
 
-    cdef uint32_t of_master(self, uint32_t master_id, uint32_t *oldest) noexcept nogil:
-        """How many expectations a connection has; the slot of the oldest."""
-        cdef uint32_t slot, found = 0
-        for slot in range(1, self.used + 1):
-            if self.slots[slot].state != EXPECT_FREE and self.slots[slot].master_id == master_id:
+    cdef uint32_t of_master(self, const Expect *wanted, uint32_t *oldest) noexcept nogil:
+        """How many expectations the connection has that `wanted` is of; the slot of the oldest."""
+        cdef uint32_t slot = self.master_bucket(wanted.master)[0], found = 0
+        while slot:
+            if self.slots[slot].master_id == wanted.master_id:
                 if found == 0 or self.slots[slot].serial < self.slots[oldest[0]].serial:
                     oldest[0] = slot
                 found += 1
+            slot = self.siblings[slot]
         return found
 
     cdef void settle(self, uint32_t master, bint activate) noexcept nogil:
         """Activate the inactive expectations of the connection in slot `master`, or take them back."""
-        cdef uint32_t slot
-        for slot in range(1, self.used + 1):
+        cdef uint32_t following, slot = self.master_bucket(master)[0]
+        while slot:
+            following = self.siblings[slot]
             if (self.slots[slot].state == EXPECT_INACTIVE and self.slots[slot].master == master
                     and self.slots[slot].master_id == self.conns[master].id):
                 if activate:
                     self.slots[slot].state = EXPECT_ACTIVE
                 else:
                     self.remove(slot)
+            slot = following
 
-    cdef void sweep(self, uint64_t now_ns) noexcept nogil:
-        """Give back the slots of expectations that are over."""
-        cdef uint32_t slot
+    cdef void sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil:
+        """Give back those of the next `slots` slots whose expectations are over."""
+        cdef uint32_t i
         if self.count == 0:
             return
-        for slot in range(1, self.used + 1):
-            if self.slots[slot].state != EXPECT_FREE and not self.lives(&self.slots[slot], now_ns):
+        for i in range(min(slots, self.used)):
+            self.swept = self.swept % self.used + 1
+            if self.slots[self.swept].state != EXPECT_FREE and not self.lives(&self.slots[self.swept], now_ns):
                 self.counters.expired += 1
-                self.remove(slot)
+                self.remove(self.swept)
 
 
 cdef inline bint overlap(const Expect *a, const Expect *b) noexcept nogil:

@@ -6,42 +6,60 @@
     bits 9-15   number of the interface it leaves by; 0: none
 
 Rules speak of interfaces by name, and names outlive a restart where the kernel's indices need not mean the same: the names
-stand in the table's header, so that a successor finds them beside the entries.  A number, once given, keeps its name.
-May know: the names in the header of the table.  Must not know: entries, packets.
+stand in the table's header, so that a successor finds them beside the entries.  A number keeps its name for as long as an
+entry bears it: interfaces come and go, and there are few numbers.
+May know: the table's header, and how many entries bear a number.  Must not know: entries, packets.
 """
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
 from pyfw.conntrack.table cimport LINK_NUMBERS, Table
 from pyfw.enums cimport HOOK_FORWARD, HOOK_INPUT, HOOK_OUTPUT
 from pyfw.packet cimport IFNAMSIZ
 
 cdef enum:
-    NO_NUMBER = 0xFF            # more interfaces have been seen than there are numbers
+    NO_NUMBER = 0xFF            # entries bear all of them
 
 
-cdef uint8_t number_of(Table table, const char *name) noexcept nogil:
-    """The interface's number, a new one if need be; 0 for no interface, NO_NUMBER where none is left."""
-    cdef uint8_t number
+cdef uint8_t number_of(Table table, const char *name, uint8_t other) noexcept nogil:
+    """The interface's number, 0 for no interface, NO_NUMBER where none is left.
+
+    A number that no entry bears is given anew, but not `other`, which the same entry is about to bear.
+    """
+    cdef char[IFNAMSIZ] *names = table.header.link_names
+    cdef uint8_t number, unused = NO_NUMBER
     if name[0] == 0:
         return 0
     for number in range(1, LINK_NUMBERS):
-        if table.header.link_names[number][0] == 0:
-            memcpy(table.header.link_names[number], name, IFNAMSIZ)
-            table.publish()
+        if same_name(names[number], name):
             return number
-        if memcmp(table.header.link_names[number], name, IFNAMSIZ) == 0:
-            return number
-    return NO_NUMBER
+        if unused == NO_NUMBER and table.link_uses[number] == 0 and number != other:
+            unused = number
+        if names[number][0] == 0:
+            break
+    if unused != NO_NUMBER:
+        memcpy(names[unused], name, IFNAMSIZ)
+        table.publish()
+    return unused
+
+
+cdef inline bint same_name(const char *one, const char *other) noexcept nogil:
+    cdef uint64_t a[2]
+    cdef uint64_t b[2]
+    memcpy(a, one, IFNAMSIZ)
+    memcpy(b, other, IFNAMSIZ)
+    return (a[0] ^ b[0] | a[1] ^ b[1]) == 0
 
 
 cdef uint16_t origin_of(Table table, uint8_t hook, const char *indev, const char *outdev) noexcept nogil:
-    """As an entry keeps it; the names have IFNAMSIZ bytes."""
+    """As an entry keeps it, which is entered next; the names have IFNAMSIZ bytes."""
     cdef uint8_t number_in, number_out
     if hook != HOOK_INPUT and hook != HOOK_FORWARD and hook != HOOK_OUTPUT:
         return 0
-    number_in = number_of(table, indev)
-    number_out = number_of(table, outdev)
+    number_in = number_of(table, indev, NO_NUMBER)
+    number_out = number_of(table, outdev, number_in)
     if number_in == NO_NUMBER or number_out == NO_NUMBER:
+        table.counters.unnumbered += 1
         return 0
     return <uint16_t> (hook | number_in << 2 | number_out << 9)
 

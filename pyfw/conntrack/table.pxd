@@ -1,5 +1,5 @@
 """The state table: fixed-size entries in one piece of memory, found by a keyed symmetric hash."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport Events
@@ -28,6 +28,7 @@ cdef struct TableCounters:
     uint64_t early_drop         # entries that gave way to new ones
     uint64_t table_full         # packets refused because none would
     uint64_t ended_early        # expired entries that would live but for adaptive timeouts
+    uint64_t unnumbered         # entries whose interfaces have no number: entries bear all there are (origin.pyx)
 
 cdef struct Pace:               # of an entry: since when it runs, and how long where nothing is scaled
     uint64_t since_ns
@@ -46,6 +47,7 @@ cdef class Table:
     cdef uint32_t sweep_slot
     cdef TableCounters counters
     cdef bint evicts            # a full table gives up entries that are not ASSURED
+    cdef uint32_t link_uses[LINK_NUMBERS]   # how often entries bear each number of an interface
     cdef Sources sources        # told of every entry that comes and goes; None: there are no limits per source
     cdef bint counts_all        # not only the entries marked CONN_COUNTED
     cdef ConnCounts counts      # likewise, for rules that count connections
@@ -75,6 +77,7 @@ cdef class Table:
     cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil
+    cdef void use_links(self, uint16_t origin, int32_t times) noexcept nogil
     cdef void give_back(self, uint32_t slot) noexcept nogil
     cdef uint32_t victim_near(self, const Key *key, uint64_t now_ns) noexcept nogil
     cdef uint64_t scaled(self, uint64_t timeout_ns) noexcept nogil

@@ -37,6 +37,7 @@ cdef extern from *:
 cdef enum:
     LAYOUT = 1
     HEADER_SPACE = 4096
+    MOST_FREED = 128            # entries that a slice of the sweep frees: each is several cache misses
     EVICTION_RANGE = 8          # NF_CT_EVICTION_RANGE: buckets searched for a victim
 
 cdef bytes MAGIC = b"pyfwconn"
@@ -203,6 +204,7 @@ cdef class Table:
     cdef void relink(self) noexcept:
         """Find every entry anew: somebody else has been at the memory.  If it is no table like ours now, ours is empty."""
         memset(self.buckets, 0, (<size_t> self.mask + 1) * sizeof(uint32_t))
+        memset(self.link_uses, 0, sizeof(self.link_uses))
         self.free = self.count = self.adopted = 0
         if not self.take_header():
             self.header.used = 0
@@ -314,6 +316,11 @@ cdef class Table:
         self.conns[slot].next = bucket[0]
         bucket[0] = slot
         self.count += 1
+        self.use_links(self.conns[slot].origin, 1)
+
+    cdef void use_links(self, uint16_t origin, int32_t times) noexcept nogil:
+        self.link_uses[origin >> 2 & LINK_NUMBERS - 1] += times
+        self.link_uses[origin >> 9] += times
 
     cdef void give_back(self, uint32_t slot) noexcept nogil:
         pyfw_store_last(&self.conns[slot].status, 0)
@@ -371,6 +378,7 @@ cdef class Table:
             self.counts.forget(slot)
         pyfw_store_last(&self.conns[slot].status, 0)
         place[0] = self.conns[slot].next
+        self.use_links(self.conns[slot].origin, -1)
         self.give_back(slot)
         self.count -= 1
         self.counters.destroyed += 1
@@ -402,7 +410,7 @@ cdef class Table:
     # -- time --------------------------------------------------------------------------------------------------------
 
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil:
-        """Free expired entries among the next `slots` slots; returns how many."""
+        """Free expired entries among the next `slots` slots, MOST_FREED of them at most; returns how many."""
         cdef uint32_t freed = 0, i
         cdef Conn *conn
         cdef Pace *pace
@@ -420,6 +428,8 @@ cdef class Table:
             if conn.expires_ns <= now_ns:
                 self.expire(self.sweep_slot, now_ns)
                 freed += 1
+                if freed == MOST_FREED:
+                    break
         return freed
 
     cdef uint32_t end_doomed(self, uint64_t now_ns, uint32_t most) noexcept nogil:

@@ -121,6 +121,8 @@ METRICS = (
            _at("table", "table_full")),
     Series(GaugeMetricFamily, "pyfw_expectations", "Connections that helpers expect.", _at("expectations", "entries")),
     Series(GaugeMetricFamily, "pyfw_expectations_limit", "Expectations that there may be.", _at("expectations", "max_entries")),
+    Series(CounterMetricFamily, "pyfw_full", "Times that there was no room to remember something, or that recent forgot the oldest for it.",
+           _each("full"), ("memory",)),
     # the rules and the log
     Series(CounterMetricFamily, "pyfw_reloads", "Reloads of the config since the start.", _reloads, ("result",)),
     Series(GaugeMetricFamily, "pyfw_last_reload_timestamp_seconds", "When the last reload of that result was; the start counts as good.",

@@ -54,13 +54,20 @@ cdef struct Outcome:            # what a walk through a base chain came to
     uint8_t by_policy           # no rule decided: the base chain's policy did
     uint32_t rule               # the rule that decided, as Program.rule_name() takes it; NO_RULE: chain without rules
 
+cdef struct Fullness:           # how often there was no room for what a rule had to remember; one writer, with the engine's lock
+    uint64_t hashlimit
+    uint64_t recent             # how often the address that was not seen for longest made room
+    uint64_t sets
+
 cdef class Surroundings:
     """What rules may refer to by name.  One for the life of an engine."""
     cdef public tuple helpers       # names, in the engine's order
     cdef public object sets         # SetStore; None: there are none
     cdef public object table        # the connection table; None: no connection is ever found
     cdef public object addresses    # LocalAddresses; None: no address is local
-    cdef public dict named          # (kind, name) -> what rules share by name: lists of -m recent, tables of -m hashlimit
+    cdef readonly object named      # (kind, name) -> what rules share by name, for as long as there are such rules: lists of
+                                    # -m recent, tables of -m hashlimit
+    cdef Fullness full
 
 cdef class PacketTest:
     """A test of packets.  fits() runs with the engine's lock held, and without the GIL."""

@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The classes that tests and actions derive from.  Knows no packet and no rule."""
 
+from weakref import WeakValueDictionary
+
 
 cdef class Surroundings:
 
@@ -9,7 +11,14 @@ cdef class Surroundings:
         self.sets = sets
         self.table = table
         self.addresses = addresses
-        self.named = {}
+        self.named = WeakValueDictionary()
+
+    def shared(self, kind: str, name: str, make):
+        """What rules of a kind share by name; the first of them makes it."""
+        found = self.named.get((kind, name))
+        if found is None:
+            found = self.named[kind, name] = make()
+        return found
 
 
 cdef class PacketTest:

@@ -33,7 +33,7 @@ cdef class Program:
     cdef uint32_t *origins      # number in `previous`, by number
     cdef uint32_t numbers       # how many there are
 
-    cdef void carry_counters(self, Program previous) noexcept nogil
+    cdef void carry_counters(self, Program previous)
     cdef str print_place(self, index, family)
     cdef list read_ring(self, LogRing *ring, int most)
     cdef void run(self, int table, Context *context, Outcome *outcome) noexcept nogil

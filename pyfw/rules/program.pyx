@@ -238,15 +238,22 @@ cdef class Program:
         for family in range(FAMILIES):
             memcpy(self.flat[family].zeroed, self.flat[family].counts, len(self.numbering) * sizeof(Counter))
 
-    cdef void carry_counters(self, Program previous) noexcept nogil:
-        """Count on from where the rules that `previous` had already have come to.  With the engine's lock held."""
+    cdef void carry_counters(self, Program previous):
+        """Count on from where the rules that `previous` had already, which judges no more, have come to.
+
+        As set_counter(): the packet path is writing this one's numbers, which began at 0.
+        """
         cdef uint32_t number, origin
+        cdef int family
+        cdef const Counter *counted
+        cdef const Counter *zeroed
         for family in range(FAMILIES):
             for number in range(self.numbers):
                 origin = self.origins[number]
                 if origin != <uint32_t> NO_RULE:
-                    self.flat[family].counts[number] = previous.flat[family].counts[origin]
-                    self.flat[family].zeroed[number] = previous.flat[family].zeroed[origin]
+                    counted, zeroed = &previous.flat[family].counts[origin], &previous.flat[family].zeroed[origin]
+                    self.flat[family].zeroed[number].packets = zeroed.packets - counted.packets
+                    self.flat[family].zeroed[number].bytes = zeroed.bytes - counted.bytes
 
     def logs(self, most: int = 128) -> list[LogRecord]:
         """What LOG, TRACE and auditing rules met since the last call, at most `most` packets of each, oldest first."""

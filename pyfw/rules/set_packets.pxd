@@ -60,7 +60,7 @@ cdef struct SetQuery:           # how a packet is looked up
     uint8_t dry                 # only a question: compare as if the packet were counted
 
 cdef int match_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query) noexcept nogil
-cdef void add_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
+cdef bint add_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
                      bint exist) noexcept nogil
 cdef void remove_packet(const SetSlot *slot, const Packet *packet, Sides sides, uint64_t now_ns) noexcept nogil
 cdef void set_whole_address(Key *key, const Address *address) noexcept nogil

@@ -8,8 +8,8 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memset
 from pyfw.packet cimport (FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE,
                           Address)
-from pyfw.rules.set_table cimport (INSERTED, IS_FULL, NO_ROOM, PRESENT_PERMANENTLY, Element, Insertion, cut_to_prefix, find, insert,
-                                   is_expired, remove)
+from pyfw.rules.set_table cimport (INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, Element, Insertion, cut_to_prefix, find,
+                                   insert, is_expired, remove)
 
 cdef extern from *:
     """
@@ -135,14 +135,15 @@ cdef inline void widen_to_smallest_network(const SetData *data, Key *key) noexce
         cut_to_prefix(key, data.table.prefixes[0])
 
 
-cdef bint add_to(SetData *data, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s, bint exist) noexcept nogil:
-    """Whether the packet's element was added.  There is none for a packet without the set's kind of key."""
+cdef Insertion add_to(SetData *data, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
+                      bint exist) noexcept nogil:
+    """A packet without the set's kind of key has no element: nothing is to be added, as if it were there."""
     cdef Element element
     cdef Insertion outcome
     cdef int64_t seconds = timeout_s if timeout_s >= 0 else data.timeout_s
     memset(&element, 0, sizeof(Element))
     if not packet_key(data, packet, sides, &element.key):
-        return False
+        return IS_THERE
     widen_to_smallest_network(data, &element.key)
     element.packets = 1
     element.bytes = query.bytes
@@ -150,22 +151,28 @@ cdef bint add_to(SetData *data, const Packet *packet, Sides sides, const SetQuer
         element.expires_ns = query.now_ns + <uint64_t> seconds * NANOSECONDS
     outcome = insert(data.table, &element, query.now_ns, exist, data.most)
     data.refused += outcome == IS_FULL or outcome == NO_ROOM
-    return outcome == INSERTED
+    return outcome
 
 
-cdef void add_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
+cdef bint add_packet(const SetSlot *slot, const Packet *packet, Sides sides, const SetQuery *query, int64_t timeout_s,
                      bint exist) noexcept nogil:
-    """SET --add-set; to a list: to its first member that takes it.  `timeout_s` below 0: the set's own."""
+    """SET --add-set; to a list: to its first member that takes it.  `timeout_s` below 0: the set's own.
+
+    Returns whether there was no room for it.
+    """
     cdef SetData *data = slot.data
+    cdef Insertion outcome = IS_THERE
     cdef uint32_t i
     if data.kind != KIND_LIST:
-        add_to(data, packet, sides, query, timeout_s, exist)
-        return
+        outcome = add_to(data, packet, sides, query, timeout_s, exist)
+        return outcome == IS_FULL or outcome == NO_ROOM
     for i in range(data.member_count):
         if member_expired(&data.members[i], query.now_ns):
             continue
-        if add_to(data.members[i].slot.data, packet, sides, query, timeout_s, exist):
-            return
+        outcome = add_to(data.members[i].slot.data, packet, sides, query, timeout_s, exist)
+        if outcome == INSERTED:
+            break
+    return outcome == IS_FULL or outcome == NO_ROOM
 
 
 cdef bint remove_from(SetData *data, const Packet *packet, Sides sides, uint64_t now_ns) noexcept nogil:

@@ -1,6 +1,6 @@
 """What rules do with address sets."""
 from libc.stdint cimport int64_t
-from pyfw.rules.parts cimport Context, Fit, Outcome, PacketAction, PacketTest
+from pyfw.rules.parts cimport Context, Fit, Outcome, PacketAction, PacketTest, Surroundings
 from pyfw.rules.set_packets cimport SetQuery, Sides
 from pyfw.rules.sets cimport NamedSet
 
@@ -18,6 +18,7 @@ cdef class SetAction(PacketAction):
     """-j SET."""
     cdef readonly object added  # name of the set to which packets add, None
     cdef readonly object removed
+    cdef Surroundings surroundings
     cdef NamedSet add_set
     cdef NamedSet remove_set
     cdef Sides add_sides

@@ -71,12 +71,14 @@ cdef class SetAction(PacketAction):
         query.now_ns = context.now_ns
         query.bytes = context.packet.length
         if self.adds:
-            add_packet(&self.add_set.slot, context.packet, self.add_sides, &query, self.timeout_s, self.exist)
+            self.surroundings.full.sets += add_packet(&self.add_set.slot, context.packet, self.add_sides, &query, self.timeout_s,
+                                                      self.exist)
         if self.removes:
             remove_packet(&self.remove_set.slot, context.packet, self.remove_sides, context.now_ns)
 
     def bind(self, surroundings) -> None:
         sets = known_sets(surroundings)
+        self.surroundings = surroundings
         if self.adds:
             self.add_set = sets.refer(self.added, self)
             self.add_set.expect_packets()

@@ -2,11 +2,13 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conncount cimport ConnCounter
 from pyfw.conntrack.table cimport Table
-from pyfw.rules.parts cimport Context, Fit, PacketTest
+from pyfw.packet cimport Address
+from pyfw.rules.parts cimport Context, Fit, PacketTest, Surroundings
 
 cdef enum:
     KEY_WORDS = 5               # two addresses, two ports
     MOST_STAMPS = 256
+    LIST_LENGTH = 100           # ip_list_tot
 
 cdef class LimitTest(PacketTest):
     cdef uint64_t cost_ns, full_ns, credit_ns, last_ns
@@ -24,6 +26,7 @@ cdef struct Bucket:
     uint64_t expires_ns         # 0: free
 
 cdef class BucketTable:
+    cdef object __weakref__
     cdef Bucket *buckets
     cdef uint32_t mask, most, count, collected
     cdef uint64_t seed[2]
@@ -34,6 +37,7 @@ cdef class BucketTable:
 
 cdef class HashLimitTest(PacketTest):
     cdef BucketTable table
+    cdef Surroundings surroundings
     cdef object name, size
     cdef uint64_t cost_ns, full_ns, expire_ns
     cdef uint64_t src_mask[2]
@@ -52,8 +56,8 @@ cdef class ConnLimitTest(PacketTest):
     cdef void let_go(self, uint32_t group, uint64_t now_ns) noexcept nogil
 
 cdef struct Seen:               # an address of a list
-    uint8_t address[16]
-    uint8_t family              # 0: free
+    Address address
+    uint8_t family
     uint8_t ttl
     uint16_t stamps             # how many there are
     uint16_t next               # where the next goes
@@ -62,12 +66,23 @@ cdef struct Seen:               # an address of a list
 
 cdef class RecentList:
     cdef Seen *seen
-    cdef Seen *find(self, const uint8_t *address, uint8_t family, int ttl) noexcept nogil
+    cdef uint32_t tags[LIST_LENGTH]     # of each address: the few that are looked at are those of its own
+    cdef uint64_t turns[LIST_LENGTH]    # when each was seen last, as `turn` counts; 0: free
+    cdef uint64_t turn
+    cdef uint64_t seed[2]
+    cdef object __weakref__
+
+    cdef uint32_t tag_of(self, const Address *address, uint8_t family) noexcept nogil
+    cdef int find(self, const Address *address, uint8_t family) noexcept nogil
+    cdef int oldest(self) noexcept nogil
+    cdef void forget(self, int place) noexcept nogil
     cdef void reap(self, uint64_t oldest_ns) noexcept nogil
-    cdef void enter(self, const uint8_t *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil
+    cdef void stamp(self, int place, uint8_t ttl, uint64_t now_ns) noexcept nogil
+    cdef bint enter(self, const Address *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil
 
 cdef class RecentTest(PacketTest):
     cdef RecentList list
+    cdef Surroundings surroundings
     cdef object name
     cdef int command
     cdef uint64_t seconds_ns

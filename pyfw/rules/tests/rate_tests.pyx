@@ -21,7 +21,6 @@ cdef enum:
     PROBES = 32                 # places that a key may have
     COLLECTED = 64              # places of a full table that one packet looks through for what has expired
     LOOKED_AT = 16              # counted connections that one packet looks at for what has expired (CONNCOUNT_GC_MAX_NODES: 8)
-    LIST_LENGTH = 100           # ip_list_tot
 
 cdef enum HashMode:             # bits of --hashlimit-mode
     BY_SRC = 1
@@ -155,8 +154,8 @@ cdef class HashLimitTest(PacketTest):
         memcpy(self.dst_mask, <const char *> dst_mask, 16)
 
     def bind(self, surroundings) -> None:
-        self.table = surroundings.named.setdefault(("hashlimit", self.name), None) or BucketTable(self.size)
-        surroundings.named["hashlimit", self.name] = self.table
+        self.surroundings = surroundings
+        self.table = surroundings.shared("hashlimit", self.name, lambda: BucketTable(self.size))
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
@@ -178,6 +177,7 @@ cdef class HashLimitTest(PacketTest):
         words[4] |= <uint64_t> packet.family << 32
         bucket = self.table.find(words, context.now_ns)
         if bucket == NULL:
+            self.surroundings.full.hashlimit += not context.dry
             return FITS_NO_ROOM
         fresh = bucket.expires_ns <= context.now_ns
         credit_ns = self.full_ns if fresh else earned(bucket.credit_ns, bucket.last_ns, context.now_ns, self.full_ns)
@@ -287,49 +287,65 @@ cdef class RecentList:
         self.seen = <Seen *> calloc(LIST_LENGTH, sizeof(Seen))
         if self.seen == NULL:
             raise MemoryError
+        draw_seed(self.seed)
 
     def __dealloc__(self):
         free(self.seen)
 
-    cdef Seen *find(self, const uint8_t *address, uint8_t family, int ttl) noexcept nogil:
-        """The address's entry, NULL for none; with a TTL (not -1) only one that was last seen with it."""
+    cdef uint32_t tag_of(self, const Address *address, uint8_t family) noexcept nogil:
+        cdef uint64_t words[3]
+        words[0], words[1], words[2] = address.halves[0], address.halves[1], family
+        return <uint32_t> siphash(self.seed, words, 3) | 1
+
+    cdef int find(self, const Address *address, uint8_t family) noexcept nogil:
+        """Where the address stands, or -1."""
+        cdef uint32_t tag = self.tag_of(address, family)
         cdef int i
         for i in range(LIST_LENGTH):
-            if self.seen[i].family == family and memcmp(self.seen[i].address, address, 16) == 0:
-                return &self.seen[i] if ttl < 0 or self.seen[i].ttl == ttl else NULL
-        return NULL
+            if self.tags[i] == tag and self.seen[i].family == family and memcmp(&self.seen[i].address, address, 16) == 0:
+                return i
+        return -1
 
-    cdef void enter(self, const uint8_t *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil:
-        cdef Seen *place = &self.seen[0]
-        cdef int i
-        for i in range(LIST_LENGTH):
-            if self.seen[i].family == 0:
-                place = &self.seen[i]
-                break
-            if self.seen[i].last_ns < place.last_ns:
-                place = &self.seen[i]
-        memset(place, 0, sizeof(Seen))
-        memcpy(place.address, address, 16)
-        place.family = family
-        stamp(place, ttl, now_ns)
+    cdef int oldest(self) noexcept nogil:
+        """Where a place is free, or the address stands that was not seen for longest: packets of a batch have one time."""
+        cdef int i, oldest = 0
+        for i in range(1, LIST_LENGTH):
+            if self.turns[i] < self.turns[oldest]:
+                oldest = i
+        return oldest
 
+    cdef void forget(self, int place) noexcept nogil:
+        self.tags[place] = 0
+        self.turns[place] = 0
+
+    cdef void stamp(self, int place, uint8_t ttl, uint64_t now_ns) noexcept nogil:
+        cdef Seen *seen = &self.seen[place]
+        seen.stamp_ns[seen.next % MOST_STAMPS] = now_ns
+        seen.next = (seen.next + 1) % MOST_STAMPS
+        seen.stamps += seen.stamps < MOST_STAMPS
+        seen.last_ns, seen.ttl = now_ns, ttl
+        self.turn += 1
+        self.turns[place] = self.turn
+
+    cdef bint enter(self, const Address *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil:
+        """Put an address in that is not there; returns whether another had to make room."""
+        cdef int place = self.oldest()
+        cdef bint full = self.turns[place] != 0
+        cdef Seen *seen = &self.seen[place]
+        seen.address, seen.family = address[0], family
+        seen.stamps = seen.next = 0
+        self.tags[place] = self.tag_of(address, family)
+        self.stamp(place, ttl, now_ns)
+        return full
 
     cdef void reap(self, uint64_t oldest_ns) noexcept nogil:
-        """Let go of the entry that was not seen for longest, if that was before `oldest_ns` (recent_entry_reap())."""
-        cdef Seen *oldest = NULL
-        cdef int i
+        """Let go of the address that was not seen for longest, if that was before `oldest_ns` (recent_entry_reap())."""
+        cdef int i, oldest = -1
         for i in range(LIST_LENGTH):
-            if self.seen[i].family and (oldest == NULL or self.seen[i].last_ns < oldest.last_ns):
-                oldest = &self.seen[i]
-        if oldest != NULL and oldest.last_ns < oldest_ns:
-            oldest.family = 0
-
-
-cdef inline void stamp(Seen *seen, uint8_t ttl, uint64_t now_ns) noexcept nogil:
-    seen.stamp_ns[seen.next % MOST_STAMPS] = now_ns
-    seen.next = (seen.next + 1) % MOST_STAMPS
-    seen.stamps += seen.stamps < MOST_STAMPS
-    seen.last_ns, seen.ttl = now_ns, ttl
+            if self.turns[i] and (oldest < 0 or self.turns[i] < self.turns[oldest]):
+                oldest = i
+        if oldest >= 0 and self.seen[oldest].last_ns < oldest_ns:
+            self.forget(oldest)
 
 
 cdef class RecentTest(PacketTest):
@@ -343,31 +359,31 @@ cdef class RecentTest(PacketTest):
         memcpy(self.mask, <const char *> mask, 16)
 
     def bind(self, surroundings) -> None:
-        self.list = surroundings.named.setdefault(("recent", self.name), None) or RecentList()
-        surroundings.named["recent", self.name] = self.list
+        self.surroundings = surroundings
+        self.list = surroundings.shared("recent", self.name, RecentList)
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
         cdef const Address *there = &packet.src if self.source else &packet.dst
         cdef Address address
-        cdef Seen *seen
+        cdef int place
         cdef bint found
         address.halves[0], address.halves[1] = there.halves[0] & self.mask[0], there.halves[1] & self.mask[1]
-        seen = self.list.find(address.bytes, packet.family, packet.ttl if self.same_ttl else -1)
-        if seen == NULL:
+        place = self.list.find(&address, packet.family)
+        if place < 0 or self.same_ttl and self.list.seen[place].ttl != packet.ttl:
             if self.command == RECENT_SET and not context.dry:
-                self.list.enter(address.bytes, packet.family, packet.ttl, context.now_ns)
+                self.surroundings.full.recent += self.list.enter(&address, packet.family, packet.ttl, context.now_ns)
             found = self.command == RECENT_SET
             return FITS if found != self.inverted else FITS_NOT
-        found = self.command in (RECENT_SET, RECENT_REMOVE) or self.often_enough(seen, context.now_ns)
+        found = self.command in (RECENT_SET, RECENT_REMOVE) or self.often_enough(&self.list.seen[place], context.now_ns)
         found = found != self.inverted
         if not context.dry:
             if self.command == RECENT_REMOVE:
-                seen.family = 0
+                self.list.forget(place)
             elif self.reaps:
                 self.list.reap(context.now_ns - self.seconds_ns if context.now_ns > self.seconds_ns else 0)
-            if self.command == RECENT_SET or self.command == RECENT_UPDATE and found:
-                stamp(seen, packet.ttl, context.now_ns)
+            if self.list.turns[place] and (self.command == RECENT_SET or self.command == RECENT_UPDATE and found):
+                self.list.stamp(place, packet.ttl, context.now_ns)
         return FITS if found else FITS_NOT
 
     cdef bint often_enough(self, const Seen *seen, uint64_t now_ns) noexcept nogil:

@@ -55,6 +55,27 @@ def master(watch, helper):
     return Master(watch, helper)
 
 
+def test_as_many_as_there_may_be_and_then_others(watch, helper):
+    """Four, of as many connections; when their time is over a fifth finds room, before any sweep."""
+    for sport in range(40000, 40004):
+        assert Master(watch, helper, sport).announce(sport - 39000).verdict is Verdict.ACCEPT
+    late = Master(watch, helper, 40005)
+    assert late.announce(2000).verdict is Verdict.DROP
+    assert watch.engine.counters()["full"]["expectations"] == 1
+    watch.wait(301)
+    assert Master(watch, helper, 40006).announce(2000).verdict is Verdict.ACCEPT
+    assert watch.send(coming(2000)).state is RELATED
+
+
+def test_two_ends_cannot_make_a_place_slow_to_look_up(helper):
+    """Connections to many servers, all of which are to call the same port of one client."""
+    watch = Watch(expect_max=64, helpers=[HelperBinding(helper, (6100,))])
+    servers = [f"10.9.0.{number}" for number in range(1, 41)]
+    said = [Master(watch, helper, 41000 + number, server=server).announce(2000, source=server).verdict is Verdict.ACCEPT
+            for number, server in enumerate(servers)]
+    assert said == [True] * 32 + [False] * 8
+
+
 def coming(port: int, source: str = SERVER, sport: int = 20) -> bytes:
     return tcp(source, CLIENT, sport, port, SYN)
 

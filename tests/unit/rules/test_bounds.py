@@ -1,17 +1,20 @@
 """What rules remember has an end, and one more thing to remember costs a packet nothing: each kind is filled, waits, is asked anew."""
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from pyfw.cli.pyfw import main
 from pyfw.enums import Hook, Verdict
+from pyfw.kill_states import review
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.lint import lint
@@ -235,17 +238,100 @@ def test_a_reload_while_connections_are_counted_counts_from_nothing() -> None:
     assert watch.send(tcp("10.0.0.2", "192.0.2.9", 3, 80, SYN)).verdict == Verdict.DROP
 
 
-def connlimit_cost_ns(things: int) -> float:
-    watch = watch_with("-A FORWARD -p tcp --syn -m connlimit --connlimit-above 1000000 --connlimit-mask 0 -j DROP")
+# -- the others -------------------------------------------------------------------------------------------------------------------------
+
+def full(watch: Watch) -> dict[str, int]:
+    return {memory: times for memory, times in watch.engine.counters()["full"].items() if times}
+
+
+HASHLIMIT = "-A FORWARD -m hashlimit --hashlimit-upto 1/s --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name one"
+
+
+def test_a_full_hashlimit_says_so_and_serves_again() -> None:
+    watch, packets = watch_with(f"-P FORWARD DROP\n{HASHLIMIT} --hashlimit-htable-max 65536 -j ACCEPT"), syns()
+    said = verdicts(watch, packets, MANY)
+    assert set(said[:60_000]) == {Verdict.ACCEPT} and said.count(Verdict.DROP) >= MANY - 65536
+    assert watch.reasons() == {"RULE_MEMORY": said.count(Verdict.DROP)} and full(watch) == {"hashlimit": said.count(Verdict.DROP)}
+    watch.wait(2)
+    assert set(verdicts(watch, packets, 1000)) == {Verdict.ACCEPT}
+
+
+def test_a_full_list_of_recent_forgets_the_oldest() -> None:
+    watch = watch_with("-A FORWARD -p udp -m recent --name one --rcheck -j DROP\n-A FORWARD -p tcp -m recent --name one --set")
+    assert set(verdicts(watch, syns(), MANY)) == {Verdict.ACCEPT}
+    assert full(watch) == {"recent": MANY - 100}
+    known = [watch.send(udp(str(IPv4Address(0x0B000000 + number)), "192.0.2.9", 1, 2)).verdict == Verdict.DROP
+             for number in range(MANY - 200, MANY)]
+    assert known == [False] * 100 + [True] * 100
+
+
+def test_a_full_set_says_so_and_takes_others_again() -> None:
+    watch = Watch(max_entries=1 << 17)
+    watch.engine.surroundings.sets.restore(b"create one hash:ip timeout 60 maxelem 5000", watch.now_ns)
+    watch.engine.load(Program(parse_save("-A FORWARD -p udp -m set --match-set one src -j DROP\n-A FORWARD -p tcp -j SET --add-set one src"),
+                              watch.engine.surroundings))
     packets = syns()
-    verdicts(watch, packets, things)
+    verdicts(watch, packets, 6000)
+    assert full(watch) == {"sets": 1000}
+    watch.wait(61)
+    watch.engine.surroundings.sets.sweep(watch.now_ns)
+    verdicts(watch, packets, 1)
+    assert watch.send(udp(str(IPv4Address(0x0B000000 + 6000)), "192.0.2.9", 1, 2)).verdict == Verdict.DROP
+
+
+def test_what_rules_shared_by_name_ends_with_them() -> None:
+    watch = Watch()
+    for number in range(20):
+        watch.engine.load(Program(parse_save(f"-A FORWARD -m recent --name list{number} --set\n{HASHLIMIT}{number}"),
+                                  watch.engine.surroundings))
+        gc.collect()
+        assert len(watch.engine.surroundings.named) == 2
+
+
+def test_interfaces_that_have_gone_give_their_numbers_back() -> None:
+    """Containers come and go, each with an interface of its own; where a connection was met stays known all the while."""
+    watch = Watch()
+    for number in range(1000):
+        judgement = watch.engine.judge(udp("10.0.0.2", "192.0.2.9", number + 1, 53), Hook.FORWARD, f"veth{number}", "eth0", watch.now_ns)
+        assert judgement.verdict == Verdict.ACCEPT
+        watch.wait(1)               # an unanswered datagram is remembered for 30 s: some thirty numbers are in use
+        watch.engine.sweep(watch.now_ns)
+    assert full(watch) == {}
+    refusing = Program(parse_save("-A FORWARD -i veth999 -j DROP"), watch.engine.surroundings)
+    parts = list(review(watch.engine, refusing, watch.now_ns))
+    assert (sum(part.killed for part in parts), sum(part.unknown for part in parts)) == (1, 0)
+
+
+def test_more_interfaces_than_there_are_numbers_are_counted() -> None:
+    watch = Watch()
+    for number in range(200):
+        watch.engine.judge(udp("10.0.0.2", "192.0.2.9", number + 1, 53), Hook.FORWARD, f"veth{number}", "", watch.now_ns)
+    assert full(watch) == {"interfaces": 200 - 127}
+    watch.wait(60)
+    watch.engine.judge(udp("10.0.0.2", "192.0.2.9", 1, 54), Hook.FORWARD, "veth500", "veth501", watch.now_ns)
+    assert full(watch) == {"interfaces": 200 - 127 + 1}, "those that have expired bear their numbers until they are swept"
+    watch.engine.sweep(watch.now_ns)
+    watch.engine.judge(udp("10.0.0.2", "192.0.2.9", 2, 54), Hook.FORWARD, "veth500", "veth501", watch.now_ns)
+    assert full(watch) == {"interfaces": 200 - 127 + 1}
+
+
+# -- costs --------------------------------------------------------------------------------------------------------------------------
+
+def cost_ns(rules: str, things: int) -> float:
+    watch = Watch(max_entries=1 << 17)
+    watch.engine.surroundings.sets.restore(b"create one hash:ip timeout 60 maxelem 200000", watch.now_ns)
+    watch.engine.load(Program(parse_save(rules), watch.engine.surroundings))
+    packets = syns()
+    for _ in range(0, things, 1000):
+        verdicts(watch, packets, min(things, 1000))
+        watch.engine.surroundings.sets.sweep(watch.now_ns)      # which makes room for more
     return fastest_ns(watch, packets)
 
 
-COSTS: dict[str, Callable[[int], float]] = {"connlimit": connlimit_cost_ns}
-
-
-@pytest.mark.parametrize("kind", list(COSTS))
-def test_what_a_packet_costs_does_not_grow(kind: str) -> None:
-    few, many = COSTS[kind](FEW_THINGS), COSTS[kind](MANY_THINGS)
-    assert many < TIMES_SLOWER * few
+@pytest.mark.parametrize("rules", [
+    "-A FORWARD -p tcp --syn -m connlimit --connlimit-above 1000000 --connlimit-mask 0 -j DROP",
+    f"{HASHLIMIT} --hashlimit-htable-max 200000 -j ACCEPT", "-A FORWARD -m recent --name one --set",
+    "-A FORWARD -j SET --add-set one src",
+], ids=["connlimit", "hashlimit", "recent", "set"])
+def test_what_a_packet_costs_does_not_grow(rules: str) -> None:
+    assert cost_ns(rules, MANY_THINGS) < TIMES_SLOWER * cost_ns(rules, FEW_THINGS)
