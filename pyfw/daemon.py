@@ -295,6 +295,9 @@ class Daemon:
             self._adopted += adopt(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
             self._degraded.fails(ADOPT, f"{error}; load nf_conntrack_netlink, or take `adopt` out of the config")
+        except Exception as error:          # whatever users have the kernel track
+            self._defects.report("adopting connections", error)
+            self._degraded.fails(ADOPT, f"a connection could not be read: {error!r}")
 
     def _keep_diversion(self, owner: DiversionOwner, mark: int) -> None:
         from pyfw.edge.divert import Diversion

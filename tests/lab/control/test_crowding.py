@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,6 +192,39 @@ def test_it_stops_without_a_free_descriptor(lab: Lab, directory: Path) -> None:
     assert "Traceback" not in firewall.log.read_text()
     for connection in connections:
         connection.close()
+
+
+# Becomes the daemon whose netlink ports, as a rule numbered as the process is, a user has taken before.
+HELD_PORTS = r"""
+import os, socket, sys
+from pyroute2 import netns
+pid, (taken, told), (waits, lives) = os.getpid(), os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(lives)
+    netns.setns(sys.argv[1], flags=0)
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    held = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) for protocol in (0, 4, 12)]   # route, diag, netfilter
+    for one in held:
+        one.bind((pid, 0))
+    os.write(told, b"x")
+    os.read(waits, 1)
+    os._exit(0)
+os.read(taken, 1)
+os.set_inheritable(lives, True)             # when the daemon ends, the holder does
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_netlink_ports_that_a_user_has_taken_end_no_start(lab: Lab, directory: Path) -> None:
+    config = directory / "pyfw.yaml"
+    config.write_text(CONFIG)
+    firewall = Firewall(lab, config, directory, settings=["adopt=kernel", "metrics.listen=127.0.0.1:9469"])
+    firewall.argv = [sys.executable, "-c", HELD_PORTS, lab.namespace("gateway"), *firewall.argv]
+    with firewall:
+        held = lab.run("gateway", ["cat", "/proc/net/netlink"]).stdout
+        assert len(re.findall(rf"^\S+ +(?:0|4|12) +{firewall.process.pid} ", held, re.MULTILINE)) == 3
+        assert pings(lab, 3) == 3
+        assert roots(firewall, command="stats", json=True)["records"][0]["degraded"] == {}
 
 
 def test_as_many_descriptors_as_may_be(firewall: KeptFirewall) -> None:
