@@ -129,8 +129,10 @@ class ControlServer:
             try:
                 peer = Peer.of(connection)
                 await self._receive(connection, peer)
-            except OSError:                         # it has left already
+            except Exception as error:
                 connection.close()
+                if not isinstance(error, OSError):  # else it has left already
+                    self.defects.report("a connection could not be served", error)
                 continue
             await asyncio.sleep(0 if peer.is_root else ACCEPT_INTERVAL_S)
 

@@ -23,10 +23,18 @@ def roots_path(path: Path) -> Path:
 
 def connected(path: str, timeout_s: float) -> socket.socket:
     """A connection to the daemon that serves `path`: root's at root's own socket, if there is one.  Raises OSError."""
-    if os.geteuid() == 0:
+    own = roots_path(Path(path))
+    if os.geteuid() == 0 and _owner(Path(path)) in (None, _owner(own)):    # else somebody has put it there to be asked
         with suppress(FileNotFoundError, ConnectionRefusedError):
-            return _connection(str(roots_path(Path(path))), timeout_s)
+            return _connection(str(own), timeout_s)
     return _connection(path, timeout_s)
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
 
 
 def _connection(path: str, timeout_s: float) -> socket.socket:
@@ -97,7 +105,7 @@ def _is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
+        except (ConnectionRefusedError, FileNotFoundError, PermissionError):    # the latter: root's, and we are not root any more
             return False
         except BlockingIOError:
             pass                        # its backlog is full: somebody listens

@@ -120,6 +120,13 @@ def test_a_dead_daemon_leaves_only_the_shared_path_to_be_tried(tmp_path):
             assert connection.getpeername() == str(tmp_path / "c")
 
 
+def test_root_asks_nobody_who_has_put_a_socket_beside_the_shared_one(tmp_path):
+    with running(tmp_path / "c", StillDaemon()):
+        roots_path(tmp_path / "c").unlink()
+        with squat_with_a_listener(roots_path(tmp_path / "c")), connected(str(tmp_path / "c"), 5) as connection:
+            assert connection.getpeername() == str(tmp_path / "c")
+
+
 @contextmanager
 def no_more_descriptors() -> Iterator[None]:
     """The process has as many as it may, but for none."""
