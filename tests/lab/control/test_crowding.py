@@ -4,6 +4,7 @@ from __future__ import annotations
 import grp
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -89,14 +90,14 @@ def firewall(lab: Lab, directory: Path) -> Iterator[KeptFirewall]:
 
 
 @contextmanager
-def member(firewall: Firewall, request: dict, count: int, how: str) -> Iterator[subprocess.Popen]:
+def member(firewall: Firewall, request: dict, count: int, how: str, *, waits: bool = True) -> Iterator[None]:
     """Nobody, in the group, at work."""
     words = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--groups", str(GROUP.gr_gid), "/usr/bin/python3", "-c", MEMBER,
              str(firewall.socket), json.dumps(request), str(count), how]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     try:
-        assert process.stdout.readline() == "at it\n"
-        yield process
+        assert not waits or process.stdout.readline() == "at it\n"
+        yield
     finally:
         process.kill()
         process.wait()
@@ -163,6 +164,26 @@ def test_a_member_stops_neither_packets_nor_root_nor_the_watchdog(lab: Lab, fire
             assert memory_kib(firewall) - before_kib < 64 * 1024, what
     assert counters["refusals"]["too_many"] > 100 and counters["refusals"]["busy"] > 10 and counters["refusals"]["permission"] > 10
     assert "internal_error" not in counters["refusals"] and counters["defects"] == 0
+
+
+def test_more_connections_than_descriptors_at_once(lab: Lab, directory: Path) -> None:
+    """With as many descriptors as systemd gives, and the connections made while the daemon cannot accept any."""
+    config = directory / "pyfw.yaml"
+    config.write_text(CONFIG)
+    firewall = Firewall(lab, config, directory, settings=[f"control.group={GROUP.gr_name}"])
+    firewall.argv = ["prlimit", "--nofile=1024:2048", *firewall.argv]
+    with firewall:
+        firewall.process.send_signal(signal.SIGSTOP)
+        crowd = ({"command": "count"}, 700, "stays")
+        with member(firewall, *crowd), member(firewall, *crowd, waits=False):
+            wait_until(lambda: Path("/proc/net/unix").read_text().count(f" {firewall.socket}\n") >= 1024, "the backlog to be full")
+            firewall.process.send_signal(signal.SIGCONT)
+            assert roots(firewall, command="count")["count"] == 0
+            assert pings(lab, 10) == 10
+            firewall.process.terminate()
+            assert firewall.process.wait(20) == 0
+    assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
+    assert firewall.log.read_text().count("\n") == 1, "the greeting"
 
 
 def test_it_stops_while_it_is_crowded(lab: Lab, firewall: KeptFirewall) -> None:
