@@ -123,7 +123,7 @@ class ControlServer:
             except OSError as error:                # no descriptor is left, or the peer is gone already
                 self.refuse("not_accepted")
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._let_go(whose_is_least_missed(self._sessions), "another connection needs the descriptor of this one")
+                    self._let_go(whose_is_least_missed(self._sessions), "another connection needs this one's descriptor")
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             try:
@@ -218,7 +218,7 @@ class ControlServer:
             raise CommandError("a successor is taking over: ask again", reason="handing_over")
 
     def _admit(self, command: Command, peer: Peer) -> None:
-        """Raise CommandError if others than root have the command under way as often as they may; one user gets all but one."""
+        """Raise CommandError if others than root have it under way as often as they may; one user gets all but one."""
         if peer.is_root or not command.others:
             return
         at_it = [session.peer.uid for session in self._sessions if session.command is command and not session.peer.is_root]

@@ -1,4 +1,4 @@
-"""What is said of exceptions that nobody expected: each is counted, and told with its traceback once a minute for each place.
+"""What is said of exceptions that nobody expected: each is counted, and told with its traceback once a minute and place.
 
 Whoever can bring a defect about can do so a thousand times a second; the log and its reader must not pay for that.
 """
@@ -37,7 +37,8 @@ class Defects:
             return
         self._told_s[place] = now_s
         text = "".join(traceback.format_exception(error, limit=-16)).rstrip()[-MOST_BYTES:]
-        self._say(f"{what}: {error!r:.500}; {self.suppressed} reports suppressed so far\n{text}")
+        rest = f"; {self.suppressed} reports suppressed so far" if self.suppressed else ""
+        self._say(f"{what}: {error!r:.500}{rest}\n{text}")
 
 
 def _place(error: BaseException) -> tuple[str, int, type]:

@@ -105,7 +105,7 @@ def _is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError, PermissionError):    # the latter: root's, and we are not root any more
+        except (ConnectionRefusedError, FileNotFoundError, PermissionError):    # the last: root's, and we are root no more
             return False
         except BlockingIOError:
             pass                        # its backlog is full: somebody listens
