@@ -99,7 +99,7 @@ def trace(services: Services, arguments: Mapping[str, Any]) -> Answers:
         return {}
     request = TraceRequest.read(words)
     try:
-        chosen = packet_filter(request.filter, services.engine.surroundings)
+        chosen = yield from in_background(services, packet_filter, request.filter, services.engine.surroundings)
     except RulesError as error:
         raise CommandError(error.message, USAGE, "bad_argument") from error
     tracer = Tracer(chosen, request.count, PACKETS_PER_SECOND)

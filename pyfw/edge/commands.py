@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -285,10 +285,11 @@ def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
     return {}
 
 
-def in_pieces(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Lines of rules, which take time to make: so many at once that others hardly wait."""
+def in_pieces(lines: Iterable[str], exact: bool = True) -> Generator[dict[str, Any], None, None]:
+    """Lines of rules, which take time to make: so many at once that others hardly wait.  `exact`: as an answer has it."""
+    lines = iter(lines)
     while piece := "".join(f"{line}\n" for line in islice(lines, LINES_AT_ONCE)):
-        yield {"text": piece, "exact": True}
+        yield {"text": piece, "exact": exact}
 
 
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:

@@ -25,12 +25,14 @@ def run_iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """`words`: the command line of iptables; `family`: 4 or 6."""
     try:
         request = read_request(arguments.get("words", []), arguments.get("family", 4))
-        lines = _listing(services, request) if request.command in ("-L", "-S") else []
+        lines = []
+        if request.command in ("-L", "-S"):
+            lines = yield from in_background(services, lambda: _listing(services, request))
         if request.command not in LISTS or request.command == "-Z" or "zero" in request.flags:
             yield from in_background(services, lambda: _change(services, request))
     except CommandFailed as error:
         raise CommandError(str(error), error.status, reason="iptables") from error
-    yield {"text": "".join(f"{line}\n" for line in lines), "exact": request.command == "-S"}
+    yield from in_pieces(lines, exact=request.command == "-S")
     return {}
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services
+from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
 from pyfw.formats.shadow import difference_record, difference_text
 from pyfw.kill_states import review
-from pyfw.rules.printing import print_rules
+from pyfw.rules.printing import rule_lines
 from pyfw.shadow import Shadow
 
 
@@ -55,10 +55,10 @@ def _rules(loaded: Shadow, table: str, chain: str | None) -> Answers:
     program = loaded.program
     counters = program.counters() if program.ruleset.table(table) else None
     try:
-        lines = print_rules(program.ruleset, table, chain, counters=counters)
+        lines = rule_lines(program.ruleset, table, chain, counters=counters)
     except KeyError as error:
         raise CommandError(f"the shadow has no chain '{chain}' in table {table}") from error
-    yield {"text": "".join(f"{line}\n" for line in lines), "exact": True}
+    yield from in_pieces(lines)
     return {}
 
 
