@@ -14,7 +14,6 @@ from pyfw.conntrack.sources import Sources
 from pyfw.engine import Engine
 from pyfw.helpers import bind
 from pyfw.limits import SourceLimits
-from pyfw.lock import Lock
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.parts import Surroundings
@@ -23,10 +22,10 @@ from pyfw.rules.set_text import SetError
 from pyfw.rules.program import Program
 
 
-def config_sets(config: Config, now_ns: int = 0, lock: Lock | None = None) -> SetStore:
+def config_sets(config: Config, now_ns: int = 0) -> SetStore:
     """The sets that the config's files make.  Raises ConfigError."""
     try:
-        return load_sets(config.sets, now_ns, lock)
+        return load_sets(config.sets, now_ns)
     except SetError as error:
         raise ConfigError("sets", str(error)) from error
 
@@ -138,7 +137,7 @@ def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine
                     tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
                     timeouts=conntrack.timeouts, adaptive=adaptive_range(config),
                     evict=config.limits.when_full == "evict", expect_max=conntrack.expect_max, helpers=helpers, **memory)
-    engine.surroundings.sets.replace(config_sets(config, now_ns, engine.guard))
+    engine.surroundings.sets.replace(config_sets(config, now_ns))
     limits = source_limits(config, engine.surroundings)
     if limits is not None:
         engine.limit_sources(limits)

@@ -85,7 +85,7 @@ class RulesInForce:
         from pyfw.edge.commands import Reload
         config, former, surroundings = self._read(), self._engine.program, self._engine.surroundings
         if config.sets:
-            fresh = config_sets(config, self._now_ns(), self._engine.guard)
+            fresh = config_sets(config, self._now_ns())
             check_rules(config, fresh)
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
         program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)

@@ -126,6 +126,7 @@ class SetStore:
         """Take the sets of `fresh` in, each in the place of the one with its name: rules go on with the new contents."""
         renewed = {}
         for named in fresh.names.values():
+            named.contents.share(self.lock)
             if named.name in self.names:
                 self.names[named.name].swap(named)
                 renewed[named] = self.names[named.name]
@@ -383,12 +384,13 @@ def check_size(count: int, options: SetOptions) -> None:
         raise SetError(f"The range is too large: it stands for {count} elements, and one command adds at most {LARGEST_RANGE}")
 
 
-def load_sets(sources: Sequence[tuple[Place, bytes]], now_ns: int, lock: Lock | None = None) -> SetStore:
+def load_sets(sources: Sequence[tuple[Place, bytes]], now_ns: int) -> SetStore:
     """A store with the sets of several texts in `ipset save` syntax; a Place says where one begins.
 
+    It has a lock of its own, so that the packets' is left alone until another store takes its sets in.
     Raises SetError, `file:line:column: what`.
     """
-    store = SetStore(lock)
+    store = SetStore()
     for place, text in sources:
         store.restore(text, now_ns, place)
     return store

@@ -111,6 +111,10 @@ cdef class Contents:
         free_table(self.data.table)
         free(self.data.members)
 
+    def share(self, Lock lock) -> None:
+        """Be guarded by another lock from now on.  Nobody else may know these contents yet."""
+        self.lock = lock
+
     def __len__(self):
         return len(self.members) if self.data.kind == KIND_LIST else self.data.table.count
 
