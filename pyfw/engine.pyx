@@ -27,11 +27,11 @@ from pyfw.ruling cimport judgement_of
 from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
 
-from pyfw.enums import CtState, Direction, Reason, Verdict
+from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment
 from pyfw.rules.addresses import LocalAddresses
 from pyfw.rules.set_store import SetStore
-from pyfw.ruling import Judgement
+from pyfw.ruling import DIRECTIONS, Judgement
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
@@ -297,7 +297,7 @@ cdef class Engine:
         if conn.id != ruling.conn_id or conn.helper == 0:
             return 0                            # its place was given to another connection meanwhile
         memory = bytearray((<const char *> conn.helper_memory)[:HELPER_MEMORY])
-        segment = Segment(4 if packet.family == FAMILY_IPV4 else 6, Direction(direction), packet.tcp_seq,
+        segment = Segment(4 if packet.family == FAMILY_IPV4 else 6, DIRECTIONS[direction], packet.tcp_seq,
                           (<const char *> packet.data)[packet.payload:packet.length],
                           (<const char *> packet.src.bytes)[:width], (<const char *> packet.dst.bytes)[:width],
                           packet.sport, packet.dport)

@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyfw.enums import Direction, Reason, Verdict
 
@@ -37,8 +37,7 @@ class HelperError(ValueError):
     """A helper that does not exist, cannot be imported, or does not take what it was given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One packet's payload, as a helper sees it.  Addresses are packed: 4 or 16 bytes."""
     family: int                 # 4 or 6
     direction: Direction        # ORIGINAL: from the side that opened the connection
