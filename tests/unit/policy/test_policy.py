@@ -116,6 +116,8 @@ def test_a_capture(tmp_path: Path) -> None:
     ("  - tcp lan -> $WAN:443 => DROP\n", "tests.yaml:7:5: undefined variable $WAN"),
     ("  - {case: icmp lan -> wan => DROP, family: 6}\n", "tests.yaml:7:5: the two ends have no family in common"),
     ("  - [\n", "not valid YAML"),
+    ("  - \0\n", "not valid YAML: special characters are not allowed"),
+    ("  - " + "[" * 1000, "not valid YAML: nested deeper than"),
 ])
 def test_bad_files_name_their_place(tmp_path: Path, cases: str, complaint: str) -> None:
     with pytest.raises(PolicyError, match=".*") as caught:
