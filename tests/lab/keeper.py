@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Iterable
@@ -40,17 +41,29 @@ class KeptFirewall(Firewall):
 
     def read_until(self, wanted: str) -> None:
         """Take in what the daemon says, up to and with this assignment."""
-        while True:
-            data, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 16)
-            assignments = data.decode().splitlines()
-            self.said += assignments
-            named = dict(assignment.partition("=")[::2] for assignment in assignments)
-            if "FDSTOREREMOVE" in named:
-                os.close(self.kept.pop(named["FDNAME"]))
-            if "FDSTORE" in named:
-                self.kept[named["FDNAME"]] = descriptors[0]
-            if wanted in assignments:
-                return
+        while wanted not in self._read():
+            pass
+
+    def kill(self) -> None:
+        super().kill()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Take in what was said and not waited for: after a reload a daemon says READY, too."""
+        while select.select([self._channel], [], [], 0)[0]:
+            self._read()
+
+    def _read(self) -> list[str]:
+        """The assignments of one message; descriptors that came along are kept, or let go of."""
+        data, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 16)
+        assignments = data.decode().splitlines()
+        self.said += assignments
+        named = dict(assignment.partition("=")[::2] for assignment in assignments)
+        if "FDSTOREREMOVE" in named:
+            os.close(self.kept.pop(named["FDNAME"]))
+        if "FDSTORE" in named:
+            self.kept[named["FDNAME"]] = descriptors[0]
+        return assignments
 
     def skip(self) -> None:
         """Leave out what it has said so far."""
