@@ -82,4 +82,4 @@ cdef bint is_other_side(const Header *header, uint16_t origin, uint8_t hook, con
     cdef uint8_t first_hook = read_origin(header, origin, &first_in, &first_out)
     if hook == HOOK_OUTPUT or first_hook == HOOK_OUTPUT or first_hook == 0 or first_in == first_out:
         return True
-    return memcmp(first_in, indev, IFNAMSIZ) != 0
+    return not same_name(first_in, indev)
