@@ -19,7 +19,7 @@ cdef enum ConnStatus:
     CONN_ASSURED = 1 << 2       # eviction spares it, unless it is
     CONN_EXPECTED = 1 << 3      # opened by an expectation: RELATED until its first reply
     CONN_COUNTED = 1 << 4       # one of those that the limits per source are about
-    CONN_ANSWERED = 1 << 5      # until it is ASSURED: the latest reply came from another side than the first packet
+    CONN_ANSWERED = 1 << 5      # the latest reply came from another side than the first packet (Tracker.weigh_answer())
     CONN_ONE_SIDED = 1 << 6     # ASSURED by what one side alone has said: neither eviction nor limits believe it
     CONN_UNTOLD_SHIFT = 8       # from here on: Change bits that listeners were not told of yet (events.pxd)
     CONN_MEANINGFUL = 0xF1F     # all of these

@@ -3,6 +3,9 @@ from pyfw.packet cimport Packet
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.track cimport Settings, Step
 
+cdef enum:
+    SCTP_CLOSED = 1
+
 cdef bint sctp_packet_ok(const Packet *packet, uint8_t *reason) noexcept nogil
 cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil
 cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const Settings *settings,

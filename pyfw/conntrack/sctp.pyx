@@ -18,7 +18,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef enum:
     SCTP_NONE = 0
-    SCTP_CLOSED = 1
     SCTP_ESTABLISHED = 4
     SCTP_STATES = 9
     SCTP_INVALID = 255

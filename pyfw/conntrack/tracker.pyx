@@ -215,13 +215,12 @@ cdef class Tracker:
         """Note whether an entry, whose status was `status` before this packet, is ASSURED by one side alone.
 
         Who sends both directions from one side makes entries ASSURED without anybody's answer, here as in the kernel.  The
-        latest reply decides, since a forged one may come after the true one and put its own numbers in place of those.  An
-        RST answers nothing: it is what whoever knows of no connection says.
+        latest reply decides, since a forged one may come after the true one and put its own numbers in place of those.  A
+        refusal answers nothing: it is what whoever knows of no connection says.
         """
         if status & CONN_ASSURED and not status & CONN_ONE_SIDED:
             return
-        if (direction == DIR_REPLY and step.action == ACTION_RENEW
-                and not (packet.protocol == PROTO_TCP and packet.tcp_flags & TH_RST)):
+        if direction == DIR_REPLY and step.action == ACTION_RENEW and not is_refusal(conn, packet):
             if is_other_side(&self.table.header, conn.origin, packet.hook, packet.indev):
                 conn.status |= CONN_ANSWERED
             else:
@@ -355,6 +354,13 @@ cdef class Tracker:
 
 cdef inline uint8_t known_helper(uint8_t number) noexcept nogil:
     return number if number <= HELPERS_MAX else 0
+
+
+cdef inline bint is_refusal(const Conn *conn, const Packet *packet) noexcept nogil:
+    """Whether a packet, which `conn` has taken in, is an RST, or has closed an SCTP association, as an ABORT does."""
+    if packet.protocol == PROTO_TCP:
+        return packet.tcp_flags & TH_RST != 0
+    return packet.protocol == PROTO_SCTP and conn.track.sctp.state == SCTP_CLOSED
 
 
 cdef inline bint is_to_itself(const Packet *packet) noexcept nogil:

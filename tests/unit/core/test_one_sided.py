@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from pyfw.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from unit.core.packets import ACK, CLIENT, CLIENT6, RST, SERVER, SERVER6, SYN, chunk, gre, sctp, tcp, udp, udplite
 from unit.core.traffic import TcpConversation, Watch
 
 INSIDE, OUTSIDE, HAIRPIN = ("eth1", "eth0"), ("eth0", "eth1"), ("eth1", "eth1")
 ENTRIES = 8                 # in as many buckets, all of which eviction looks into
-INIT, INIT_ACK, COOKIE_ECHO, COOKIE_ACK = 1, 2, 10, 11
+INIT, INIT_ACK, ABORT, COOKIE_ECHO, COOKIE_ACK = 1, 2, 6, 10, 11
 
 Packets = list[tuple[Direction, bytes]]
 
@@ -124,6 +125,27 @@ def test_a_true_answer_does_not_vouch_for_a_forged_one():
     assert watch.only()["assured"]
     watch.send(tcp(SERVER, CLIENT, 80, 5, RST, seq=9001), links=OUTSIDE)     # the server knows of no such connection
     assert watch.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).verdict is Verdict.ACCEPT
+
+
+def test_a_refusal_does_not_vouch_for_what_comes_after_it():
+    """The server aborts an association that it knows nothing of; then the entry is used once more."""
+    watch = Watch(max_entries=1)
+    speak(watch, [TALKS["sctp"](CLIENT, SERVER)], INSIDE)
+    watch.send(sctp(SERVER, CLIENT, 9, 9, 7, chunk(ABORT)), links=OUTSIDE)
+    assert watch.only()["state"] == "CLOSED"
+    speak(watch, [TALKS["sctp"](CLIENT, SERVER)], INSIDE)
+    assert (watch.only()["state"], watch.only()["assured"], watch.table()["created"]) == ("ESTABLISHED", True, 1)
+    assert watch.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize("replies, reason", [(INSIDE, Reason.NONE), (OUTSIDE, Reason.TABLE_FULL)])
+def test_a_successor_knows_who_was_answered(replies, reason):
+    memory = bytearray(Engine.memory_size(1, 16))
+    watch = Watch(max_entries=1, memory=memory)
+    speak(watch, [TALKS["tcp"](CLIENT, SERVER)], replies)
+    successor = Watch(max_entries=1, memory=memory)
+    assert successor.engine.adopted == 1 and successor.only()["assured"]
+    assert successor.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).reason is reason
 
 
 def test_the_other_side_may_still_answer():
