@@ -7,7 +7,8 @@ from random import Random
 
 from differential.generate_icmp import error_about
 from differential.generate_layers import transport
-from differential.packets import (AUTHENTICATION, DESTINATION, FRAGMENT_HEADER, HOP_BY_HOP, NO_NEXT, ROUTING, extension, ipv6)
+from differential.packets import (AUTHENTICATION, DESTINATION, FRAGMENT_HEADER, GRE, HOP_BY_HOP, NO_NEXT, ROUTING, SCTP, UDPLITE,
+                                  extension, ipv6)
 from differential.witness import Sent
 
 End = tuple[bytes, int]
@@ -42,7 +43,7 @@ def _payload(random: Random, src: End, dst: End) -> Chain:
     if kind < 0.06:
         return NO_NEXT, random.randbytes(random.choice((0, 8)))
     if kind < 0.25:
-        return random.choice((89, 41, 253)), random.randbytes(random.choice((0, 1, 8, 40)))
+        return random.choice((89, 41, 253, GRE, SCTP, UDPLITE)), random.randbytes(random.choice((0, 1, 3, 4, 7, 8, 40)))
     return transport(random, src, dst, random.choice((0, 20, 200)))
 
 
