@@ -13,7 +13,7 @@ cdef struct Header:             # first bytes of the memory; a successor process
     uint32_t layout
     uint32_t conn_size
     uint8_t boot_id[16]         # /proc/sys/kernel/random/boot_id: the clock means nothing in another boot
-    uint64_t hash_key[2]
+    uint64_t hash_key[2]        # of the chains, which are no part of what is taken over
     uint32_t max_entries
     uint32_t expect_max
     uint32_t next_id
