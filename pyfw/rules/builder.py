@@ -16,6 +16,7 @@ from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 
+MAX_RULES = 500_000
 MAX_RULES_OF_ONE = 16384        # lists of addresses multiply
 WITHOUT_OUTDEV = {"PREROUTING", "INPUT"}
 WITHOUT_INDEV = {"OUTPUT", "POSTROUTING"}
@@ -225,6 +226,13 @@ class RuleBuilder:
             check()
         except ValueError as error:
             raise RulesError(str(error), location) from None
+
+
+def checked_count(rules: int, more: int, location: Location | None) -> int:
+    """How many rules there are with `more` of them; RulesError: too many."""
+    if rules + more > MAX_RULES:
+        raise RulesError(f"these are more than {MAX_RULES} rules", location)
+    return rules + more
 
 
 def address_families(chosen: dict[str, object]) -> set[int]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pyfw.rules.builder import RuleBuilder
+from pyfw.rules.builder import RuleBuilder, checked_count
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.lexer import Place, Word, split_lines
 from pyfw.rules.matches import TARGETS
@@ -100,6 +100,7 @@ class _Reader:
         self.only_table = only_table
         self.section: str | None = None
         self.families_apart = False
+        self.count = 0                      # of rules
         self.tables: dict[str, dict[str, _Draft]] = {}
         if only_table:
             self.table(only_table)
@@ -242,6 +243,7 @@ class _Reader:
         """-A at the end; -I before rule N, each of several rules before the ones inserted before it, as iptables does."""
         chain = self.known_chain(table, command.chain.text, command.chain.location)
         rules = command.rules(table, chain.name, family)
+        self.count = checked_count(self.count, len(rules), command.location)
         at = len(chain.rules)
         if command.name == "-I":
             rules, at = rules[::-1], command.insert_position(len(chain.rules))

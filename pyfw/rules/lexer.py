@@ -53,10 +53,11 @@ def substitute(text: str, variables: Mapping[str, str], location: Location | Non
         if name not in variables:
             raise RulesError(f"undefined variable ${name}{suggestion(name, variables)}; "
                              f"variables are defined under `variables:`", location)
-        expanded += len(variables[name])
+        text = str(variables[name])
+        expanded += len(text)
         if expanded > MAX_EXPANSION:
             raise RulesError(f"the variables here come to more than {MAX_EXPANSION} characters", location)
-        return variables[name]
+        return text
     return _VARIABLE.sub(value, text)
 
 

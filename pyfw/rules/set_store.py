@@ -16,7 +16,7 @@ from pyfw.rules.lexer import Place
 from pyfw.rules.set_reader import read_plain_lines
 from pyfw.rules.set_text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
                                  parse_elements, parse_list_entry, show_member, show_row, split_words)
-from pyfw.rules.sets import (ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Contents, NamedSet)
+from pyfw.rules.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Contents, NamedSet
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"
@@ -172,10 +172,10 @@ class SetStore:
             self._delete_member(contents, parse_list_entry(words, contents.options, "del"), now_ns, exist)
             return
         for elements in parse_elements(words, contents.options, "del"):
-            found, done = contents.delete_some(elements, 0, now_ns, exist)
-            while found and done < elements.count:
+            found, cursor = contents.delete_some(elements, 0, now_ns, exist)
+            while found and cursor != elements.count:
                 yield
-                found, done = contents.delete_some(elements, done, now_ns, exist)
+                found, cursor = contents.delete_some(elements, cursor, now_ns, exist)
             if not found:
                 raise SetError(NOT_ADDED)
 

@@ -19,6 +19,7 @@ cdef class Contents:
     cdef readonly object options
     cdef readonly list members              # of a list: NamedSets, in order
     cdef dict comments                      # key of an element, or member -> its comment; some may be out of date
+    cdef list suspects                      # keys of comments that may be out of date
     cdef uint32_t swept                     # elements looked at since the sweep began
     cdef object __weakref__
     cdef int read_run(self, Run *run, elements, uint64_t now_ns) except -1

@@ -5,7 +5,7 @@ Law: all this is for one control thread, which takes the lock without the GIL, f
 may be billions of elements in a line of text: it is done in parts, and memory has a bound, whatever a set's own maxelem says.
 Knows no syntax and no wording: those stand in set_text.py and set_store.py.
 """
-from libc.stdint cimport uint16_t
+from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, 
 
 cdef enum:
     SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
+    STALE_AT_ONCE = 1024        # comments that are looked at when some have been added
     PART = 64                   # slices of a long command that are done at once, before others have their turn
     MOST_CHUNKS = 1 << 14       # of all sets together: 16,777,216 elements, 1 GB
     MOST_COMMENTS = 1 << 20     # of all sets together; each is some 300 bytes of Python's
@@ -91,6 +92,7 @@ cdef class Contents:
         self.lock = lock
         self.members = []
         self.comments = {}
+        self.suspects = []
         self.data.kind = KINDS[options.type]
         self.data.family = 0 if options.family is None else FAMILY_IPV4 if options.family == 4 else FAMILY_IPV6
         self.data.dimension = 1 + has_ports(&self.data)
@@ -186,9 +188,14 @@ cdef class Contents:
         return outcome
 
     cdef int forget_stale_comments(self) except -1:
-        """An element that expires, or that a packet removes, leaves its comment; they go when they are many."""
-        if <size_t> len(self.comments) > 2 * <size_t> self.data.table.commented + CHUNK:
-            self.comments = {key: comment for key, comment in self.comments.items() if self.is_commented(key)}
+        """An element that expires, or that a packet removes, leaves its comment; when they are many, some of them go."""
+        cdef uint32_t looked_at = 0
+        while <size_t> len(self.comments) > 2 * <size_t> self.data.table.commented + CHUNK and looked_at < STALE_AT_ONCE:
+            self.suspects = self.suspects or list(self.comments)
+            key = self.suspects.pop()
+            if key in self.comments and not self.is_commented(key):
+                del self.comments[key]
+            looked_at += 1
         return 0
 
     cdef bint is_commented(self, tuple comment_key) except *:
@@ -242,20 +249,22 @@ cdef class Contents:
         free(directory)
         return True
 
-    def delete_some(self, elements, uint64_t done, uint64_t now_ns, bint missing_ok) -> tuple:
-        """Delete a part of the elements that a set_text.Elements stands for, from number `done` on.
+    def delete_some(self, elements, int64_t cursor, uint64_t now_ns, bint missing_ok) -> tuple:
+        """Delete a part of the elements that a set_text.Elements stands for.  Begin with cursor 0.
 
-        Returns whether all of the part were there, or `missing_ok`, and the number to go on from; elements.count is the end.  It ends
+        Returns whether all of the part were there, or `missing_ok`, and the cursor to go on with; elements.count is the end.  It ends
         at the first that is not there.
         """
         cdef Key gone[SLICE]
         cdef Run run
-        cdef uint64_t former
+        cdef uint64_t former, done
         cdef uint32_t count, slices = 0
         cdef bint within
         self.read_run(&run, elements, now_ns)
-        # What may be missing is looked for from the shorter side: a range may stand for billions.
-        within = missing_ok and run.count > self.data.table.used
+        # What may be missing is looked for from the shorter side: a range may stand for billions.  Then the cursor is the number
+        # of an element in the table, and negative.
+        within = cursor < 0 or cursor == 0 and missing_ok and run.count > self.data.table.used
+        done = <uint64_t> (-cursor if within else cursor)
         while done < run.count and slices < PART:
             former = done
             with nogil:
@@ -265,9 +274,9 @@ cdef class Contents:
                     count = self.remove_slice(&run, &done, now_ns, missing_ok, gone)
             self.forget_comments(gone, count)
             if done == former:
-                return False, done
+                return False, cursor
             slices += 1
-        return True, done
+        return True, -<int64_t> done if within and done < run.count else <int64_t> done
 
     cdef uint32_t remove_slice(self, const Run *run, uint64_t *done, uint64_t now_ns, bint missing_ok, Key *gone) noexcept nogil:
         """Remove up to SLICE of a run from number `done` on, into `gone`; `done` does not move if the first is missing."""
@@ -362,6 +371,7 @@ cdef class Contents:
         cdef SetTable *old = self.data.table
         cdef SetTable *new
         self.comments.clear()
+        self.suspects.clear()
         if self.data.kind == KIND_LIST:
             self.rebuild([], NULL, [])
             return

@@ -30,7 +30,7 @@ from pathlib import Path
 import yaml
 
 from pyfw.bounded_text import RULES_BYTES, place_of, read_text_file
-from pyfw.rules.builder import RuleBuilder
+from pyfw.rules.builder import RuleBuilder, checked_count
 from pyfw.rules.check import check_ruleset
 from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
 from pyfw.rules.lexer import Place, substitute
@@ -167,7 +167,11 @@ class _Loader:
             return ()
         if not isinstance(node, yaml.SequenceNode):
             raise RulesError(f"the rules of {chain} are a list, one `- ` for each", self.at(node))
-        return tuple(rule for item in node.value for rule in self.rule_or_skip(table, chain, item))
+        rules: list[Rule] = []
+        for item in node.value:
+            rules += self.rule_or_skip(table, chain, item)
+            checked_count(0, len(rules), self.at(item))
+        return tuple(rules)
 
     def rule_or_skip(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
         try:

@@ -81,6 +81,16 @@ def test_rules(tmp_path: Path, text: str | bytes, complaint: str) -> None:
     assert f"hostile.rules:{complaint}" in said and "\n" not in said
 
 
+def test_many_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line makes fewer rules than one may; all of them more than there may be."""
+    monkeypatch.setattr("pyfw.rules.builder.MAX_RULES", 1000)
+    listed = ",".join(f"10.0.0.{number}" for number in range(30))
+    line = f"-A INPUT -s {listed} -d {listed} -j DROP\n"
+    assert "hostile.rules:3:1: these are more than 1000 rules" in check(
+        tmp_path, "rules: {file: hostile.rules}\n", hostile="*filter\n" + line * 2)
+    assert "pyfw.yaml:6:11: these are more than 1000 rules" in check(tmp_path, CHAIN + f"        - {line[9:]}" * 2)
+
+
 def test_what_is_empty_is_passed_over_at_once() -> None:
     assert parse_save("# \n\n" * 1_000_000 + "-A INPUT -j DROP\n").table("filter").chain("INPUT").rules[0].location.line == 2_000_001
 

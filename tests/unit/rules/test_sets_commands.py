@@ -181,6 +181,18 @@ def test_a_range_is_deleted_in_as_many_steps_as_there_are_elements(daemon: Daemo
     assert "add c 10.0.0.1,tcp:80\n" in daemon.ask("save c")[0]
 
 
+def test_a_range_is_deleted_while_others_change_the_set() -> None:
+    store = SetStore()
+    store.restore(b"create s hash:ip maxelem 100000\nadd s 10.0.0.0-10.0.255.255\n", 0)
+    deleting = store.deleting("s", ["9.0.0.0-255.255.255.255"], 0, exist=True)
+    next(deleting)
+    store.flush("s")
+    store.restore(b"add s 10.0.0.0-10.0.1.255\n", 0)         # fewer than have been gone through
+    assert list(deleting) == [] and len(store.find("s").contents) == 512
+    store.delete("s", ["9.0.0.0-255.255.255.255"], 0, exist=True)
+    assert len(store.find("s").contents) == 0
+
+
 def test_all_sets_together_have_a_bound() -> None:
     """An empty set has room for 1024 elements."""
     store = SetStore()
