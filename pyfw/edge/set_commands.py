@@ -64,7 +64,7 @@ def run_set_command(services: Services, arguments: Mapping[str, Any]) -> Answers
         request = SetRequest.read(arguments.get("words", ()))
         quiet = "quiet" in request.flags
         if request.command == "restore":
-            text = arguments.get("text", "").encode("utf-8", "surrogateescape")
+            text = arguments.get("text", "").encode("utf-8", "surrogatepass")     # what is not UTF-8 is refused where it stands
             yield from _with_pauses(store.restoring(text, services.now_ns(), first_line=arguments.get("line", 1),
                                                     exist="exist" in request.flags))
             return {}

@@ -102,6 +102,14 @@ def test_a_comment_has_no_control_characters(daemon: Daemon, comment: str) -> No
         "Syntax error: a comment is text in UTF-8 of at most 255 bytes on one line", 1)
 
 
+@pytest.mark.parametrize("text", ["half \ud800", "latin \udce4"])
+def test_a_text_that_is_none_is_refused_where_it_is(daemon: Daemon, text: str) -> None:
+    daemon.ask("create c hash:ip comment")
+    text = f'add c 1.1.1.1\nadd c 1.1.1.2 comment "{text}"\n'
+    assert daemon.ask("restore", text=text) == (
+        "Error in line 2: Syntax error: a comment is text in UTF-8 of at most 255 bytes on one line", 1)
+
+
 def test_a_file_of_any_size_comes_in_pieces() -> None:
     daemon = Daemon()
     lines = ["create s hash:ip comment maxelem 100000", *(f'add s 10.{i >> 8}.{i & 255}.7 comment "№ {i}"' for i in range(20_000)),
