@@ -113,8 +113,10 @@ def _check_installed_helper(name: str, name_node: yaml.Node, ports: Sequence[int
         raise error_at(name_node, f"helper '{name}' needs ports, such as {{ports: [6100]}}")
 
 
-def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset:
+def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
     from pyfw.rules.yaml_rules import load_rules
+    if is_null(node):
+        return None
     try:
         return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, scope.skipped)
     except RulesError as error:
@@ -414,7 +416,7 @@ def _overridden(root: yaml.Node, override: str) -> yaml.Node:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(source, "expected KEY=VALUE, for example conntrack.tcp.loose=false")
-    mark = yaml.Mark(source, 0, 0, 0, None, 0)
+    mark = yaml.Mark(source, 0, 0, 0, "", 0)        # no text, of which rules want to see what is before their values
     nothing = yaml.ScalarNode(TAG + "null", "", mark, mark)
     return _grafted(root, parts, _compose(value, source) or nothing, mark)
 

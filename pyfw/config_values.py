@@ -195,14 +195,17 @@ def read_duration_s(node: yaml.Node, name: str, scope: Scope) -> int:
 
 def read_interface(node: yaml.Node, name: str, scope: Scope) -> str:
     interface = read_text(node, name, scope)
-    if not 1 <= len(interface.encode()) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface) or CONTROL.search(interface):
+    if not 1 <= len(interface.encode(errors="replace")) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface) or CONTROL.search(interface):
         raise error_at(node, f"'{interface}' cannot be an interface's name: 1 to {MAX_INTERFACE_NAME} bytes, "
                            "neither blanks nor '/'")
     return interface
 
 
 def read_absolute_path(node: yaml.Node, name: str, scope: Scope) -> Path:
-    path = Path(read_text(node, name, scope))
+    text = read_text(node, name, scope)
+    path = Path(text)
+    if CONTROL.search(text):
+        raise error_at(node, f"{name} holds a control character")
     if not path.is_absolute():
         raise error_at(node, f"{name} must be an absolute path such as /run/pyfw, not {shown(node)}")
     return path

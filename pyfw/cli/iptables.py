@@ -33,36 +33,31 @@ Options, matches and targets: iptables(8), iptables-extensions(8).  The rules ar
 PARAMETER_PROBLEMS = (2, 3, 4)      # statuses for which iptables says its version first
 
 
-@escaping_output()
 def main() -> int:
     return run_command("pyfw-iptables", 4, sys.argv[1:])
 
 
-@escaping_output()
 def main6() -> int:
     return run_command("pyfw-ip6tables", 6, sys.argv[1:])
 
 
-@escaping_output()
 def save() -> int:
     return run_save("pyfw-iptables-save", 4, sys.argv[1:])
 
 
-@escaping_output()
 def save6() -> int:
     return run_save("pyfw-ip6tables-save", 6, sys.argv[1:])
 
 
-@escaping_output()
 def restore() -> int:
     return run_restore("pyfw-iptables-restore", 4, sys.argv[1:])
 
 
-@escaping_output()
 def restore6() -> int:
     return run_restore("pyfw-ip6tables-restore", 6, sys.argv[1:])
 
 
+@escaping_output()
 def run_command(name: str, family: int, words: Sequence[str]) -> int:
     if any(word in ("-V", "--version") for word in words):
         print(f"{name} v{__version__} (pyfw)")
@@ -73,6 +68,7 @@ def run_command(name: str, family: int, words: Sequence[str]) -> int:
     return send(name, {"command": "iptables", "family": family, "words": list(words)})
 
 
+@escaping_output()
 def run_save(name: str, family: int, words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=name, description="Print the rules of the running pyfw.")
     parser.add_argument("-c", "--counters", action="store_true", help="with packet and byte counters")
@@ -100,6 +96,7 @@ def dated(name: str, section: str) -> str:
             f"# Completed on {time.ctime()}\n")
 
 
+@escaping_output()
 def run_restore(name: str, family: int, words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=name, description="Replace the rules of the running pyfw, all at once.")
     parser.add_argument("-c", "--counters", action="store_true", help="set the counters that stand in the text")

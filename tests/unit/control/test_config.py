@@ -317,3 +317,9 @@ def test_mistakes_in_a_policy_are_named_with_their_place(beside, tmp_path, polic
 
 def test_a_policy_takes_effect_at_a_reload(beside):
     assert changed_keys(beside(""), beside("kill_states: true, shadow: next.rules")) == []
+
+
+def test_rules_may_come_from_overrides_alone():
+    config = parse_config("{}\n", "gw.yaml", Path("/"), ["rules.filter.FORWARD.policy=DROP", "rules.filter.FORWARD.rules=[-p icmp -j ACCEPT]"])
+    assert config.rule_count == 1 and config.rules.table("filter").chain("FORWARD").policy == "DROP"
+    assert parse_config("{}\n", "gw.yaml", Path("/"), ["rules="]).rules is None

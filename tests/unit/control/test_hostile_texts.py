@@ -46,6 +46,8 @@ def check(directory: Path, text: str | bytes, **files: str | bytes) -> str:
     ("[" * 500_000, "pyfw.yaml:1:65: not valid YAML: nested deeper than 64 levels"),
     (b"rules:\n  a: \0\n", "pyfw.yaml:2:6: not valid YAML: special characters are not allowed (U+0000)"),
     (b"rules:\n  a: \xff\n", "pyfw.yaml:2:6: not a text in UTF-8"),
+    ('control: {socket: "/\\ud800"}', "pyfw.yaml:1:19: control.socket holds a control character"),
+    ('exempt: {interfaces: ["\\ud800"]}', "pyfw.yaml:1:23: '\ud800' cannot be an interface's name"),
     ("k" * 1000 + ": 1\n", "pyfw.yaml:1:1: unknown key 'kkk"),
     ("#" * 5_000_000, "pyfw.yaml: cannot read the config file: it has more than 4 MiB"),
 ])
