@@ -116,3 +116,8 @@ def test_another_clock_is_no_reason_to_refuse(watch: Watch, helper: Counting) ->
     say(opened(watch, 40001), 400)
     watch.now_s = 5.0
     assert say(opened(watch, 40002), 10) == {"NONE"}
+
+
+def test_where_the_clock_stands_still_nothing_is_refused(watch: Watch, helper: Counting) -> None:
+    watch.engine.budget.unlimited = True            # as `replay --at-once` has it
+    assert say(opened(watch, 40001), 1500) == {"NONE"} and helper.seen[40001] == 1500
