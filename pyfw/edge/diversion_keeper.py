@@ -56,7 +56,10 @@ class DiversionKeeper:
 
     def install(self) -> None:
         """Install it, or see that it is there.  Raises DivertError; then what was there before is there still."""
-        self._changes = RulesetChanges()
+        try:
+            self._changes = RulesetChanges()
+        except OSError as error:
+            raise DivertError(f"changes of the kernel's rules cannot be watched: {error.strerror or error}") from None
         self._installed = self._diversion.install()
         self.fault = None
 

@@ -37,7 +37,6 @@ def run_to_its_end(firewall: Firewall, *more: str) -> subprocess.CompletedProces
 def restore_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Sets how often ip6tables-restore fails from now on."""
     with failing_program("ip6tables-restore", tmp_path, monkeypatch) as fails:
-        fails(0)
         yield fails
 
 

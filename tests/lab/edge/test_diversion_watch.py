@@ -140,7 +140,6 @@ def test_of_two_that_both_want_to_be_first_neither_runs_hot(lab: Lab, guard: Gua
 
 def test_what_cannot_be_put_back_is_told_until_it_can(lab: Lab, guard: Guard, tmp_path, monkeypatch):
     with failing_program("ip6tables-restore", tmp_path, monkeypatch) as fails:
-        fails(0)
         firewall = guard(FORWARD=[], settings=[f"metrics.listen={tmp_path}/metrics.sock"])
         fails(1000)
         change(lab, 4, ["-F"])

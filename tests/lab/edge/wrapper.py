@@ -28,6 +28,11 @@ def failing_program(program: str, directory: Path, monkeypatch: pytest.MonkeyPat
     script = bin_directory / program
     script.write_text(SCRIPT.format(program=program, count=count, real=shutil.which(program)))
     script.chmod(0o755)
+
+    def fail(times: int) -> None:
+        count.write_text(f"{times}\n")
+
+    fail(0)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{bin_directory}:{os.environ['PATH']}")
-        yield lambda failures: count.write_text(f"{failures}\n") and None
+        yield fail
