@@ -48,7 +48,7 @@ def reload_rules(scene: Scene) -> None:
 def reload_bad_rules(scene: Scene) -> None:
     """The old ones stay."""
     good = scene.config.read_text()
-    scene.config.write_text(scene.random.choice(("rules: {filter: {FORWARD: {rules: [-j NOWHERE]}}}\n", "rules: [", "", good[:len(good) // 2])))
+    scene.config.write_text(scene.random.choice(("rules: {filter: {FORWARD: {rules: [-j NOWHERE]}}}\n", "rules: [", "", good + "\0")))
     assert scene.ctl("reload").returncode != 0
     scene.config.write_text(good)
 

@@ -13,7 +13,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("targets", nargs="*", metavar="TARGET", choices=[[], *TARGETS], help="default: all, one after the other")
     parser.add_argument("--seconds", type=int, default=60, metavar="N", help="for each target (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the changes; 0: another one in each run")
-    parser.add_argument("--minimise", action="store_true", help="keep in tests/fuzz/corpus the fewest inputs that reach all that was reached")
+    parser.add_argument("--minimise", action="store_true", help="keep the fewest inputs that reach all that was reached")
     return parser.parse_args()
 
 

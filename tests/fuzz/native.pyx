@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport CONN_CONFIRMED
 from pyfw.conntrack.expect cimport EXPECT_FREE
-from pyfw.edge.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message
+from pyfw.edge.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message, sound_verdicts
 from pyfw.edge.reject cimport REJECT_MAX_BYTES, build_answer
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
@@ -441,6 +441,23 @@ cdef void messages_input(const uint8_t *data, size_t size) noexcept:
     free(exact)
 
 
+cdef void hand_input(const uint8_t *data, size_t size) noexcept:
+    """The record of a batch in hand, as a predecessor left it: what is taken from it is verdicts, whole and in bounds."""
+    cdef uint8_t *exact = <uint8_t *>malloc(size)
+    cdef uint32_t taken, verdicts, at = 0, message
+    memcpy(exact, data, size)
+    taken = sound_verdicts(exact, <uint32_t>size, 0, &verdicts)
+    if taken > size:
+        fail("more verdicts than the record has bytes")
+    while at < taken:
+        memcpy(&message, exact + at, sizeof(message))
+        at += message
+        verdicts -= 1
+    if at != taken or verdicts:
+        fail("verdicts that are not whole")
+    free(exact)
+
+
 # -- what the driver calls ----------------------------------------------------------------------------------------
 
 cdef void packet_path(const uint8_t *data, size_t size) noexcept:
@@ -510,6 +527,10 @@ cdef void planted_fault(const uint8_t *data, size_t size) noexcept:
 
 def planted_target():
     return PyCapsule_New(<void *>planted_fault, NULL, NULL)
+
+
+def hand_target():
+    return PyCapsule_New(<void *>hand_input, NULL, NULL)
 
 
 def messages_target():

@@ -1,4 +1,4 @@
-"""The targets by name: what an input is given to, and which errors are an answer.  Everything else that is raised is a finding."""
+"""The targets by name: what an input is given to, and which errors are an answer.  All else that is raised is a finding."""
 from __future__ import annotations
 
 import os
@@ -71,8 +71,9 @@ def judging_engine(number: int) -> tuple[Engine, list[Program | None], Listener 
     engine = Engine(helpers=[bind("ftp", (21,), strict=number % 2 == 0)], **settings)
     engine.surroundings.sets.restore(SETS.encode(), SECOND_NS)
     if limited:
-        engine.limit_sources(SourceLimits(Sources(48, 32, 64, 10 * SECOND_NS, bytes(16)), max_states=20, max_new=10, flush=True,
-                                          prefix4=32, prefix6=64, overload4=engine.surroundings.sets.find("hosts")))
+        sources = Sources(settings["max_entries"], 32, 64, 10 * SECOND_NS, bytes(16))
+        engine.limit_sources(SourceLimits(sources, max_states=20, max_new=10, flush=True, prefix4=32, prefix6=64,
+                                          overload4=engine.surroundings.sets.find("hosts")))
     programs = [Program(parse_save(text), engine.surroundings) for text in (rules, GATEWAY)]
     engine.load(programs[0])
     if number == 0:
@@ -93,6 +94,12 @@ def packets() -> Any:
 @prepared
 def messages() -> Any:
     return fuzz_native.messages_target()
+
+
+@prepared
+def hand() -> Any:
+    """The record of a predecessor's batch."""
+    return fuzz_native.hand_target()
 
 
 @prepared

@@ -15,8 +15,8 @@ from fuzz.seeds import initial_inputs, words
 
 # Target -> bytes that an input may have.
 TARGETS = {
-    "packets": 4096, "messages": 512, "table": 1024, "capture": 2048, "reassembly": 1024, "iptables": 8192, "edits": 2048,
-    "config": 4096, "sets": 2048, "policy": 4096, "question": 256, "control": 1024,
+    "packets": 4096, "messages": 512, "hand": 512, "table": 1024, "capture": 2048, "reassembly": 1024,
+    "iptables": 8192, "edits": 2048, "config": 4096, "sets": 2048, "policy": 4096, "question": 256, "control": 1024,
 }
 FINDINGS = BUILD / "findings"
 CORPUS = HERE / "corpus"            # TARGET.zip: minimised; TARGET/: inputs that once found something
@@ -68,7 +68,8 @@ def replay(target: str, inputs: Path) -> subprocess.CompletedProcess:
 
 
 def drive(target: str, options: list[str]) -> subprocess.CompletedProcess:
-    limits = [f"-max_len={TARGETS.get(target, 64)}", f"-timeout={INPUT_S}", f"-report_slow_units={INPUT_S}", f"-rss_limit_mb={MEMORY_MB}"]
+    limits = [f"-max_len={TARGETS.get(target, 64)}", f"-timeout={INPUT_S}", f"-report_slow_units={INPUT_S}",
+              f"-rss_limit_mb={MEMORY_MB}"]
     return subprocess.run([DRIVER, *limits, f"-artifact_prefix={FINDINGS}/{target}-", *options], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, errors="replace", env=environment() | {"FUZZ_TARGET": target})
 

@@ -1,4 +1,4 @@
-"""What each target begins with, besides its corpus: texts that the project has anyway, packets, captures; and the words of its language."""
+"""What each target begins with, besides its corpus: texts that the project has anyway, packets, captures; and its language's words."""
 from __future__ import annotations
 
 import json
@@ -10,6 +10,7 @@ from fuzz.packets import GATEWAY, SETS, everything, seeds
 from unit.core.packets import CLIENT, CLIENT6, FRAGMENT, SERVER, SERVER6, UDP, extended, ip
 
 from pyfw.edge.commands import COMMANDS
+from pyfw.edge.messages import verdict_message
 from pyfw.enums import CtState
 from pyfw.rules.matches import MATCHES, TARGETS
 
@@ -20,8 +21,8 @@ QUESTIONS = (
     "icmp 10.0.0.2 10.0.1.2 echo-request --id 7", "sctp 10.0.0.2:1 10.0.1.2:9", "proto 47 10.0.0.2 10.0.1.2", "hex 450000",
     "trace -p tcp --dport 443 -s 10.0.0.0/8", "trace -m conntrack --ctstate NEW -6",
 )
-EDITS = "-A FORWARD -p tcp --dport 22 -j ACCEPT\n-I FORWARD 2 -s 10.0.0.0/8 -j DROP\n-D FORWARD 1\n-N chain\n-R FORWARD 1 -j chain\n" \
-        "-P INPUT DROP\n-E chain other\n-F\n-X\n-Z\n*filter\\n:FORWARD DROP [1:2]\\n-A FORWARD -j ACCEPT\\nCOMMIT\n"
+EDITS = "-A FORWARD -p tcp --dport 22 -j ACCEPT\n-I FORWARD 2 -s 10.0.0.0/8 -j DROP\n-D FORWARD 1\n-N chain\n" \
+        "-R FORWARD 1 -j chain\n-P INPUT DROP\n-E chain other\n-F\n-X\n-Z\n*filter\\n:FORWARD DROP [1:2]\\n-A FORWARD -j ACCEPT\\nCOMMIT\n"
 
 
 def initial_inputs(target: str) -> Iterable[bytes]:
@@ -36,9 +37,10 @@ def initial_inputs(target: str) -> Iterable[bytes]:
                     for name, command in COMMANDS.items()] + [json.dumps({"command": name}).encode() for name in COMMANDS],
         "capture": [pcap(seeds()[:8]), pcapng(seeds()[:8]), pcap(fragments())],
         "reassembly": [b"".join(bytes([len(piece), 1]) + piece for piece in fragments())],
-        "packets": [steps(range(4), first) for first in range(4)],
+        "packets": [bytes([engine]) + conversation() for engine in range(4)],
         "messages": [message(packet) for packet in seeds()[:3]],
-        "table": [bytes([0]) + steps([], 0)],
+        "hand": [verdict_message(0, 1, 1) + verdict_message(0, 2, 0) + verdict_message(0, 3, 1, 5) + bytes(8)],
+        "table": [bytes([0]) + conversation()],
     }
     return texts[target]
 
@@ -63,10 +65,9 @@ def words(target: str) -> list[str]:
 
 # -- bytes ----------------------------------------------------------------------------------------------------------------
 
-def steps(engines: Iterable[int], first: int) -> bytes:
-    """Every seed in order, which is a conversation with all its answers; see native.pyx."""
-    chosen = bytes([first]) if list(engines) else b""
-    return chosen + b"".join(bytes([0x90, number, 0, 0]) for number in range(len(seeds()))) + bytes([6, 5, 0, 6, 4, 0])
+def conversation() -> bytes:
+    """Every seed in order, one answering the other, then a listing and a sweep; native.pyx has the language."""
+    return b"".join(bytes([0x90, number, 0, 0]) for number in range(len(seeds()))) + bytes([6, 5, 0, 6, 4, 0])
 
 
 def fragments() -> list[bytes]:
