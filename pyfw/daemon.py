@@ -27,13 +27,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfw
-from pyfw.build import check_rules, compile_shadow, engine_from_config
-from pyfw.config import Config, ConfigError, load_config
+from pyfw.build import compile_shadow, engine_from_config
+from pyfw.config import Config, ConfigError
+from pyfw.config_source import ConfigSource
 from pyfw.config_values import ShadowError
 from pyfw.degraded import ADOPT, CONTROL_GROUP, METRICS, SHADOW, Degraded
 from pyfw.edge.capabilities import PURPOSES, missing_capability
@@ -42,7 +42,7 @@ from pyfw.edge.descriptors import Reserve, raise_limit
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
-from pyfw.edge.last_good import LastGoodRules, NoLastGood
+from pyfw.edge.last_good import LastGoodRules
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.own_mark import own_mark
 from pyfw.edge.owner_lock import DiversionOwner
@@ -91,11 +91,8 @@ class Daemon:
     def __init__(self, config_path: Path | str, overrides: Sequence[str] = (), *, netns: str | None = None,
                  divert: bool = True, skip_unsupported: bool = False, takeover: bool = False, confirm_s: int = 0) -> None:
         """takeover: replace the running daemon.  confirm_s: end again, unless confirm() is called within so many seconds."""
-        self._config_path = config_path
-        self._overrides = tuple(overrides)
         self._netns = netns
         self._divert = divert
-        self._skip_unsupported = skip_unsupported
         self._takeover = takeover
         self._confirm_s = confirm_s
         self._config: Config            # this and the next nine: made by run()
@@ -118,9 +115,9 @@ class Daemon:
         self._defects = Defects(self._journal.say)
         self._degraded = Degraded(self._journal.say)
         self._reserve = Reserve()
-        self._last_good = LastGoodRules.of_service()
+        self._source = ConfigSource(config_path, overrides, skip_unsupported=skip_unsupported, say=self._journal.say,
+                                    last_good=LastGoodRules.of_service(), degraded=self._degraded)
         self._restarts = Restarts()
-        self.fallen_back: str | None = None     # why it is not the config's rules that serve, and whose they are
         self._unconfirmed = False
         self._failure: BaseException | None = None
         self._adopted = 0               # connections from a predecessor's table, or the kernel's
@@ -135,7 +132,9 @@ class Daemon:
         that was to be taken over goes on.  Raises DaemonError if the queue loop fails.
         """
         self._restarts.begin()
-        self._read_config()
+        # Who takes over, or tries rules out, waits for the answer.  Where packets wait, rules are compiled once.
+        self._config = self._source.for_start(check=QUEUE not in self._manager.inherited,
+                                              may_fall_back=not self._takeover and not self._confirm_s)
         self._check_capabilities()
         if self._netns is not None:
             enter_namespace(self._netns)
@@ -169,55 +168,6 @@ class Daemon:
         if missing:
             raise DaemonError(f"{missing} is needed to {PURPOSES[missing]}: run as root (sudo), or give the service that capability")
 
-    def _read_config(self, *overrides: str) -> None:
-        """That of the start: without its shadow, if that is bad; with the last good rules, if its own are.
-
-        Raises ConfigError: it cannot be used, and there is nothing else to serve.
-        """
-        try:
-            self._config = self._load_config(*overrides)
-        except ShadowError as error:
-            self._read_without_shadow(error)
-            return
-        except ConfigError as error:
-            self._config = self._fall_back(error)
-            return
-        if QUEUE not in self._manager.inherited:
-            try:
-                check_rules(self._config)   # to know before anything is touched; where packets wait, once must do
-            except ShadowError as error:
-                self._read_without_shadow(error)
-            except ConfigError as error:
-                self._config = self._with_last_good_rules(error)
-
-    def _read_without_shadow(self, error: ShadowError) -> None:
-        self._degraded.fails(SHADOW, str(error))
-        self._read_config(f"{SHADOW}=null")
-
-    def _fall_back(self, error: ConfigError) -> Config:
-        """The last good config.  Raises the error if there is none."""
-        if self._last_good is None or self._takeover or self._confirm_s:    # else somebody waits for the answer
-            raise error
-        try:
-            good = self._last_good.read()
-        except NoLastGood as none:
-            raise ConfigError(error.location, f"{error.message}; {none}") from error
-        self.fallen_back = f"serving the last good rules, of {good.since} from {good.source}, because of {error}"
-        self._journal.say(f"WARNING: {self.fallen_back}")
-        return good.config
-
-    def _with_last_good_rules(self, error: ConfigError) -> Config:
-        """The config, which could be read, with the rules of the last good one, and what goes with them."""
-        good = self._fall_back(error)
-        return replace(self._config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy)
-
-    def _load_config(self, *overrides: str) -> Config:
-        skipped: list[str] | None = [] if self._skip_unsupported else None
-        config = load_config(self._config_path, (*self._overrides, *overrides), skipped)
-        for warning in skipped or ():
-            self._journal.say(f"warning: {warning}")
-        return config
-
     def _inherited(self) -> dict[str, int]:
         """What systemd has kept of a predecessor.  Without its queue there is nothing that could be left in hand."""
         inherited = self._manager.inherited
@@ -242,7 +192,7 @@ class Daemon:
         self.engine = self._make_engine()
         config = self._config
         self._adopted = self.engine.adopted
-        self._rules = RulesInForce(self.engine, config, self._load_config, self._journal, self._manager, self.now_ns,
+        self._rules = RulesInForce(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
                                    self.in_background, self._came_into_force)
         try:
             self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
@@ -283,9 +233,9 @@ class Daemon:
         try:
             return engine_from_config(self._config, self.now_ns(), previous=self._state.previous, **memory)
         except ConfigError as error:
-            if self.fallen_back is not None:
+            if self._takeover or self._confirm_s:
                 raise
-            self._config = self._with_last_good_rules(error)
+            self._config = self._source.with_last_good_rules(self._config, error)
             return engine_from_config(self._config, self.now_ns(), **memory)     # the first has taken what was before
 
     def _adopt_from_kernel(self) -> None:
@@ -410,7 +360,7 @@ class Daemon:
             self._manager.tell("READY=1")
             if self._confirm_s:
                 self._rules.try_out(self._confirm_s, self._give_up)
-            elif self.fallen_back is None:
+            elif self._source.fallen_back is None:
                 self._came_into_force(self._config)
             loop.call_later(SERVED_S, self._restarts.ended_well)
             await self._stop.wait()
@@ -502,15 +452,8 @@ class Daemon:
 
     def _came_into_force(self, config: Config) -> None:
         """Rules from the config's files serve, and stay."""
-        self.fallen_back = None
-        if self._last_good is not None:
-            self.in_background(self._keep, config)
-
-    def _keep(self, config: Config) -> None:
-        try:
-            self._last_good.keep(config, str(self._config_path))
-        except (OSError, ConfigError) as error:
-            self._journal.say(f"warning: these rules are not kept as the last good ones: {error}")
+        self._source.fallen_back = None
+        self.in_background(self._source.keep, config)
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
@@ -595,14 +538,16 @@ class Daemon:
 
     @property
     def config_path(self) -> Path:
-        return Path(self._config_path).absolute()
+        return self._source.path
 
     def keep_saved_rules(self) -> None:
-        """The config's files were written anew: what they say is good, if it is.  Raises ConfigError.  Not in the main thread."""
-        config = self._load_config()
-        check_rules(config)
-        if self._last_good is not None:
-            self._keep(config)
+        """As ConfigSource.keep_saved().  Not in the main thread."""
+        self._source.keep_saved()
+
+    @property
+    def fallen_back(self) -> str | None:
+        """Why it is not the config's rules that serve, and whose they are."""
+        return self._source.fallen_back
 
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""

@@ -104,7 +104,10 @@ class LastGoodRules:
 
 
 def _checksum(texts: list[bytes]) -> str:
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+    summed = hashlib.sha256()
+    for text in texts:
+        summed.update(text)
+    return summed.hexdigest()
 
 
 def _config_of(header: Mapping[str, Any], texts: list[bytes]) -> Config:

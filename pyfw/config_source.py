@@ -1,0 +1,102 @@
+"""Where a daemon's config comes from: its files, or, when they cannot be used, the last good rules that its service keeps."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pyfw.build import check_rules
+from pyfw.config import Config, ConfigError, load_config
+from pyfw.config_values import ShadowError
+from pyfw.degraded import SHADOW, Degraded
+from pyfw.edge.last_good import LastGoodRules, NoLastGood
+
+
+class ConfigSource:
+    """Reads the config at the start and for each reload.
+
+    say          tells the administrator
+    last_good    where rules are kept that came into force; None: nowhere
+    degraded     hears of a shadow that cannot be used
+    fallen_back  why it is not the config's rules that serve, and whose they are; None: they do
+    """
+
+    def __init__(self, path: Path | str, overrides: Sequence[str], *, skip_unsupported: bool, say: Callable[[str], object],
+                 last_good: LastGoodRules | None, degraded: Degraded) -> None:
+        self._path = Path(path)
+        self._overrides = tuple(overrides)
+        self._skip_unsupported = skip_unsupported
+        self._say = say
+        self._last_good = last_good
+        self._degraded = degraded
+        self.fallen_back: str | None = None
+
+    @property
+    def path(self) -> Path:
+        return self._path.absolute()
+
+    def load(self, *overrides: str) -> Config:
+        """The config of the files.  Raises ConfigError."""
+        skipped: list[str] | None = [] if self._skip_unsupported else None
+        config = load_config(self._path, (*self._overrides, *overrides), skipped)
+        for warning in skipped or ():
+            self._say(f"warning: {warning}")
+        return config
+
+    def for_start(self, *, check: bool, may_fall_back: bool) -> Config:
+        """The config to start with, without its shadow if that is bad; `check`: its rules can be compiled.
+
+        Raises ConfigError: there is none that can be used.
+        """
+        try:
+            return self._for_start(check, may_fall_back)
+        except ShadowError as error:
+            self._degraded.fails(SHADOW, str(error))
+            return self._for_start(check, may_fall_back, f"{SHADOW}=null")
+
+    def _for_start(self, check: bool, may_fall_back: bool, *overrides: str) -> Config:
+        config = None
+        try:
+            config = self.load(*overrides)
+            if check:
+                check_rules(config)
+        except ShadowError:
+            raise
+        except ConfigError as error:
+            if not may_fall_back:
+                raise
+            return self._fall_back(error) if config is None else self.with_last_good_rules(config, error)
+        return config
+
+    def with_last_good_rules(self, config: Config, error: ConfigError) -> Config:
+        """A config that could be read, with the last good rules, and what goes with them.  Raises ConfigError."""
+        if self.fallen_back is not None:
+            raise error
+        good = self._fall_back(error)
+        return replace(config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy)
+
+    def _fall_back(self, error: ConfigError) -> Config:
+        if self._last_good is None:
+            raise error
+        try:
+            good = self._last_good.read()
+        except NoLastGood as none:
+            raise ConfigError(error.location, f"{error.message}; {none}") from error
+        self.fallen_back = f"serving the last good rules, of {good.since} from {good.source}, because of {error}"
+        self._say(f"WARNING: {self.fallen_back}")
+        return good.config
+
+    def keep(self, config: Config) -> None:
+        """Its rules are in force, and no trial: they are the last good ones from now on."""
+        if self._last_good is None:
+            return
+        try:
+            self._last_good.keep(config, str(self._path))
+        except (OSError, ConfigError) as error:
+            self._say(f"warning: these rules are not kept as the last good ones: {error}")
+
+    def keep_saved(self) -> None:
+        """The files were written anew: what they say is good, if it is.  Raises ConfigError."""
+        config = self.load()
+        check_rules(config)
+        self.keep(config)
