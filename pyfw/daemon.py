@@ -277,7 +277,7 @@ class Daemon:
         self._control.bind(handed)
         if group_id_of(config.group) is not None and not config.socket.stat().st_mode & 0o060:
             self._degraded.fails(CONTROL_GROUP, f"only root may use {config.socket}: this user may not give it to the group "
-                                                f"{config.group} (`systemctl edit pyfw`: Group={config.group})")
+                                                f"{config.group} (`systemctl edit pyfw`: Group={config.group}, SupplementaryGroups=pyfw)")
         stack.callback(self._control.unbind, unlink=CONTROL not in handed)  # a predecessor's path stays where it is
 
     def _open_metrics(self) -> None:

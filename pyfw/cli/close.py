@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     for mistake in mistakes:
         print(f"pyfw: warning: {mistake}", file=sys.stderr)
     if queue_owner(config.queue.number) is not None:
-        return fail(f"a daemon serves queue {config.queue.number}: the diversion is its own", 1)
+        print(f"pyfw: a daemon serves queue {config.queue.number}: the diversion is its own, and stays as it is")
+        return 0
     try:
         Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
                   bypass=config.queue.when_down == "accept").install()

@@ -119,7 +119,7 @@ def test_what_an_extra_would_bring_is_named_where_it_is_missing(container: Conta
     assert install(container, "--wheels", WHEELS, "--with", "none").returncode == 0
     assert packages(container, "/opt/pyfw") == {"netfilterqueue", "pyfw", "pyroute2", "pyyaml"}
     assert packages(container, "/opt/pyfw/tools") == set()
-    container.run("sh", "-c", r"printf '\\324\\303\\262\\241' >/root/cut.pcap", check=True)
+    container.run("python3", "-c", r"open('/root/cut.pcap', 'wb').write(b'\xd4\xc3\xb2\xa1')", check=True)
     done = container.run("pyfw", "replay", "/root/cut.pcap")
     assert (done.returncode, done.stderr) == (1, "pyfw: scapy is not installed, which this needs: `scripts/install --with replay` "
                                                  "installs it, or `pip install 'pyfw[replay]'`\n")

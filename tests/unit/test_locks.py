@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pyfw.cli.pyfw import EXTRAS as MISSING
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NEEDED = PROJECT["project"]["dependencies"]
@@ -50,3 +52,9 @@ def test_a_lock_agrees_with_the_project(name: str) -> None:
 def test_the_daemon_is_installed_without_what_only_its_users_commands_need() -> None:
     assert locked("daemon").keys() == {"netfilterqueue", "pyroute2", "pyyaml"}
     assert not locked("daemon").keys() & {package for name in EXTRAS for package in locked(name)}
+
+
+def test_what_is_missing_names_an_extra_that_there_is() -> None:
+    assert set(MISSING.values()) == set(EXTRAS)
+    for module, extra in MISSING.items():
+        assert canonicalize_name(module) in locked(extra)

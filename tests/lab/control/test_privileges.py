@@ -61,7 +61,7 @@ def service(lab: Lab, tmp_path: Path, program: Path) -> Callable[..., Firewall]:
     directory.mkdir(mode=0o755)
     os.chown(directory, USER, USER)
     (directory / "pyfw.yaml").write_text(CONFIG)
-    lab.run("gateway", ["chgrp", str(USER), COUNTERS])
+    lab.run("gateway", ["chown", str(USER), COUNTERS])
     running: list[Firewall] = []
 
     def make(*capabilities: str, settings: tuple[str, ...] = ()) -> Firewall:
