@@ -8,7 +8,7 @@ from pathlib import Path
 from pyfw.build import check_rules
 from pyfw.config import Config, ConfigError, load_config
 from pyfw.config_values import ShadowError
-from pyfw.degraded import SHADOW, Degraded
+from pyfw.degraded import RULES, SHADOW, Degraded
 from pyfw.edge.last_good import LastGoodRules, NoLastGood
 
 
@@ -17,8 +17,7 @@ class ConfigSource:
 
     say          tells the administrator
     last_good    where rules are kept that came into force; None: nowhere
-    degraded     hears of a shadow that cannot be used
-    fallen_back  why it is not the config's rules that serve, and whose they are; None: they do
+    degraded     hears of a shadow that cannot be used, and of rules that are not the config's
     """
 
     def __init__(self, path: Path | str, overrides: Sequence[str], *, skip_unsupported: bool, say: Callable[[str], object],
@@ -29,7 +28,6 @@ class ConfigSource:
         self._say = say
         self._last_good = last_good
         self._degraded = degraded
-        self.fallen_back: str | None = None
 
     @property
     def path(self) -> Path:
@@ -70,7 +68,7 @@ class ConfigSource:
 
     def with_last_good_rules(self, config: Config, error: ConfigError) -> Config:
         """A config that could be read, with the last good rules, and what goes with them.  Raises ConfigError."""
-        if self.fallen_back is not None:
+        if RULES in self._degraded.reasons:
             raise error
         good = self._fall_back(error)
         return replace(config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy)
@@ -82,8 +80,7 @@ class ConfigSource:
             good = self._last_good.read()
         except NoLastGood as none:
             raise ConfigError(error.location, f"{error.message}; {none}") from error
-        self.fallen_back = f"serving the last good rules, of {good.since} from {good.source}, because of {error}"
-        self._say(f"WARNING: {self.fallen_back}")
+        self._degraded.fails(RULES, f"serving the last good ones, of {good.since} from {good.source}, because of {error}")
         return good.config
 
     def keep(self, config: Config) -> None:

@@ -35,7 +35,7 @@ from pyfw.build import compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError
 from pyfw.config_source import ConfigSource
 from pyfw.config_values import ShadowError
-from pyfw.degraded import ADOPT, CONTROL_GROUP, METRICS, SHADOW, Degraded
+from pyfw.degraded import ADOPT, CONTROL_GROUP, METRICS, RULES, SHADOW, Degraded
 from pyfw.edge.capabilities import PURPOSES, missing_capability
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
@@ -360,7 +360,7 @@ class Daemon:
             self._manager.tell("READY=1")
             if self._confirm_s:
                 self._rules.try_out(self._confirm_s, self._give_up)
-            elif self._source.fallen_back is None:
+            elif RULES not in self.degraded:
                 self._came_into_force(self._config)
             loop.call_later(SERVED_S, self._restarts.ended_well)
             await self._stop.wait()
@@ -431,8 +431,8 @@ class Daemon:
             counted, now_ns = self._queue.counters()["packets"], self.now_ns()
             rate = (counted - packets) * 10**9 // (now_ns - since_ns)
             entries = self.engine.counters()["table"]["entries"]
-            warning = f"; {self.fallen_back}" if self.fallen_back else ""
-            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s{warning}", waits=False)
+            troubles = "".join(f"; {part}: {reason}" for part, reason in self.degraded.items())
+            self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s{troubles}", waits=False)
             packets, since_ns = counted, now_ns
 
     async def _mend(self) -> None:
@@ -452,7 +452,7 @@ class Daemon:
 
     def _came_into_force(self, config: Config) -> None:
         """Rules from the config's files serve, and stay."""
-        self._source.fallen_back = None
+        self._degraded.works(RULES)
         self.in_background(self._source.keep, config)
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
@@ -544,11 +544,6 @@ class Daemon:
         """As ConfigSource.keep_saved().  Not in the main thread."""
         self._source.keep_saved()
 
-    @property
-    def fallen_back(self) -> str | None:
-        """Why it is not the config's rules that serve, and whose they are."""
-        return self._source.fallen_back
-
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
         self.handing_over = True
@@ -586,7 +581,7 @@ class Daemon:
 
     @property
     def degraded(self) -> Mapping[str, str]:
-        """{part: why it does not work}, of what judging does not need."""
+        """{part: what is wrong with it}, as Degraded has it."""
         return self._degraded.reasons
 
     def queue_counters(self) -> QueueCounters | None:
@@ -608,8 +603,7 @@ class Daemon:
         return {
             "daemon": {"version": pyfw.__version__, "pid": os.getpid(),
                        "uptime_s": (self.now_ns() - self._started_ns) // 10**9,
-                       "connections_taken_over": self._adopted,
-                       **({"warning": self.fallen_back} if self.fallen_back else {})},
+                       "connections_taken_over": self._adopted},
             "degraded": self.degraded,
             **self.engine.counters(),
             "queue": {"number": self._config.queue.number, "length": self._config.queue.length, **self._queue.counters()},

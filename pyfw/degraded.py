@@ -1,9 +1,10 @@
-"""Parts of the daemon that do not work and that judging does not need: they never end it, or keep it from starting."""
+"""Parts of the daemon that do not work as the config has it, and without which judging goes on: none ends it, or keeps it from starting."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-ADOPT, CONTROL_GROUP, METRICS, SHADOW = PARTS = ("adopt", "control.group", "metrics.listen", "policy.shadow")     # options
+ADOPT, CONTROL_GROUP, METRICS, RULES, SHADOW = PARTS = ("adopt", "control.group", "metrics.listen", "rules", "policy.shadow")
+"""Options of the config."""
 
 
 class Degraded:
@@ -15,13 +16,13 @@ class Degraded:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """{part: why it does not work}"""
+        """{part: what is wrong with it}"""
         return dict(self._reasons)
 
     def fails(self, part: str, reason: str) -> None:
         if self._reasons.get(part) != reason:
             self._reasons[part] = reason
-            self._say(f"degraded: {part} does not work: {reason}")
+            self._say(f"degraded: {part}: {reason}")
 
     def works(self, part: str) -> None:
         if self._reasons.pop(part, None) is not None:

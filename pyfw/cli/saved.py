@@ -12,7 +12,7 @@ from typing import Any
 
 from pyfw.cli.client import Refused, ask, daemon_uid
 from pyfw.config import ConfigError, rule_files
-from pyfw.edge.trusted_files import Untrusted, open_trusted, write_atomically
+from pyfw.edge.safe_files import UnsafePath, open_path, write_atomically
 
 FAILED, USAGE = 1, 2
 
@@ -35,12 +35,10 @@ def _files(saved: dict[str, Any], uid: int) -> dict[str | None, Path]:
     config = Path(saved["config"])
     try:
         if uid not in (0, os.geteuid()):
-            if os.path.realpath(config) != saved["config"]:
-                raise Untrusted(config, "a link is on the way there")
-            os.close(open_trusted(config))
+            os.close(open_path(config))
         files = rule_files(config)
     except (OSError, ConfigError) as error:
-        hint = "; `pyfwctl save FILE` writes the rules to a file that you choose" if isinstance(error, Untrusted) else ""
+        hint = "; `pyfwctl save FILE` writes the rules to a file that you choose" if isinstance(error, UnsafePath) else ""
         raise Refused(f"{error}{hint}", FAILED) from error
     missing = [name for name in saved["used"] if name not in files and None not in files]
     if missing:

@@ -73,8 +73,6 @@ class Services(Protocol):
     def confirm(self) -> bool: ...
     @property
     def config_path(self) -> Path: ...
-    @property
-    def fallen_back(self) -> str | None: ...
     def keep_saved_rules(self) -> None: ...
     def serve_rules(self, program: Program | None) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
@@ -376,10 +374,8 @@ def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
             raise CommandError(f"{waiting} packets are still without verdict after {PING_TIMEOUT_S:.0f} s",
                                reason="timeout")
         yield Pause(PING_INTERVAL_S)
-    if services.fallen_back:
-        yield {"note": f"warning: {services.fallen_back}"}
     for part, reason in services.degraded.items():
-        yield {"note": f"degraded: {part} does not work: {reason}"}
+        yield {"note": f"degraded: {part}: {reason}"}
     if (fault := services.diversion_fault) is not None:
         raise CommandError(f"the diversion is not in place: {fault}", reason="not_diverted")
     return {}

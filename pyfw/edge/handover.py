@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from pyfw.edge.safe_files import is_trusted
+from pyfw.edge.peers import Peer
 from pyfw.edge.unix_socket import connected
 
 QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
 """With state_file's names: what is handed over."""
 ANSWER_TIMEOUT_S = 10.0
 MOST_DESCRIPTORS = 16
-PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
 
 
 class HandoverError(Exception):
@@ -75,10 +73,9 @@ class Handover:
 
     def _check_peer(self) -> None:
         """What a stranger hands over must not be taken for a queue and a table."""
-        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-        _, user_id, _ = PEER_CREDENTIALS.unpack(credentials)
-        if not is_trusted(user_id):
-            raise ValueError(f"it is user {user_id}'s")
+        peer = Peer.of(self._connection)
+        if not peer.is_root:
+            raise ValueError(f"it is user {peer.uid}'s; only that user may take it over")
 
     def _say(self, command: str) -> None:
         self._connection.sendall(json.dumps({"command": command}).encode() + b"\n")

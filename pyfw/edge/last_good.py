@@ -22,7 +22,7 @@ from typing import Any
 
 from pyfw.build import check_rules
 from pyfw.config import Config, ConfigError, parse_config
-from pyfw.edge.trusted_files import open_trusted, write_atomically
+from pyfw.edge.safe_files import open_path, write_atomically
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
@@ -89,7 +89,7 @@ class LastGoodRules:
             raise NoLastGood(f"the last good rules in {self._path} are damaged: {error}") from error
 
     def _read(self) -> tuple[dict[str, Any], list[bytes]]:
-        with os.fdopen(open_trusted(self._path), "rb") as file:
+        with os.fdopen(open_path(self._path), "rb") as file:
             header = json.loads(file.readline(MAX_HEADER_BYTES))
             if header["version"] != VERSION:
                 raise ValueError(f"they are of version {header['version']}")

@@ -12,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyfw.edge.iptables import DivertError
+from pyfw.edge.safe_files import WRITABLE_BY_OTHERS, open_directory
 
 OWNER_DIRECTORY = Path("/run/pyfw")
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -61,31 +63,40 @@ def lock_path() -> Path:
 
 
 def open_owner_lock() -> int:
-    """The locked file's descriptor.  Raises DivertError: another daemon has it, or it is not only ours to write."""
+    """The locked file's descriptor.  Raises DivertError: another daemon has it, or others could have made it."""
     try:
-        OWNER_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
-        directory = os.open(OWNER_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        run = open_directory(OWNER_DIRECTORY.parent)
         try:
-            _check(os.fstat(directory), stat.S_ISDIR, OWNER_DIRECTORY)
+            with suppress(FileExistsError):
+                os.mkdir(OWNER_DIRECTORY.name, 0o755, dir_fd=run)
+            directory = os.open(OWNER_DIRECTORY.name, DIRECTORY_FLAGS, dir_fd=run)
+        finally:
+            os.close(run)
+        try:
             while (descriptor := _open_locked(directory)) is None:
                 pass
             return descriptor
         finally:
             os.close(directory)
     except OSError as error:
-        raise DivertError(f"{lock_path()}: {error.strerror}: whoever diverts packets locks this file") from None
+        raise DivertError(f"{error.filename or lock_path()}: {error.strerror}: whoever diverts packets locks a file there") from None
 
 
 def _open_locked(directory: int) -> int | None:
     """None: the file has just been removed, and another may be in its place."""
-    path = lock_path()
+    path, owner = lock_path(), os.fstat(directory)
     descriptor = os.open(path.name, OPEN_FLAGS, 0o600, dir_fd=directory)
     try:
-        status = os.fstat(descriptor)
-        _check(status, stat.S_ISREG, path)
+        found = os.fstat(descriptor)
+        # The directory belongs to the user that root gave it to, the service's as a rule.
+        if (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in (0, os.geteuid(), owner.st_uid)
+                or (owner.st_mode | found.st_mode) & WRITABLE_BY_OTHERS):
+            raise DivertError(f"{path} can be written by others than pyfw: remove it")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.geteuid() == 0 and found.st_uid != owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, -1)     # whose daemon could not open root's
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path.name, dir_fd=directory, follow_symlinks=False), status):
+            if os.path.samestat(os.stat(path.name, dir_fd=directory, follow_symlinks=False), found):
                 locked, descriptor = descriptor, -1
                 return locked
         return None
@@ -95,10 +106,3 @@ def _open_locked(directory: int) -> int | None:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _check(status: os.stat_result, is_kind, path: Path) -> None:
-    """Nobody but root and this process's user may be able to write it."""
-    if not is_kind(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022 \
-            or stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-        raise DivertError(f"{path} can be written by others than pyfw: remove it")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 LINKS_MAX = 40                      # symbolic links on the way to a directory, as the kernel's MAXSYMLINKS
@@ -30,6 +31,9 @@ class UnsafePath(OSError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(errno.EPERM, reason, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 def open_directory(path: Path, *, make_mode: int | None = None) -> int:
@@ -82,6 +86,41 @@ def open_file(directory: int, path: Path, flags: int, mode: int = 0o600, *, forb
         os.close(descriptor)
         raise
     return descriptor
+
+
+def open_path(path: Path, flags: int = os.O_RDONLY) -> int:
+    """As open_file(), in the file's directory, which is opened as open_directory() does."""
+    directory = open_directory(path.parent)
+    try:
+        return open_file(directory, path, flags)
+    finally:
+        os.close(directory)
+
+
+def write_atomically(path: Path, data: bytes, mode: int | None = None) -> None:
+    """The whole data or the old file.  The old file's owner, group and mode stay; a new one has its directory's group.
+
+    mode: of the file, whatever it was.  Raises OSError; ValueError if this cannot be a name.
+    """
+    try:
+        there = path.stat()
+        wanted, owner, group = stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid
+    except FileNotFoundError:
+        wanted, owner, group = 0o640, -1, path.parent.stat().st_gid
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            made = os.fstat(file.fileno())
+            if (owner, group) not in ((made.st_uid, made.st_gid), (-1, made.st_gid)):
+                os.fchown(file.fileno(), owner, group)
+            os.fchmod(file.fileno(), wanted if mode is None else mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def check_file(descriptor: int, path: Path, *, forbidden: int = WRITABLE_BY_OTHERS) -> None:

@@ -132,7 +132,7 @@ METRICS = (
     Series(CounterMetricFamily, "pyfw_log_lines_suppressed", "Lines about packets that the rate limit kept back.",
            _by_source("drops_suppressed", "suppressed"), ("source",)),
     # the daemon
-    Series(GaugeMetricFamily, "pyfw_degraded", "1: this option does not work, and judging goes on without; `pyfwctl stats` says why.",
+    Series(GaugeMetricFamily, "pyfw_degraded", "1: this option is not in force, and judging goes on without it; `pyfwctl stats` says why.",
            _degraded, ("part",)),
     # the metrics themselves
     Series(CounterMetricFamily, "pyfw_metrics_refusals", "Requests for metrics, and connections, that were refused.",

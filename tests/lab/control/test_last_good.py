@@ -71,9 +71,9 @@ def test_the_last_good_rules_serve(lab: Lab, service: Firewall, config: Path, ke
     assert pings(lab)
     assert "192.0.2.1" in service.ctl("set", "list", "friends", check=True).stdout
     ping = service.ctl("ping")
-    assert ping.returncode == 0 and ping.stderr.startswith("pyfwctl: warning: serving the last good rules, of ")
-    assert "warning" in service.ctl("stats", check=True).stdout
-    assert f"pyfw: WARNING: serving the last good rules, of 20" in service.log.read_text() and str(config) in ping.stderr
+    assert ping.returncode == 0 and ping.stderr.startswith("pyfwctl: degraded: rules: serving the last good ones, of ")
+    assert "serving the last good ones" in service.ctl("stats", check=True).stdout
+    assert "pyfw: degraded: rules: serving the last good ones, of 20" in service.log.read_text() and str(config) in ping.stderr
     # What is mended is served, and the warning goes.
     config.with_name(name).write_text(good)
     config.with_name("gateway.rules").write_text(OTHER_RULES)

@@ -46,7 +46,6 @@ class StillDaemon:
     handing_over = False
     degraded: dict[str, str] = {}
     diversion_fault: str | None = None
-    fallen_back = None
     config_path = Path("/nowhere/pyfw.yaml")
 
     def __init__(self, flows: int = 3) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.edge.handover import Handover, HandoverError
-from pyfw.edge.safe_files import UnsafePath, open_directory, open_file
+from pyfw.edge.safe_files import UnsafePath, open_directory, open_file, open_path, write_atomically
 from pyfw.edge.state_file import BATCH, LOCK, TABLE, StateFileError, open_state_file
 from pyfw.edge.unix_socket import bind_unix_socket
 
@@ -361,3 +361,46 @@ def test_what_took_a_socket_s_place_is_left_alone(tmp_path: Path, put: Callable[
     with socket.socket(socket.AF_UNIX) as handed, pytest.raises(UnsafePath, match="is no socket: remove it"):
         bind_unix_socket(tmp_path / "a.sock", 12345, os.dup(handed.fileno()))
     assert (tmp_path / "precious").stat() == before
+
+
+# -- one file, whole ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    directory = tmp_path / "kept"
+    directory.mkdir(mode=0o755)
+    (directory / "file").write_text("ours")
+    (directory / "file").chmod(0o644)
+    return directory / "file"
+
+
+@pytest.mark.parametrize("spoil", [
+    pytest.param(lambda path: os.chown(path, STRANGER, -1), id="another's"),
+    pytest.param(lambda path: path.chmod(0o664), id="writable by its group"),
+    pytest.param(lambda path: os.link(path, path.with_name("other")), id="two names"),
+    pytest.param(lambda path: os.chown(path.parent, STRANGER, -1), id="in another's directory"),
+    pytest.param(lambda path: path.parent.parent.chmod(0o777), id="below a directory for all"),
+])
+def test_a_path_is_opened_if_others_have_had_no_hand_in_it(path: Path, spoil: Callable[[Path], object]) -> None:
+    with os.fdopen(open_path(path)) as file:
+        assert file.read() == "ours"
+    spoil(path)
+    with pytest.raises(UnsafePath, match=f"^{path.parent.parent}"):
+        open_path(path)
+
+
+def test_what_is_written_keeps_owner_group_and_mode(path: Path) -> None:
+    os.chown(path, STRANGER, STRANGER)
+    path.chmod(0o604)
+    write_atomically(path, b"new")
+    found = path.stat()
+    assert (path.read_bytes(), found.st_uid, found.st_gid, found.st_mode & 0o777) == (b"new", STRANGER, STRANGER, 0o604)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_new_file_is_for_its_directorys_group(path: Path) -> None:
+    os.chown(path.parent, -1, STRANGER)
+    write_atomically(path.with_name("new"), b"new")
+    found = path.with_name("new").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (os.geteuid(), STRANGER, 0o640)
