@@ -5,15 +5,18 @@ The socket is $PYFW_SOCKET's, or the default one.  Exit status: iptables' own; 3
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pyfw import __version__
+from pyfw.bounded_text import RULES_BYTES
 from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.pyfwctl import SOCKET_VARIABLE
 from pyfw.config import ControlConfig
@@ -109,7 +112,10 @@ def run_restore(name: str, family: int, words: Sequence[str]) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="what iptables-save printed (default: standard input)")
     options = parser.parse_args(words)
     try:
-        text = options.file.read_text() if options.file else sys.stdin.read()
+        with options.file.open() if options.file else nullcontext(sys.stdin) as source:
+            text = source.read(RULES_BYTES + 1)
+        if len(text) > RULES_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     except (OSError, UnicodeDecodeError) as error:
         print(f"{name}: {options.file or 'standard input'}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1

@@ -123,6 +123,16 @@ def test_rules_saved_where_they_cannot_be_are_one_complaint(control, tmp_path):
     assert done.stderr == f"pyfw-iptables-save: {tmp_path / 'none' / 'x'}: No such file or directory\n"
 
 
+@pytest.mark.parametrize("words", [["/dev/zero"], []])
+def test_a_text_without_end_is_not_read_to_its_end(control, words):
+    program = "import sys; from pyfw.cli.iptables import restore; sys.exit(restore())"
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run([sys.executable, "-c", program, *words], stdin=endless, capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "PYFW_SOCKET": str(control.path)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"pyfw-iptables-restore: {words[0] if words else 'standard input'}: File too large\n"
+
+
 @pytest.mark.parametrize("protocol", ["٣", "²", "9" * 5000, "256"])
 def test_a_protocol_is_a_number_or_a_name(control, protocol):
     done = pyfwctl("--socket", str(control.path), "list-conntrack", "-p", protocol)
