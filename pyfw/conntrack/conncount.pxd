@@ -36,7 +36,7 @@ cdef struct ConnCounter:        # of one rule
 cdef class ConnCounts:
     cdef uint16_t *heads        # by slot: where its connection is counted, as Member.next; NULL: no rule ever counted
     cdef ConnCounter *counters[MOST_COUNTERS]
-    cdef uint32_t count         # counters there are
+    cdef uint32_t used          # places that had a counter at some time; never falls, for it is read without the GIL
     cdef uint32_t max_entries
     cdef Key awaited            # what slot 0 stands for: the connection that is about to be entered
 

@@ -74,7 +74,7 @@ cdef class ConnCounts:
         counter.number = number
         memcpy(counter.seed, <const char *> seed, sizeof(counter.seed))
         self.counters[number] = counter
-        self.count += 1
+        self.used = max(self.used, number + 1)
         return counter
 
     # -- what rules ask ------------------------------------------------------------------------------------------------
@@ -149,11 +149,9 @@ cdef class ConnCounts:
         """Let go of up to `most` members of a counter without a rule; returns it once it has none, to be freed without the lock."""
         cdef uint32_t number = 0, i
         cdef ConnCounter *counter
-        if self.count == 0:
-            return NULL
-        while number < MOST_COUNTERS and (self.counters[number] == NULL or not self.counters[number].abandoned):
+        while number < self.used and (self.counters[number] == NULL or not self.counters[number].abandoned):
             number += 1
-        if number == MOST_COUNTERS:
+        if number == self.used:
             return NULL
         counter = self.counters[number]
         for i in range(most):
@@ -166,7 +164,6 @@ cdef class ConnCounts:
         if counter.used:
             return NULL
         self.counters[number] = NULL
-        self.count -= 1
         return counter
 
     cdef void unlink(self, ConnCounter *counter, uint32_t member) noexcept nogil:

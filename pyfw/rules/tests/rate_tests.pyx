@@ -4,7 +4,8 @@
 May know: packets, connections by the table that they were bound to, the context's clock.  Must not know: syntax.
 
 Laws: what is remembered has a place of fixed size, found by a keyed hash, and an end; with no place left a packet is dropped, as
-the kernel does when it has no memory, and counted (RULE_MEMORY).  What a packet costs does not depend on how much is remembered.  A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
+the kernel does when it has no memory, and counted (RULE_MEMORY).  What a packet costs does not depend on how much is remembered.
+A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
 """
 import os
 

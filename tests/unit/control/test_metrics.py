@@ -127,6 +127,7 @@ def test_the_reasons_of_drops_are_all_but_the_remarks():
     ("pyfw_conntrack_entries", {}, 3), ("pyfw_conntrack_entries_limit", {}, 3), ("pyfw_conntrack_inserted_total", {}, 3),
     ("pyfw_conntrack_early_drop_total", {}, 0), ("pyfw_conntrack_table_full_total", {}, 0),
     ("pyfw_expectations", {}, 0), ("pyfw_expectations_limit", {}, 4096),
+    ("pyfw_full_total", {"memory": "hashlimit"}, 0), ("pyfw_full_total", {"memory": "interfaces"}, 0),
     ("pyfw_reloads_total", {"result": "good"}, 31), ("pyfw_reloads_total", {"result": "failed"}, 32),
     ("pyfw_last_reload_timestamp_seconds", {"result": "good"}, 1_700_000_001),
     ("pyfw_last_reload_timestamp_seconds", {"result": "failed"}, 1_700_000_002),
