@@ -15,9 +15,9 @@ from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.config import ConfigError, parse_config
 from pyfw.edge.commands import CommandError, find_command
-from pyfw.edge.control import _parsed as parsed_request
 from pyfw.edge.pcap import Capture, CaptureError, IpPacket
 from pyfw.edge.reassembly import Reassembler
+from pyfw.edge.session import parsed as parsed_request
 from pyfw.engine import Engine
 from pyfw.enums import Hook
 from pyfw.events import Kind, Listener
