@@ -337,7 +337,7 @@ def strangers_socket(shared: Path) -> Iterator[Path]:
 
 
 def test_a_stranger_hands_nothing_over(strangers_socket: Path):
-    with pytest.raises(HandoverError, match="it is user 65534's$"):
+    with pytest.raises(HandoverError, match="it is user 65534's; only that user may take it over$"):
         Handover(str(strangers_socket))
 
 
