@@ -30,6 +30,11 @@ class ConfigSource:
         self._degraded = degraded
 
     @property
+    def keeps(self) -> bool:
+        """Whether there is a place for the last good rules."""
+        return self._last_good is not None
+
+    @property
     def path(self) -> Path:
         return self._path.absolute()
 

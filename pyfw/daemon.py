@@ -453,7 +453,8 @@ class Daemon:
     def _came_into_force(self, config: Config) -> None:
         """Rules from the config's files serve, and stay."""
         self._degraded.works(RULES)
-        self.in_background(self._source.keep, config)
+        if self._source.keeps:
+            self.in_background(self._source.keep, config)
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:

@@ -16,8 +16,8 @@ from pyfw.edge.queue_stats import queue_owner
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "close", help="divert all packets without a daemon: the kernel drops them",
-        description="Divert packets to the queue as `run` does, and end: until a daemon serves the queue, the kernel drops them, or "
-                    "accepts them with `queue.when_down: accept`.  A config that cannot be read diverts those of all hooks.")
+        description="Divert packets to the queue as `run` does, and end: until a daemon serves the queue, the kernel drops them, "
+                    "or accepts them with `queue.when_down: accept`. A config that cannot be read diverts those of all hooks.")
     parser.add_argument("-c", "--config", metavar="FILE", default=str(DEFAULT_CONFIG), help="the config (default: %(default)s)")
 
 

@@ -133,3 +133,14 @@ def test_it_loads_nothing_that_it_does_not_need(lab: Lab, service: Callable[...,
     firewall.stop()
     [loaded] = [set(line.split()[1:]) for line in firewall.log.read_text().splitlines() if line.startswith("modules:")]
     assert loaded == ALLOWED
+
+
+def test_metrics_without_what_they_need_are_a_warning(lab: Lab, service: Callable[..., Firewall]) -> None:
+    firewall = service("net_admin", "net_raw", settings=("metrics.listen=127.0.0.1:9469",))
+    at = firewall.argv.index(BIN / "pyfw")
+    firewall.argv[at:at + 1] = [sys.executable, "-c", "import sys; sys.modules['prometheus_client'] = None\n"
+                                                      "from pyfw.cli.pyfw import main; sys.exit(main())"]
+    firewall.start()
+    assert pings(lab)
+    wait_until(lambda: "no metrics: prometheus_client is not installed: `scripts/install --with metrics`" in firewall.log.read_text(),
+               "the warning")
