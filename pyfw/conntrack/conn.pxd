@@ -22,7 +22,7 @@ cdef enum ConnStatus:
     CONN_ANSWERED = 1 << 5      # the latest reply came from another side than the first packet (Tracker.weigh_answer())
     CONN_ONE_SIDED = 1 << 6     # ASSURED by what one side alone has said: neither eviction nor limits believe it
     CONN_UNTOLD_SHIFT = 8       # from here on: Change bits that listeners were not told of yet (events.pxd)
-    CONN_MEANINGFUL = 0xF1F     # all of these
+    CONN_MEANINGFUL = 0xF7F     # all of these
 
 cdef enum:
     HELPER_MEMORY = 20
