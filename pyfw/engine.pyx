@@ -35,6 +35,7 @@ from pyfw.ruling import DIRECTIONS, Judgement
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
+    SWEEP_FREED = 128           # as table.pyx's MOST_FREED
     SWEEP_SLICES = 8
     SWEEP_EXPECTATIONS = 512    # each with a look at its master's entry
     SWEEP_MEMBERS = 256         # likewise, for what rules counted that have gone
@@ -439,13 +440,16 @@ cdef class Engine:
 
     def sweep(self, uint64_t now_ns) -> int:
         """Free what is expired in the next part of the table, slice by slice; returns the number of connections freed."""
-        cdef uint32_t freed = 0
+        cdef uint32_t freed = 0, part
         cdef int i
         with nogil:
-            for i in range(SWEEP_SLICES):
+            i = 0
+            while i < SWEEP_SLICES and freed < SWEEP_SLICES * SWEEP_SLOTS:
                 self.lock_politely()
-                freed += self.tracker.table.sweep(now_ns, SWEEP_SLOTS)
+                part = self.tracker.table.sweep(now_ns, SWEEP_SLOTS)
                 self.unlock()
+                freed += part
+                i += part < SWEEP_FREED         # else the slice ended before its slots did
             for i in range(SWEEP_SLICES):
                 self.lock_politely()
                 self.tracker.expectations.sweep(now_ns, SWEEP_EXPECTATIONS)

@@ -196,7 +196,7 @@ class _Reader:
         """A chain is common to both families: the other family's command may make it, too."""
         check_chain_name(name, table, location)
         known_to = self.made.setdefault((table, name), set())
-        shared = family and known_to and known_to.isdisjoint({family, None})
+        shared = bool(family and known_to) and known_to.isdisjoint({family, None})
         known_to.add(family)
         if shared:
             return
