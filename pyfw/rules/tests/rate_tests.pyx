@@ -20,7 +20,7 @@ from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NO_ROOM, FITS_NOT
 
 cdef enum:
     PROBES = 32                 # places that a key may have
-    COLLECTED = 64              # places of a full table that one packet looks through for what has expired
+    COLLECTED = 128             # places of a full table that one packet looks through for what has expired
     LOOKED_AT = 16              # counted connections that one packet looks at for what has expired (CONNCOUNT_GC_MAX_NODES: 8)
 
 cdef enum HashMode:             # bits of --hashlimit-mode
@@ -96,7 +96,7 @@ cdef class BucketTable:
 
     def __cinit__(self, uint32_t most):
         cdef uint32_t places = 1
-        while places < 2 * most:
+        while places < 4 * most:                # a quarter full at most: PROBES find a place for all but one key in 10^8
             places *= 2
         self.buckets = <Bucket *> calloc(places, sizeof(Bucket))
         if self.buckets == NULL:
