@@ -1,4 +1,5 @@
 """For all tests: property tests are the same in every run, and no machine is too slow for them; the longest hold of the lock is told."""
+import atexit
 import os
 import re
 import subprocess
@@ -23,13 +24,14 @@ SHOWN = 5
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     from pyfw.lock import write_holds
     write_holds()
+    atexit.unregister(write_holds)
     path = Path(os.environ["PYFW_LOCK_TIMES"])
     holds = sorted(set(longest_holds(path.read_text())), reverse=True)
     for title, chosen in (("others", [hold for hold in holds if hold[1] not in PACKET_PATH]),
                           ("the packet path", [hold for hold in holds if hold[1] in PACKET_PATH])):
         shown = ", ".join(f"{held_ns // 1000} us by {function}" for held_ns, function in chosen[:SHOWN])
         terminalreporter.write_line(f"longest holds of the lock, {title}: {shown or 'none'}")
-    path.write_text("")
+    path.unlink()
 
 
 def longest_holds(text: str) -> Iterator[tuple[int, str]]:
