@@ -290,7 +290,7 @@ class Daemon:
         try:
             from pyfw.formats.metrics import Exposition
         except ModuleNotFoundError as error:
-            self._journal.say(f"warning: no metrics: {error.name} is not installed: `scripts/install --with metrics` installs it")
+            self._degraded.fails(METRICS, f"{error.name} is not installed: `scripts/install --with metrics` installs it")
             return
         exposition = Exposition(self.statistics, lambda: self.engine.program)
         metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way,

@@ -142,5 +142,5 @@ def test_metrics_without_what_they_need_are_a_warning(lab: Lab, service: Callabl
                                                       "from pyfw.cli.pyfw import main; sys.exit(main())"]
     firewall.start()
     assert pings(lab)
-    wait_until(lambda: "no metrics: prometheus_client is not installed: `scripts/install --with metrics`" in firewall.log.read_text(),
+    wait_until(lambda: "metrics.listen: prometheus_client is not installed: `scripts/install --with metrics`" in firewall.log.read_text(),
                "the warning")

@@ -119,6 +119,15 @@ def test_a_dead_daemon_leaves_only_the_shared_path_to_be_tried(tmp_path):
             assert connection.getpeername() == str(tmp_path / "c")
 
 
+def squat_with_a_listener(path: Path) -> socket.socket:
+    """Somebody else's socket, alive."""
+    squatter = socket.socket(socket.AF_UNIX)
+    squatter.bind(str(path))
+    squatter.listen()
+    os.chown(path, NOBODY, NOBODY)
+    return squatter
+
+
 def test_root_asks_nobody_who_has_put_a_socket_beside_the_shared_one(tmp_path):
     with running(tmp_path / "c", StillDaemon()):
         roots_path(tmp_path / "c").unlink()

@@ -21,6 +21,7 @@ from pyfw.rules.printing import print_rules, print_ruleset
 from pyfw.rules.program import Program, Walk
 from pyfw.rules.view import list_chains
 from pyfw.rules.yaml_rules import load_rules
+from unit.control.harness import StillDaemon
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")
 WEB = V4 / TCP(sport=40000, dport=80, flags="S")
@@ -112,13 +113,11 @@ def test_counters_stand_with_their_rules() -> None:
 
 
 def test_iptables_lists_it_in_its_place() -> None:
-    class Services:
-        engine = Engine()
-
-    Services.engine.load(Program(load(*MIXED), Services.engine.surroundings))
-    (answer,) = run_iptables(Services, {"words": ["-S", "FORWARD", "2"], "family": 4})
+    daemon = StillDaemon()
+    daemon.engine.load(Program(load(*MIXED), daemon.engine.surroundings))
+    *_, answer = run_iptables(daemon, {"words": ["-S", "FORWARD", "2"], "family": 4})
     assert answer["text"] == "# audit: -A FORWARD -p tcp -m tcp --dport 80 -j DROP\n"
-    table = Services.engine.program.ruleset.table("filter")
+    table = daemon.engine.program.ruleset.table("filter")
     row = list(list_chains(table, 4, "FORWARD", 2, numeric=True))
     assert row == ["DROP       6    --  0.0.0.0/0            0.0.0.0/0           [audit]  tcp dpt:80"]
 
