@@ -1,4 +1,4 @@
-"""Chaos for a minute, with another seed in each run; `scripts/chaos` does it for an hour.  And that the probe sees what it is there for."""
+"""Chaos for a minute, with another seed in each run; `scripts/chaos` goes on for an hour.  And that the probe sees anything."""
 from __future__ import annotations
 
 import os

@@ -155,21 +155,16 @@ def reassembly() -> Target:
 
 # -- texts ----------------------------------------------------------------------------------------------------------------
 
-def surroundings() -> Any:
-    engine = Engine(max_entries=16, expect_max=4, helpers=[bind("ftp", (21,))])
-    engine.surroundings.sets.restore(SETS.encode(), SECOND_NS)
-    return engine.surroundings
-
-
 @prepared
 def iptables() -> Target:
     """What iptables-save prints: read, compiled, printed; and what was printed reads the same."""
-    around = surroundings()
+    engine = Engine(max_entries=16, expect_max=4, helpers=[bind("ftp", (21,))])
+    engine.surroundings.sets.restore(SETS.encode(), SECOND_NS)
 
     def read(data: bytes) -> None:
         try:
             ruleset = parse_save(text_of(data))
-            Program(ruleset, around)
+            Program(ruleset, engine.surroundings)
         except RulesError:
             return
         printed = print_ruleset(ruleset)

@@ -62,11 +62,6 @@ def run(target: str, seconds: int, seed: int = 0, *, corpus: Path) -> Outcome:
                    tuple(findings), "\n".join(said.splitlines()[-LAST_WORDS:]))
 
 
-def replay(target: str, inputs: Path) -> subprocess.CompletedProcess:
-    """Hand a target each file of a directory once."""
-    return drive(target, ["-runs=0", str(inputs)])
-
-
 def drive(target: str, options: list[str]) -> subprocess.CompletedProcess:
     limits = [f"-max_len={TARGETS.get(target, 64)}", f"-timeout={INPUT_S}", f"-report_slow_units={INPUT_S}",
               f"-rss_limit_mb={MEMORY_MB}"]
@@ -97,7 +92,7 @@ def minimise(target: str) -> None:
         kept, given = Path(directory, "kept"), Path(directory, "given")
         kept.mkdir()
         unpack(target, given)
-        drive(target, ["-merge=1", str(kept), str(grown(target)), str(given)])
+        drive(target, ["-set_cover_merge=1", str(kept), str(grown(target)), str(given)])
         with zipfile.ZipFile(CORPUS / f"{target}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(kept.iterdir()):
                 archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)

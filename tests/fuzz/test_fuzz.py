@@ -1,4 +1,4 @@
-"""Each target for a few seconds, after all inputs that the project keeps for it: `scripts/fuzz` does the same for as long as one likes."""
+"""Each target for a few seconds, after all inputs that the project keeps for it; `scripts/fuzz` goes on for longer."""
 from __future__ import annotations
 
 from pathlib import Path
