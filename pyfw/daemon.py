@@ -35,8 +35,7 @@ from pyfw.build import compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError
 from pyfw.config_source import ConfigSource
 from pyfw.config_values import ShadowError
-from pyfw.degraded import ADOPT, CONTROL_GROUP, METRICS, RULES, SHADOW, Degraded
-from pyfw.edge.capabilities import PURPOSES, missing_capability
+from pyfw.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
@@ -54,6 +53,8 @@ from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_s
 from pyfw.edge.systemd import NativeJournal, ServiceManager
 from pyfw.engine import Engine
 from pyfw.kill_states import Slice, review
+from pyfw.metrics_keeper import MetricsKeeper
+from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
 from pyfw.rules.program import Program
 from pyfw.rules_in_force import RulesInForce
 
@@ -65,14 +66,12 @@ if TYPE_CHECKING:
     from pyfw.edge.diversion_keeper import DiversionKeeper
     from pyfw.edge.links import Links
     from pyfw.edge.local_addresses import AddressAlarm
-    from pyfw.edge.metrics_server import MetricsServer
 
 T = TypeVar("T")
 
 SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait for a Python thread to give way
 SWEEP_INTERVAL_S = 0.1
 BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
-WORKER_NICE = 19
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
 STATUS_INTERVAL_S = 5.0         # how often systemd hears how things are
@@ -95,7 +94,7 @@ class Daemon:
         self._divert = divert
         self._takeover = takeover
         self._confirm_s = confirm_s
-        self._config: Config            # this and the next nine: made by run()
+        self._config: Config            # this and the next ten: made by run()
         self._rules: RulesInForce
         self._state: StateFile
         self._queue: QueueLoop
@@ -104,7 +103,7 @@ class Daemon:
         self._links: Links
         self._addresses: AddressAlarm
         self._control: ControlServer
-        self._metrics: MetricsServer | None = None
+        self._metrics: MetricsKeeper
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event
         self._owner: DiversionOwner | None = None
@@ -135,9 +134,12 @@ class Daemon:
         # Who takes over, or tries rules out, waits for the answer.  Where packets wait, rules are compiled once.
         self._config = self._source.for_start(check=QUEUE not in self._manager.inherited,
                                               may_fall_back=not self._takeover and not self._confirm_s)
-        self._check_capabilities()
-        if self._netns is not None:
-            enter_namespace(self._netns)
+        try:
+            check_capabilities(enters_namespace=self._netns is not None, diverts=self._divert)
+            if self._netns is not None:
+                enter_namespace(self._netns)
+        except ProcessError as error:
+            raise DaemonError(str(error)) from error
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         raise_limit()
         with ExitStack() as stack:
@@ -160,13 +162,6 @@ class Daemon:
             asyncio.run(self._serve())
 
     # -- start -----------------------------------------------------------------------------------------------
-
-    def _check_capabilities(self) -> None:
-        names = ["CAP_NET_ADMIN", "CAP_NET_RAW"]
-        missing = missing_capability(names if self._netns is None else [*names, "CAP_SYS_ADMIN"]) or (
-            missing_capability(names, for_children=True) if self._divert else None)
-        if missing:
-            raise DaemonError(f"{missing} is needed to {PURPOSES[missing]}: run as root (sudo), or give the service that capability")
 
     def _inherited(self) -> dict[str, int]:
         """What systemd has kept of a predecessor.  Without its queue there is nothing that could be left in hand."""
@@ -225,8 +220,10 @@ class Daemon:
             self._watch_addresses(stack)
         self._watch_links(stack)
         self._open_control(stack, handed)
-        stack.callback(self._close_metrics)
-        self._open_metrics()
+        self._metrics = MetricsKeeper(config, self.statistics, lambda: self.engine.program, prepare_thread=give_way,
+                                      degraded=self._degraded, defects=self._defects)
+        stack.callback(self._metrics.close)
+        self._metrics.open()
 
     def _make_engine(self) -> Engine:
         memory = {"memory": self._state.memory, "boot_id": self._state.boot_id}
@@ -279,36 +276,6 @@ class Daemon:
             self._degraded.fails(CONTROL_GROUP, f"only root may use {config.socket}: this user may not give it to the group "
                                                 f"{config.group} (`systemctl edit pyfw`: Group={config.group}, SupplementaryGroups=pyfw)")
         stack.callback(self._control.unbind, unlink=CONTROL not in handed)  # a predecessor's path stays where it is
-
-    def _open_metrics(self) -> None:
-        """If somebody else has the address, it is tried again later."""
-        config = self._config
-        if config.metrics.listen is None:
-            return
-        from pyfw.edge.metrics_server import MetricsServer
-        from pyfw.edge.unix_socket import group_id_of
-        try:
-            from pyfw.formats.metrics import Exposition
-        except ModuleNotFoundError as error:
-            self._degraded.fails(METRICS, f"{error.name} is not installed: `scripts/install --with metrics` installs it")
-            return
-        exposition = Exposition(self.statistics, lambda: self.engine.program)
-        metrics = MetricsServer(config.metrics.listen, group_id_of(config.control.group), exposition, prepare_thread=give_way,
-                                defects=self._defects)
-        try:
-            metrics.bind()
-            metrics.start()
-        except OSError as error:
-            metrics.stop()
-            self._degraded.fails(METRICS, f"{error.filename}: {error.strerror}" if error.filename else str(error))
-            return
-        self._metrics = metrics
-        self._degraded.works(METRICS)
-
-    def _close_metrics(self) -> None:
-        metrics, self._metrics = self._metrics, None
-        if metrics is not None:
-            metrics.stop()
 
     # -- the data thread -------------------------------------------------------------------------------------
 
@@ -375,7 +342,7 @@ class Daemon:
                 task.cancel()
             self._worker.shutdown(wait=False, cancel_futures=True)
             await self._control.close(unlink=not self._handed_on)
-            self._close_metrics()
+            self._metrics.close()
             self._stop_judging()
             self._release_queue()
             self._journal.stop()
@@ -439,8 +406,8 @@ class Daemon:
         import asyncio
         while True:
             await asyncio.sleep(MEND_INTERVAL_S)
-            if self._metrics is None and not self.handing_over:
-                self._open_metrics()
+            if not self.handing_over:
+                self._metrics.open()
 
     def _addresses_changed(self) -> None:
         self._addresses.clear()
@@ -550,7 +517,7 @@ class Daemon:
         self.handing_over = True
         if self._diversion is not None:
             self._diversion.rest()
-        self._close_metrics()               # the successor wants the address
+        self._metrics.close()               # the successor wants the address
         self._queue.stop()
 
     @property
@@ -572,7 +539,7 @@ class Daemon:
             self._start_judging()
             if self._diversion is not None:
                 self._diversion.resume()
-            self._open_metrics()
+            self._metrics.open()
             self._journal.say("a successor asked for the queue and has not taken it; going on")
 
     def finish_handover(self) -> None:
@@ -616,13 +583,8 @@ class Daemon:
             "log": {"lines": self._journal.lines, "suppressed": self._journal.suppressed,
                     "drops": self._journal.drops, "drops_suppressed": self._journal.suppressed_drops},
             "control": self._control.counters(),
-            **({"metrics": metrics.counters()} if (metrics := self._metrics) is not None else {}),
+            **self._metrics.counters(),
         }
-
-
-def give_way() -> None:
-    """The calling thread takes the processor when nobody else wants it: rules are compiled while packets are judged."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICE)
 
 
 def load_what_is_needed() -> None:
@@ -635,16 +597,3 @@ def load_what_is_needed() -> None:
 def asks_for_local_addresses(config: Config) -> bool:
     chains = config.rules.chains() if config.rules else ()
     return any(match.name == "addrtype" for _, chain in chains for rule in chain.rules for match in rule.matches)
-
-
-def enter_namespace(name: str) -> None:
-    """Move this process to a network namespace; threads started later are in it, too."""
-    from pyroute2 import netns as namespaces
-    try:
-        namespaces.setns(name, flags=0)
-    except FileNotFoundError as error:
-        known = ", ".join(sorted(namespaces.listnetns())) or "none"
-        raise DaemonError(f"there is no network namespace '{name}' (there are: {known}); "
-                         f"make it with `ip netns add {name}`") from error
-    except OSError as error:
-        raise DaemonError(f"network namespace '{name}' cannot be entered: {error.strerror}") from error
