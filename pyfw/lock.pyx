@@ -8,6 +8,7 @@ the process ends: lines of nanoseconds (of processor time), module and offset.  
 """
 import atexit
 import os
+from contextlib import suppress
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
@@ -106,7 +107,7 @@ def write_holds() -> None:
     for lock in locks:
         for held_ns, module, offset in lock.holds():
             longest[module, offset] = max(held_ns, longest.get((module, offset), 0))
-    with open(os.environ["PYFW_LOCK_TIMES"], "a") as file:
+    with suppress(PermissionError), open(os.environ["PYFW_LOCK_TIMES"], "a") as file:     # a daemon need not be root's
         file.write("".join(f"{held_ns} {module} {offset:#x}\n" for (module, offset), held_ns in longest.items()))
 
 

@@ -37,10 +37,13 @@ sys.exit(main())
 """
 
 
-def as_user(lab: Lab, *capabilities: str) -> list[str]:
-    """What runs a command on the gateway with these capabilities, as scripts/install's unit does."""
+RUNTIME_DIRECTORY = 'mkdir -p /run/pyfw && mount --bind "$0" /run/pyfw && exec "$@"'      # `ip netns exec` sees to its being ours alone
+
+
+def as_user(lab: Lab, directory: Path, *capabilities: str) -> list[str]:
+    """What runs a command on the gateway with these capabilities and this /run/pyfw, as scripts/install's unit does."""
     wanted = ",".join(["-all", *(f"+{name}" for name in capabilities)])
-    return ["ip", "netns", "exec", lab.namespace("gateway"), "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
+    return ["ip", "netns", "exec", lab.namespace("gateway"), "sh", "-c", RUNTIME_DIRECTORY, str(directory), "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
             f"--inh-caps={wanted}", f"--ambient-caps={wanted}", f"--bounding-set={wanted}", "--no-new-privs"]
 
 
@@ -67,7 +70,7 @@ def service(lab: Lab, tmp_path: Path, program: Path) -> Callable[..., Firewall]:
     def make(*capabilities: str, settings: tuple[str, ...] = ()) -> Firewall:
         firewall = Firewall(lab, directory / "pyfw.yaml", directory, settings=settings)
         at = firewall.argv.index("--netns")
-        firewall.argv = [*as_user(lab, *capabilities), *firewall.argv[:at], *firewall.argv[at + 2:]]
+        firewall.argv = [*as_user(lab, directory, *capabilities), *firewall.argv[:at], *firewall.argv[at + 2:]]
         running.append(firewall)
         return firewall
 
