@@ -62,23 +62,12 @@ class Journal:
         self._drops: DropLog | None = None
         self._notes = [_Growth("{} log lines suppressed", lambda: self.suppressed),
                        _Growth("{} drops not logged", lambda: self.suppressed_drops)]
-        self._seldom: dict[str, tuple[float, int]] = {}   # by subject: when the last line was said, and how many were not since
         self.lines = 0
         self.drops = 0                              # lines about dropped packets
 
     def say(self, message: str) -> None:
         """One line for the administrator.  Any thread; never waits."""
         self._messages.append(message)
-
-    def say_seldom(self, subject: str, message: str) -> None:
-        """As say(), for what packets can cause: one line in NOTE_INTERVAL_S about each subject.  One thread for each subject."""
-        last_s, held_back = self._seldom.get(subject, (-NOTE_INTERVAL_S, 0))
-        now_s = time.monotonic()
-        if now_s - last_s < NOTE_INTERVAL_S:
-            self._seldom[subject] = (last_s, held_back + 1)
-            return
-        self._seldom[subject] = (now_s, 0)
-        self.say(f"{message} ({held_back} more since the last line about this)" if held_back else message)
 
     def follow_growth(self, words: str, count: Callable[[], int]) -> None:
         """Say by how much a counter has grown; `words` has {} for the number."""

@@ -16,17 +16,6 @@ class Kept:
         self.lines += [text for text, _ in lines]
 
 
-def test_what_packets_can_cause_again_and_again_is_said_seldom() -> None:
-    kept = Kept()
-    journal = Journal(kept)
-    for number in range(1000):
-        journal.say_seldom("helper", f"helper failed: {number}")
-        journal.say_seldom("other", "another subject")
-    journal.start()
-    journal.stop()
-    assert kept.lines == ["helper failed: 0", "another subject"]
-
-
 def test_a_counter_that_grows_is_said_once() -> None:
     kept, counted = Kept(), 7
     journal = Journal(kept)
