@@ -6,3 +6,4 @@ from pyfw.conntrack.track cimport Settings, Step
 cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, Step *step) noexcept nogil
 cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      const Settings *settings, Step *step) noexcept nogil
+cdef bint tcp_relearn(Conn *conn) noexcept nogil

@@ -297,6 +297,8 @@ cdef void start_peer(TcpPeer *sender, TcpPeer *receiver, uint8_t direction, cons
 cdef void guess_peer(TcpPeer *sender, TcpPeer *receiver, const Segment *segment) noexcept nogil:
     """Begin in mid-stream: take the packet's own numbers for the whole truth."""
     cdef uint32_t window = segment.window << sender.scale
+    if sender.flags & PEER_RELEARNT and segment.index != CLASS_RST:
+        sender.flags &= ~<uint8_t> PEER_MAXACK  # what it has acknowledged may have gone round since
     sender.end = segment.end
     sender.maxwin = window if window else 1
     sender.maxend = segment.end + sender.maxwin
@@ -339,6 +341,8 @@ cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Seg
     if packet.tcp_flags & TH_RST and segment.seq == 0 and track.state == TCP_SYN_SENT:
         segment.seq = segment.end = sender.end  # refuses a SYN: it had no number to go by
     position = locate(sender, receiver, segment, step)
+    if (sender.flags | receiver.flags) & PEER_RELEARNT:
+        position = learn(sender, receiver, segment, position, step)
     if position == IN_WINDOW:
         move_windows(track, direction, packet, segment)
         return True
@@ -383,6 +387,43 @@ cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segme
         step.argument[0] = oldest_ack - 1
         return IGNORED
     return IN_WINDOW
+
+
+cdef bint tcp_relearn(Conn *conn) noexcept nogil:
+    """Let the windows be learnt anew from the next packet of each side: packets may have passed that nobody saw.
+
+    Returns whether there is anything to learn: not before both sides have spoken, nor after the connection's end.  All else
+    stays, window scales too.  What this opens, it opens to those two: a side can shift the windows of a connection that is its own.
+    """
+    cdef TcpTrack *track = &conn.track.tcp
+    cdef int side
+    if not TCP_SYN_RECV <= track.state <= TCP_LAST_ACK:
+        return False
+    for side in range(2):
+        track.peer[side].maxwin = 0
+        track.peer[side].flags |= PEER_RELEARNT
+    return True
+
+
+cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, Position position, Step *step) noexcept nogil:
+    """Where a segment lies if what is not confirmed of a side gives way to what this segment says; an RST teaches nothing.
+
+    The first segment of a side may repeat old data, or be forged: until the other side's acknowledgements go on within what
+    was learnt, a segment that does not fit is believed in its turn.
+    """
+    if segment.index == CLASS_RST:
+        return position
+    if position == IN_WINDOW:
+        if (receiver.maxwin and segment.index == CLASS_ACK and (segment.ack == receiver.end
+                or (sender.flags & PEER_MAXACK and after(segment.ack, sender.maxack)))):
+            receiver.flags &= ~<uint8_t> PEER_RELEARNT
+        return position
+    if sender.flags & PEER_RELEARNT:
+        guess_peer(sender, receiver, segment)
+    if receiver.flags & PEER_RELEARNT:
+        receiver.end = receiver.maxend = segment.sack
+    step.reason = REASON_NONE
+    return locate(sender, receiver, segment, step)
 
 
 cdef inline void note_overshot(TcpPeer *sender, const Segment *segment) noexcept nogil:
