@@ -55,6 +55,7 @@ from pyfw.engine import Engine
 from pyfw.kill_states import Slice, review
 from pyfw.metrics_keeper import MetricsKeeper
 from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
+from pyfw.relearn import relearn_windows
 from pyfw.rules.program import Program
 from pyfw.rules_in_force import RulesInForce
 
@@ -213,7 +214,7 @@ class Daemon:
         self._manager.store({QUEUE: handed.get(QUEUE, self._queue.fileno()),
                              **{name: self._state.descriptors[name] for name in (TABLE, BATCH)}})
         if self._owner is not None:
-            self._keep_diversion(self._owner, mark)
+            self._keep_diversion(self._owner, mark, QUEUE in handed)
         if config.adopt == "kernel" and not handed and not self.engine.adopted:
             self._adopt_from_kernel()
         if not asks_for_local_addresses(config):
@@ -246,13 +247,18 @@ class Daemon:
             self._defects.report("adopting connections", error)
             self._degraded.fails(ADOPT, f"a connection could not be read: {error!r}")
 
-    def _keep_diversion(self, owner: DiversionOwner, mark: int) -> None:
+    def _keep_diversion(self, owner: DiversionOwner, mark: int, had_queue: bool) -> None:
         from pyfw.edge.divert import Diversion
         from pyfw.edge.diversion_keeper import DiversionKeeper
         config = self._config
         diversion = Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
                               bypass=config.queue.when_down == "accept", mark=mark)
-        self._diversion = DiversionKeeper(diversion, owner, self._journal.say)
+        self._diversion = DiversionKeeper(diversion, owner, self._journal.say, self._relearn_windows)
+        if diversion.bypass and not had_queue:
+            self._diversion.relearn()
+
+    def _relearn_windows(self) -> int:
+        return 0 if self.handing_over else relearn_windows(self.engine)     # else a successor does
 
     def _watch_links(self, stack: ExitStack) -> None:
         from pyfw.edge.links import Links

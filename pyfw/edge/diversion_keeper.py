@@ -35,11 +35,14 @@ class DiversionKeeper:
 
     owner   the right to divert there; with the diversion goes its file
     say     takes a line for the administrator, in any thread
+    relearn has TCP's windows learnt anew, which is due when the diversion is back; returns of how many connections
     fault   what is wrong with the diversion, as far as is known; None: it is in place
     """
 
-    def __init__(self, diversion: Diversion, owner: DiversionOwner, say: Callable[[str], None]) -> None:
+    def __init__(self, diversion: Diversion, owner: DiversionOwner, say: Callable[[str], None],
+                 relearn: Callable[[], int]) -> None:
         self._diversion = diversion
+        self._relearn_windows = relearn
         self._owner = owner
         self._say_repair, self._say_failure = _Limited(say), _Limited(say)
         self._installed: Installed
@@ -52,7 +55,7 @@ class DiversionKeeper:
         self._blind = False             # the rules cannot be read
         self._seen: object = None       # the rules' state when the diversion was last found, or put, in its place
         self.fault: str | None = UNKNOWN
-        self.checks = self.repairs = self.failures = 0
+        self.checks = self.repairs = self.failures = self.connections_relearnt = 0
 
     def install(self) -> None:
         """Install it, or see that it is there.  Raises DivertError; then what was there before is there still."""
@@ -61,6 +64,8 @@ class DiversionKeeper:
         except OSError as error:
             raise DivertError(f"changes of the kernel's rules cannot be watched: {error.strerror or error}") from None
         self._installed = self._diversion.install()
+        if self._installed.faults_before():
+            self.relearn()
         self.fault = None
 
     def install_before(self, step: Callable[[], None]) -> None:
@@ -76,13 +81,20 @@ class DiversionKeeper:
         """Watch it from now on."""
         self._thread.start()
 
+    def relearn(self) -> int:
+        """Packets may have passed by: let TCP learn its windows anew.  Returns for how many connections."""
+        connections = self._relearn_windows()
+        self.connections_relearnt += connections
+        return connections
+
     def verify(self) -> None:
         """Look at once, and put right what is wrong.  Any thread but the watching one; returns when it is done."""
-        if self._thread.is_alive():
-            done = threading.Event()
-            self._requests.append(done)
-            self._rouse()
-            done.wait(VERIFY_TIMEOUT_S)
+        done = threading.Event()
+        self._requests.append(done)
+        self._rouse()
+        deadline_s = time.monotonic() + VERIFY_TIMEOUT_S
+        while self._thread.is_alive() and time.monotonic() < deadline_s and not done.wait(INTERVAL_S):
+            pass                        # the thread may end before it has seen the request
 
     def rest(self) -> None:
         """Look no more, until resume(): the diversion is a successor's to install."""
@@ -106,6 +118,7 @@ class DiversionKeeper:
     def counters(self) -> dict[str, object]:
         fault = self.fault
         return {"in_place": int(fault is None), "checks": self.checks, "repairs": self.repairs, "failures": self.failures,
+                "connections_relearnt": self.connections_relearnt,
                 **({"fault": fault} if fault is not None else {})}
 
     # -- the watching thread ---------------------------------------------------------------------------------
@@ -152,14 +165,18 @@ class DiversionKeeper:
             try:
                 self._installed = self._diversion.repair()
             except DivertError as error:
+                self.relearn()          # of what could be put back
                 raise DivertError(f"{words}; {error}") from error
             self.repairs += 1
-            self._say_repair(f"the diversion was changed from outside: {words}; put back")
+            self._say_repair(f"the diversion was changed from outside: {words}; put back; "
+                             f"{self.relearn()} TCP connections learn their windows anew")
         if any(self._changes.is_dormant(version) for version in ip_versions()):
             raise DivertError("nf_tables' table is dormant: `nft add table ip mangle` or `ip6 mangle` wakes it")
-        self.fault = None
         if not faults:
+            if self.fault is not None:  # somebody else has put it right
+                self.relearn()
             self._seen = state
+        self.fault = None
 
     def _faults(self) -> list[str]:
         """Where the rules cannot be read, the jumps are put first once, in case they are not."""
@@ -169,6 +186,7 @@ class DiversionKeeper:
             if not self._blind:
                 self._diversion.install_unseen()
                 self._blind = True
+                self.relearn()
             raise
         self._blind = False
         return faults

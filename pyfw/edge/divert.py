@@ -142,6 +142,10 @@ class Installed:
         """The IP versions whose rules are iptables-legacy's."""
         return [family.version for family in self.rules if family.backend == "legacy"]
 
+    def faults_before(self) -> bool:
+        """Whether something was not in place, so that packets may have passed by."""
+        return any(family not in self.before or self.before[family].faults(rules, self.hooks) for family, rules in self.rules.items())
+
     def faults(self) -> list[str]:
         """What differs now, in words.  Raises DivertError when that cannot be seen."""
         if len(self.rules) != len(ip_versions()):

@@ -52,7 +52,6 @@ class Probe:
         self._leaks: list[Leak] = []
         self._broken: list[str] = []
         self._held: list[Held] = []
-        self._letting_go = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe")
         self._senders: list[tuple[socket.socket, str]] = []
@@ -115,14 +114,6 @@ class Probe:
                 self._held.append(held)
             self._selector.register(near, selectors.EVENT_READ, lambda _, held=held: self._answered(held))
 
-    def renew(self) -> None:
-        """Let the held connections go, and begin others."""
-        with self._lock:
-            self._letting_go = True
-        while self._letting_go:
-            time.sleep(TICK_S)
-        self.hold()
-
     def connect(self, family: int, timeout_s: float) -> socket.socket:
         with self._lab.inside("client"):
             return socket.create_connection((SERVER.address(family), ECHO_PORT), timeout=timeout_s)
@@ -169,8 +160,6 @@ class Probe:
                 with suppress(BlockingIOError):
                     key.data(key.fileobj)
             self._send_forbidden(begin=tick % CONNECT_EVERY == 0)
-            if self._letting_go:
-                self._let_go()
             for held in list(self._held):
                 self._say(held)
             tick += 1
@@ -221,15 +210,6 @@ class Probe:
             pass
         self._selector.unregister(connection)
         connection.close()
-
-    def _let_go(self) -> None:
-        with self._lock:
-            for held in self._held:
-                self._selector.unregister(held.near)
-                held.near.close()
-            self._held.clear()
-            self._broken.clear()
-            self._letting_go = False
 
     def _say(self, held: Held) -> None:
         if not held.waiting:

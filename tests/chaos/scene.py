@@ -176,18 +176,13 @@ class Scene:
             raise ChaosFailure(f"forbidden, and came through: {len(leaks)}, such as {leaks[0].what}")
 
     def _close_again(self) -> None:
-        """Wait until nothing forbidden comes through any longer.
-
-        Held connections begin anew: both ends have acknowledged what went past the firewall, so that neither end's packets
-        are in the window that tracking knows (TCP_ACK_OVER, in the kernel likewise).
-        """
+        """Wait until nothing forbidden comes through any longer.  What is held lives through it."""
         end = time.monotonic() + OPEN_S
         time.sleep(CLOSED_S)
         while self.probe.leaks():
             if time.monotonic() > end:
                 raise ChaosFailure(f"forbidden packets come through {OPEN_S} s later")
             time.sleep(CLOSED_S)
-        self.probe.renew()
 
     def daemon_log(self) -> str:
         return "\n".join(self.firewall.log.read_text().splitlines()[-40:])

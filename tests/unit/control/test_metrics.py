@@ -54,7 +54,8 @@ def statistics(engine):
         **engine.counters(),
         "queue": {"number": 0, "length": 8192, "packets": 6, "enobufs": 11, "receive_errors": 12, "send_errors": 13, "verdict_gone": 14,
                   "verdict_errors": 15, "malformed": 16, "id_gaps": 17, "unknown_links": 18, "batches": 4},
-        "diversion": {"in_place": 0, "checks": 61, "repairs": 62, "failures": 63, "fault": "INPUT's jump to PYFW-INPUT was missing"},
+        "diversion": {"in_place": 0, "checks": 61, "repairs": 62, "failures": 63, "connections_relearnt": 64,
+                      "fault": "INPUT's jump to PYFW-INPUT was missing"},
         "kernel_queue": {"queued": 21, "queue_dropped": 22, "user_dropped": 23, "id_sequence": 24},
         "verdict_latency": histogram_of([(15_000, 4), (200_000_000, 2)]),
         "reloads": {"good": 31, "failed": 32, "last_good_s": 1_700_000_001, "last_failed_s": 1_700_000_002},
@@ -104,6 +105,7 @@ def test_packets_are_told_by_state_and_verdict(exposed, statistics):
 def test_whether_packets_are_diverted_is_told(exposed):
     assert exposed("pyfw_diversion_in_place") == 0
     assert exposed("pyfw_diversion_repairs_total") == 62
+    assert exposed("pyfw_connections_relearnt_total") == 64
 
 
 def test_a_reason_that_has_not_come_yet_is_0(exposed):
