@@ -373,7 +373,6 @@ def _file_text(path: Path) -> str:
         raise ConfigError(f"{path}:{place_of(error)}", f"not a text in UTF-8 (byte {error.start}); is this a config file?") from error
 
 
-
 def parse_config(text: str, source: str, directory: Path, overrides: Sequence[str] = (),
                  skipped: list[str] | None = None) -> Config:
     """As load_config, from a text; `source` names it in errors, `directory` is where its `file:`s are looked for."""

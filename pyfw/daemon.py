@@ -75,6 +75,7 @@ SWEEP_INTERVAL_S = 0.1
 BUSY_SWEEP_INTERVAL_S = 0.01   # while there is something to free
 DRAIN_S = 1.0                   # how long a clean stop waits for the last verdicts
 DRAIN_INTERVAL_S = 0.002
+DEFECT_PAUSE_S = 1.0            # before what failed is tried again
 STATUS_INTERVAL_S = 5.0         # how often systemd hears how things are
 MEND_INTERVAL_S = 3.0           # how often what did not work at the start is tried again
 
@@ -189,7 +190,7 @@ class Daemon:
         config = self._config
         self._adopted = self.engine.adopted
         self._rules = RulesInForce(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
-                                   self.in_background, self._came_into_force)
+                                   self._apart, self._came_into_force)
         try:
             self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
         except ShadowError as error:
@@ -318,13 +319,14 @@ class Daemon:
         loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(self._reload_on_signal))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._apart(self._reload_on_signal))
         loop.add_reader(self._links.fileno(), self._links.read)
         loop.add_reader(self._addresses.fileno(), self._addresses_changed)
         if self._failure is not None:
             self._stop.set()            # it came before there was a loop to be told
         self._journal.start()
-        tasks = [asyncio.create_task(work()) for work in (self._sweep, self._report, self._mend)]
+        chores = [self._sweep, self._mend, *([self._reporter()] if self._manager else [])]
+        tasks = [asyncio.create_task(self._again_and_again(work)) for work in chores]
         try:
             if self._diversion is not None:
                 self._start_diverting(self._diversion)
@@ -376,48 +378,56 @@ class Daemon:
         self._unconfirmed = True
         self._stop.set()
 
-    async def _sweep(self) -> None:
+    async def _again_and_again(self, work: Callable[[], float]) -> None:
+        """Do `work`, and again after as many seconds as it says.  A defect in it is told of, and does not end that."""
         import asyncio
         while True:
-            freed = 0 if self.handing_over else self.engine.sweep(self.now_ns())
-            self.engine.surroundings.sets.sweep(self.now_ns())
-            self._tell_time()
-            await asyncio.sleep(BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S)
+            try:
+                pause_s = work()
+            except Exception as error:
+                self._defects.report(f"{work.__name__.strip('_')} failed", error)
+                pause_s = DEFECT_PAUSE_S
+            await asyncio.sleep(pause_s)
+
+    def _sweep(self) -> float:
+        freed = 0 if self.handing_over else self.engine.sweep(self.now_ns())
+        self.engine.surroundings.sets.sweep(self.now_ns())
+        self._tell_time()
+        return BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S
 
     def _tell_time(self) -> None:
         """The engine reads no clock, and no time zone."""
         self.engine.wall_offset_ns = time.time_ns() - self.now_ns()
         self.engine.zone_offset_s = time.localtime().tm_gmtoff
 
-    async def _report(self) -> None:
-        """Tell systemd that the data thread makes progress, as often as it wants to hear it, and how things are."""
-        import asyncio
-        if not self._manager:
-            return
+    def _reporter(self) -> Callable[[], float]:
+        """Tells systemd that the data thread makes progress, as often as it wants to hear it, and how things are."""
         interval_s = min(self._manager.watchdog_s or STATUS_INTERVAL_S, STATUS_INTERVAL_S) / 2
         alive, packets, since_ns = 0, 0, self.now_ns()
-        while True:
-            await asyncio.sleep(interval_s)
+
+        def report() -> float:
+            nonlocal alive, packets, since_ns
             if self._queue.alive != alive:
                 alive = self._queue.alive
                 self._manager.tell("WATCHDOG=1", waits=False)
             counted, now_ns = self._queue.counters()["packets"], self.now_ns()
-            rate = (counted - packets) * 10**9 // (now_ns - since_ns)
+            rate = (counted - packets) * 10**9 // max(now_ns - since_ns, 1)
             entries = self.engine.counters()["table"]["entries"]
             troubles = "".join(f"; {part}: {reason}" for part, reason in self.degraded.items())
             self._manager.tell(f"STATUS={entries:,} connections, {rate:,} packets/s{troubles}", waits=False)
             packets, since_ns = counted, now_ns
+            return interval_s
 
-    async def _mend(self) -> None:
-        import asyncio
-        while True:
-            await asyncio.sleep(MEND_INTERVAL_S)
-            if not self.handing_over:
-                self._metrics.open()
+        return report
+
+    def _mend(self) -> float:
+        if not self.handing_over:
+            self._metrics.open()
+        return MEND_INTERVAL_S
 
     def _addresses_changed(self) -> None:
         self._addresses.clear()
-        self.in_background(self._learn_addresses)
+        self._apart(self._learn_addresses)
 
     def _learn_addresses(self) -> None:
         from pyfw.edge.local_addresses import read_routes
@@ -427,7 +437,7 @@ class Daemon:
         """Rules from the config's files serve, and stay."""
         self._degraded.works(RULES)
         if self._source.keeps:
-            self.in_background(self._source.keep, config)
+            self._apart(self._source.keep, config)
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
@@ -493,6 +503,14 @@ class Daemon:
     def in_background(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
         """Have something done that takes long: one after another, by a thread that gives way to the packets."""
         return self._worker.submit(work, *arguments)
+
+    def _apart(self, work: Callable[..., object], *arguments: Any) -> None:
+        """As in_background(), for what nobody waits for: a defect in it is told of."""
+        self.in_background(work, *arguments).add_done_callback(self._look_at)
+
+    def _look_at(self, done: Future[object]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._defects.report("work in the background failed", error)
 
     def reload(self, confirm_s: int = 0) -> Reload:
         """As RulesInForce.reload(); before, the diversion is seen to."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
@@ -11,7 +10,6 @@ from typing import Any, Self
 from pyfw.edge.unix_socket import connected
 
 ANSWER_TIMEOUT_S = 60.0         # of silence; a working daemon answers within milliseconds
-CREDENTIALS = struct.Struct("3i")   # struct ucred: pid, uid, gid
 READ_BUFFER_BYTES = 1 << 20     # holds a whole chunk of a listing
 
 
@@ -39,8 +37,9 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def daemon_uid(path: str) -> int:
     """The user whose daemon listens at `path`, as the kernel says.  Raises NoDaemon, Refused."""
+    from pyfw.edge.peers import Peer
     with _connected(path) as connection:
-        return CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
+        return Peer.of(connection).uid
 
 
 class Stream:

@@ -10,7 +10,7 @@ from pyfw.config import DEFAULT_CONFIG, load_diversion
 from pyfw.edge.capabilities import missing_capability
 from pyfw.edge.divert import Diversion
 from pyfw.edge.iptables import DivertError
-from pyfw.edge.queue_stats import queue_owner
+from pyfw.edge.owner_lock import AnotherDiverts, DiversionOwner
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,14 +27,20 @@ def run(arguments: argparse.Namespace) -> int:
     config, mistakes = load_diversion(arguments.config)
     for mistake in mistakes:
         print(f"pyfw: warning: {mistake}", file=sys.stderr)
-    if queue_owner(config.queue.number) is not None:
-        print(f"pyfw: a daemon serves queue {config.queue.number}: the diversion is its own, and stays as it is")
+    try:
+        owner = DiversionOwner()
+    except AnotherDiverts:
+        print("pyfw: a daemon diverts the packets here: the diversion is its own, and stays as it is")
         return 0
+    except DivertError as error:
+        return fail(str(error), 1)
     try:
         Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
                   bypass=config.queue.when_down == "accept").install()
     except DivertError as error:
         return fail(str(error), 1)
+    finally:
+        owner.close()
     print(f"pyfw: closed: packets of {', '.join(config.hooks)} wait for a daemon on queue {config.queue.number}, "
           f"which the kernel {config.queue.when_down}s without one")
     return 0

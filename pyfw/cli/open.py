@@ -7,6 +7,7 @@ from typing import Any
 from pyfw.cli.pyfw import fail
 from pyfw.edge.divert import Diversion
 from pyfw.edge.iptables import DivertError
+from pyfw.edge.owner_lock import DiversionOwner
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,7 +18,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        Diversion.remove()
+        owner = DiversionOwner()        # a daemon would put back at once what was taken away
+        try:
+            Diversion.remove()
+            owner.discard()
+        finally:
+            owner.close()
     except DivertError as error:
         return fail(str(error), 1)
     print("pyfw: open: nothing is diverted any more")

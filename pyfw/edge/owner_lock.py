@@ -19,6 +19,10 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+class AnotherDiverts(DivertError):
+    """The lock is held."""
+
+
 class DiversionOwner:
     """Held by the one daemon of a network namespace that diverts; free again when its process has ended."""
 
@@ -79,7 +83,7 @@ def open_owner_lock() -> int:
         finally:
             os.close(directory)
     except OSError as error:
-        raise DivertError(f"{error.filename or lock_path()}: {error.strerror}: whoever diverts packets locks a file there") from None
+        raise DivertError(f"{lock_path()}: {error.strerror}: whoever diverts packets locks this file") from None
 
 
 def _open_locked(directory: int) -> int | None:
@@ -101,8 +105,8 @@ def _open_locked(directory: int) -> int | None:
                 return locked
         return None
     except BlockingIOError:
-        raise DivertError("another pyfw diverts the packets of this network namespace: "
-                          "stop it, or run this one with --no-divert") from None
+        raise AnotherDiverts("another pyfw diverts the packets of this network namespace: "
+                             "stop it, or run this one with --no-divert") from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)

@@ -62,10 +62,6 @@ class RulesetChanges:
         generation = self._generation() if self._has_nftables else None
         return generation, *(table_digest(version, TABLE.encode()) for version in legacy_versions)
 
-    def close(self) -> None:
-        self._events.close()
-        self._questions.close()
-
     def is_dormant(self, version: int) -> bool:
         """Whether nf_tables' table is there and its hooks are off (`nft add table ip mangle { flags dormant; }`)."""
         if not self._has_nftables:

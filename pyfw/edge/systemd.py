@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyfw.edge.queue_socket import timeval
+from pyfw.formats.escape import printable
 
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START
 SYSTEMCTL_TIMEOUT_S = 5.0
@@ -47,7 +48,7 @@ class ServiceManager:
         if self._channel is not None:
             along = array("i", (descriptors or {}).values())
             with suppress(OSError):     # not socket.send_fds(), which forgets the address
-                self._channel.sendmsg(["\n".join(assignments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, along)],
+                self._channel.sendmsg(["\n".join(map(printable, assignments)).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, along)],
                                       0 if waits else socket.MSG_DONTWAIT, self._address)
 
     def store(self, descriptors: Mapping[str, int]) -> None:

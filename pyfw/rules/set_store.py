@@ -27,7 +27,6 @@ NO_ROOM = (f"there is no room for it: all sets together have memory for {LARGEST
            f"{LARGEST_COMMENTED} of them with a comment")
 LARGEST_RANGE = 1 << 20         # elements that one `add` may stand for: some 70 MB
 ROWS_AT_ONCE = 128
-_order = operator.itemgetter(0, 1, 2, 3)
 LINES_AT_ONCE = 64              # of those that are read word by word, before others have their turn
 NO_NEIGHBOUR = "The set to which you referred with 'before' or 'after' is not added to the set."
 COMMANDS = ("create", "add", "del", "test", "destroy", "list", "save", "restore", "flush", "rename", "swap")
@@ -38,6 +37,8 @@ SHORT_COMMANDS = {
     "--flush": "flush", "--rename": "rename", "--swap": "swap",
 }
 EXIST = {"-exist", "-!", "--exist"}
+
+_order = operator.itemgetter(0, 1, 2, 3)
 
 
 def command_named(word: str) -> str:

@@ -45,16 +45,15 @@ def grown(target: str) -> Path:
 def run(target: str, seconds: int, seed: int = 0, *, corpus: Path) -> Outcome:
     """Fuzz until the time is over or something is found; new inputs go to `corpus`."""
     corpus.mkdir(parents=True, exist_ok=True)
-    FINDINGS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pyfw-fuzz-") as directory:
         given = Path(directory)
         unpack(target, given / "inputs")
         (given / "words").write_text("".join(f'"{word}"\n' for word in words(target)) + "# no more\n")
-        before = set(FINDINGS.iterdir())
+        before = set(FINDINGS.glob("*"))
         done = drive(target, [f"-max_total_time={seconds}", f"-seed={seed}", f"-dict={given / 'words'}", "-print_final_stats=1",
                               "-len_control=0", "-entropic=0", str(corpus), str(given / "inputs")])
     said = done.stderr
-    findings = sorted(set(FINDINGS.iterdir()) - before)
+    findings = sorted(set(FINDINGS.glob("*")) - before)
     if done.returncode and not findings:
         raise RuntimeError(f"the driver ended with status {done.returncode}:\n{said[-4000:]}")
     reached = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/", said) or [(0, 0, 0)]
@@ -63,6 +62,7 @@ def run(target: str, seconds: int, seed: int = 0, *, corpus: Path) -> Outcome:
 
 
 def drive(target: str, options: list[str]) -> subprocess.CompletedProcess:
+    FINDINGS.mkdir(parents=True, exist_ok=True)     # the driver wants it
     limits = [f"-max_len={TARGETS.get(target, 64)}", f"-timeout={INPUT_S}", f"-report_slow_units={INPUT_S}",
               f"-rss_limit_mb={MEMORY_MB}"]
     return subprocess.run([DRIVER, *limits, f"-artifact_prefix={FINDINGS}/{target}-", *options], stdin=subprocess.DEVNULL,

@@ -78,7 +78,9 @@ def test_the_queue_is_the_configs_and_its_daemon_takes_over(lab: Lab, config: Pa
         assert passes(lab) == OPEN
         before = lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A")
         left = pyfw(lab, "close", "-c", config)
-        assert left.returncode == 0 and "a daemon serves queue 12" in left.stdout
+        assert left.returncode == 0 and "a daemon diverts the packets here" in left.stdout
+        refused = pyfw(lab, "open")
+        assert refused.returncode == 1 and "another pyfw diverts" in refused.stderr
         assert passes(lab) == OPEN
         assert lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A") == before
     assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout

@@ -39,6 +39,13 @@ def test_assignments_are_lines_of_one_datagram(channel):
     assert heard(channel) == (["READY=1", "STATUS=fine"], 0)
 
 
+def test_a_value_is_one_line_whatever_it_quotes(channel):
+    """Who could add a line could have descriptors stored, or the service called ready; and half of UTF-16 must not end the telling."""
+    manager = ServiceManager({"NOTIFY_SOCKET": channel.getsockname()})
+    manager.tell("STATUS=rules: \udcff\x1b]0;x\x07\nREADY=1")
+    assert heard(channel) == ([r"STATUS=rules: \udcff\x1b]0;x\x07\x0aREADY=1"], 0)
+
+
 def test_an_address_may_be_abstract():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(f"\0pyfw-test-{os.getpid()}")
