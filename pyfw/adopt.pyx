@@ -75,6 +75,7 @@ cdef fill(Conn *conn, foreign, list helpers, uint64_t now_ns):
     conn.expires_ns = now_ns + <uint64_t> foreign.timeout_s * 1000000000
     if foreign.helper in helpers:
         conn.helper = helpers.index(foreign.helper) + 1
+        memset(conn.helper_memory, 0xFF, HELPER_MEMORY)     # it did not hear the beginning
     for side in range(2):
         conn.packets[side] = foreign.packets[side]
         conn.bytes[side] = foreign.bytes[side]

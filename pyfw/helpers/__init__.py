@@ -75,9 +75,10 @@ class Helper(Protocol):
 
     `inspect` is called for packets with payload only, in ESTABLISHED connections that have seen traffic both
     ways, after the rules accepted the packet and before its verdict is sent; one call at a time.  `memory` is
-    MEMORY_SIZE writable bytes, zero for a new connection.  None means: accept, nothing found.  The payload is
-    hostile: time must stay linear in its length.  An exception drops the packet (Reason.HELPER_ERROR).  Helpers may take
-    about a fifth of the packets' time: a connection with too many segments goes on without one (Reason.HELPER_BUSY).
+    MEMORY_SIZE writable bytes, zero for a new connection, all ones for one that `adopt: kernel` took over in the
+    middle.  None means: accept, nothing found.  The payload is hostile: time must stay linear in its length.  An
+    exception drops the packet (Reason.HELPER_ERROR).  Helpers may take about a fifth of the packets' time: a
+    connection with too many segments goes on without one (Reason.HELPER_BUSY).
     """
     name: str                   # as in `-j CT --helper NAME` and in the configuration
     protocol: int               # IPPROTO_* of the connections it reads

@@ -20,20 +20,24 @@ making that begins with "227 " opens any port of that server through a helper th
     that command; 2xx activates it, anything else cancels it.
   * Ports below 1024, octets over 255 and empty numbers open nothing; neither does PORT or 227 over IPv6.
 
-Whose reply is it?  A final reply is 2xx to 5xx, followed by no "-"; 1xx is none, and within a multi-line reply
-only the line that ends it counts, whatever the others look like.  A client may send commands without waiting:
-those sent since the last final reply are counted, and as many final replies must go by before the one that
-answers the announcement.  Only what is new in its direction, by sequence number, takes part in this; a repeated
-segment changes nothing.
+Whose reply is it?  Replies come in the order of commands: each command line adds one outstanding, each final reply
+takes one.  A final reply is 2xx to 5xx, followed by no "-"; 1xx is none, and within a multi-line reply only the line
+that ends it counts, whatever the others look like.
+
+So every byte counts once.  Of a segment, only what is new in its direction is read; one that comes before its
+forerunner is dropped, so that both come again in order.  Where the count cannot be known, nothing opens any more: the
+connection's beginning was not heard, a gap stays, a line may have been two to the server, replies came in floods.
+
+What this cannot see: the text of a repeated segment, which may be another than the first was, and a server that
+lets its client choose whole lines of a reply: in a listing, "213 end" and then "227 (...)".
 """
 import re
-import struct
-from collections.abc import Callable, Iterator
-from enum import IntEnum
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pyfw.enums import Direction, Reason, Verdict
 from pyfw.helpers import IPPROTO_TCP, Expectation, Finding, Segment
+from pyfw.helpers.ftp_dialogue import Awaited, Dialogue, LineStarts, Step
 
 _U16 = 0xFFFF
 _U32 = 0xFFFFFFFF
@@ -42,6 +46,8 @@ _NEWLINE = b"\n"
 _COMMAND_WORD_BYTES = 4
 
 _PARTIAL = Finding(Verdict.DROP, Reason.HELPER_PARTIAL)
+_REFUSED = Finding(remark="this connection's beginning was not heard, or its commands and replies could not be counted")
+_ANSWER = {Awaited.PASV: b"227", Awaited.EPSV: b"229"}
 
 
 class FtpHelper:
@@ -64,25 +70,36 @@ class FtpHelper:
         self.loose = loose
 
     def inspect(self, segment: Segment, memory: memoryview) -> Finding | None:
-        """Examine one segment.  A dropped one leaves the memory as it was: it will come again."""
-        dialogue = Dialogue.load(memory)
-        finding = self._examine(segment, dialogue)
-        if finding is not None and finding.verdict is not Verdict.ACCEPT:
+        """Examine one segment.  One that is dropped for what it says leaves the memory as it was: it will come again."""
+        return self._inspect_strictly(segment, memory) if self.strict else self._inspect_as_the_kernel(segment, memory)
+
+    def _inspect_as_the_kernel(self, segment: Segment, memory: memoryview) -> Finding | None:
+        line_starts = LineStarts.load(memory)
+        finding = self._believe(segment) if segment.seq in line_starts.places[segment.direction] else None
+        if finding is _PARTIAL:
             return finding
         if segment.payload.endswith(_NEWLINE):
-            dialogue.remember_line_start(segment.direction, segment.seq + len(segment.payload) & _U32)
-        dialogue.store(memory)
+            line_starts.remember(segment.direction, _end(segment))
+        line_starts.store(memory)
         return finding
 
-    def _examine(self, segment: Segment, dialogue: "Dialogue") -> Finding | None:
-        starts_line = dialogue.starts_line(segment.direction, segment.seq)
-        if not self.strict:
-            return self._believe(segment) if starts_line else None
-        if not dialogue.is_new(segment.direction, segment.seq):
-            return None
-        if segment.direction == Direction.ORIGINAL:
-            return self._follow_commands(segment, starts_line, dialogue)
-        return self._follow_replies(segment, starts_line, dialogue)
+    def _inspect_strictly(self, segment: Segment, memory: memoryview) -> Finding | None:
+        dialogue = Dialogue.load(memory)
+        if dialogue.step is Step.LOST:
+            return _REFUSED if find_announcement(segment) else None
+        new = dialogue.unheard(segment.direction, segment.seq, segment.payload)
+        if new is None and dialogue.meet_gap():
+            dialogue.store(memory)
+            return _PARTIAL
+        finding = None
+        if new:
+            follow = self._follow_commands if segment.direction == Direction.ORIGINAL else self._follow_replies
+            finding = follow(segment._replace(payload=new), dialogue)
+            if finding is _PARTIAL:
+                return finding
+            dialogue.advance(segment.direction, _end(segment), new.endswith(_NEWLINE))
+        dialogue.store(memory)
+        return Finding(cancel=True) if dialogue.step is Step.LOST else finding
 
     def _believe(self, segment: Segment) -> Finding | None:
         """What the kernel's helper makes of a segment that starts a line."""
@@ -91,8 +108,8 @@ class FtpHelper:
             return None
         return self._open(segment, found.announcement) if found.announcement else _PARTIAL
 
-    def _follow_commands(self, segment: Segment, starts_line: bool, dialogue: "Dialogue") -> Finding | None:
-        payload = segment.payload
+    def _follow_commands(self, segment: Segment, dialogue: Dialogue) -> Finding | None:
+        payload, starts_line = segment.payload, dialogue.at_line_start[Direction.ORIGINAL]
         finding = None
         if starts_line:
             if any(_is_cut_off(payload, request) for request in (b"PASV\r\n", b"EPSV\r\n")):
@@ -100,29 +117,28 @@ class FtpHelper:
             finding = self._believe(segment)
             if finding is _PARTIAL:
                 return finding
-        commands = payload.count(_NEWLINE)
+        before = dialogue.outstanding
+        commands = dialogue.add_commands(payload)
         request = _last_request(payload, starts_line)
         if request is not Awaited.NOTHING:
             outdated = dialogue.awaited is Awaited.PORT
-            dialogue.await_answer(request, ahead=dialogue.unanswered + commands - 1)
+            dialogue.await_answer(request, ahead=before + commands - 1)
             finding = Finding(cancel=True) if outdated else None
         elif finding and finding.expectations:
-            dialogue.await_answer(Awaited.PORT, ahead=dialogue.unanswered)
+            dialogue.await_answer(Awaited.PORT, ahead=before)
         elif commands and dialogue.awaited is not Awaited.PORT:
             dialogue.awaited = Awaited.NOTHING
-        dialogue.unanswered += commands
         return finding
 
-    def _follow_replies(self, segment: Segment, starts_line: bool, dialogue: "Dialogue") -> Finding | None:
-        found = find_announcement(segment) if starts_line else None
+    def _follow_replies(self, segment: Segment, dialogue: Dialogue) -> Finding | None:
+        found = find_announcement(segment) if dialogue.at_line_start[Direction.REPLY] else None
         if found and len(segment.payload) <= len(found.word):
             return _PARTIAL
         finding = Finding(remark=f"{found.word.decode()}answers no command that asked for it") if found else None
-        for reply in _final_replies(segment.payload, starts_line, dialogue):
-            answered = dialogue.final_reply()
-            if answered is Awaited.PORT:
+        for reply in dialogue.final_replies(segment.payload):
+            if reply.answers is Awaited.PORT:
                 finding = Finding(activate=True) if reply.code[:1] == b"2" else Finding(cancel=True)
-            elif found and reply.first and reply.code == _ANSWER.get(answered):
+            elif found and reply.first and reply.code == _ANSWER.get(reply.answers):
                 finding = self._open(segment, found.announcement) if found.announcement else _PARTIAL
                 if finding is _PARTIAL:
                     return finding
@@ -141,133 +157,10 @@ class FtpHelper:
                                                  port=announcement.port, active=active),))
 
 
-# -- what is remembered of a connection -------------------------------------------------------------------
-
-class Awaited(IntEnum):
-    """The command whose final reply decides about an expectation."""
-    NOTHING = 0
-    PASV = 1
-    EPSV = 2
-    PORT = 3                    # or EPRT
-
-
-_AWAITED = tuple(Awaited)       # by number: asking the enum takes ten times as long
-_ANSWER = {Awaited.PASV: b"227", Awaited.EPSV: b"229"}
-
-
-class Dialogue:
-    """The state of one control connection, in the 20 bytes that the engine keeps.
-
-    Any 20 bytes can be loaded.  Little-endian: four line starts, original direction first; how many of them
-    are known, 4 bits a direction; `ahead` and `unanswered`, 4 bits each, which stop at 15; `awaited`, above
-    the 10 bits of the code of an unfinished multi-line reply.
-    """
-
-    _LAYOUT = struct.Struct("<4IBBH")
-    _LINE_STARTS = 2            # per direction
-    _COUNT_MAX = 15
-
-    __slots__ = ("line_starts", "unanswered", "ahead", "awaited", "unfinished")
-
-    def __init__(self) -> None:
-        self.line_starts: tuple[list[int], list[int]] = ([], [])
-        self.unanswered = 0                 # commands since the last final reply
-        self.ahead = 0                      # final replies to come before the awaited one
-        self.awaited = Awaited.NOTHING
-        self.unfinished = 0                 # code of the multi-line reply that has not ended; 0: none
-
-    @classmethod
-    def load(cls, memory: memoryview) -> "Dialogue":
-        *starts, known, counts, rest = cls._LAYOUT.unpack(memory)
-        dialogue = cls()
-        dialogue.line_starts = (starts[:min(known & 15, cls._LINE_STARTS)],
-                                starts[cls._LINE_STARTS:][:min(known >> 4, cls._LINE_STARTS)])
-        dialogue.ahead, dialogue.unanswered = counts & 15, counts >> 4
-        dialogue.unfinished, dialogue.awaited = rest & 1023, _AWAITED[rest >> 10 & 3]
-        return dialogue
-
-    def store(self, memory: memoryview) -> None:
-        original, reply = self.line_starts
-        known = len(original) | len(reply) << 4
-        padded = [(*starts, 0, 0)[:self._LINE_STARTS] for starts in self.line_starts]
-        counts = min(self.ahead, self._COUNT_MAX) | min(self.unanswered, self._COUNT_MAX) << 4
-        self._LAYOUT.pack_into(memory, 0, *padded[0], *padded[1], known, counts, self.unfinished | self.awaited << 10)
-
-    def starts_line(self, direction: Direction, seq: int) -> bool:
-        return seq in self.line_starts[direction]
-
-    def is_new(self, direction: Direction, seq: int) -> bool:
-        """Whether nothing known of this direction comes after seq."""
-        return not any(_is_after(start, seq) for start in self.line_starts[direction])
-
-    def remember_line_start(self, direction: Direction, seq: int) -> None:
-        """Remember the place after a newline, in place of the older of two, unless it is older still."""
-        starts = self.line_starts[direction]
-        if seq in starts:
-            return
-        if len(starts) < self._LINE_STARTS:
-            starts.append(seq)
-            return
-        older = 0 if _is_after(starts[1], starts[0]) else 1
-        if _is_after(seq, starts[older]):
-            starts[older] = seq
-
-    def await_answer(self, command: Awaited, ahead: int) -> None:
-        self.awaited = command
-        self.ahead = min(ahead, self._COUNT_MAX)
-
-    def final_reply(self) -> Awaited:
-        """Count one final reply; returns the awaited command if this is what answers it."""
-        self.unanswered = 0
-        if self.awaited is Awaited.NOTHING:
-            return Awaited.NOTHING
-        if self.ahead:
-            self.ahead -= 1
-            return Awaited.NOTHING
-        answered, self.awaited = self.awaited, Awaited.NOTHING
-        return answered
-
-
-def _is_after(left: int, right: int) -> bool:
-    """Serial number arithmetic, modulo 2**32."""
-    return (right - left & _U32) > 0x7FFFFFFF
-
-
 # -- lines --------------------------------------------------------------------------------------------------
 
-_REPLY_LINE = re.compile(rb"\n([1-5][0-9][0-9])([ \r-])")   # fixed width: nothing to backtrack into
-_REPLY_LINES_MAX = 64           # looked at in one segment; 16 multi-line replies, the most that are awaited, take 32
-
-
-class _Reply(NamedTuple):
-    code: bytes
-    first: bool                 # it stands at the start of its segment
-
-
-def _final_replies(payload: bytes, starts_line: bool, dialogue: Dialogue) -> Iterator[_Reply]:
-    """The final replies that end in this payload; keeps track of multi-line replies (RFC 959, 4.2).
-
-    A flood of replies is not read to its end, and ends every wait.
-    """
-    text = _NEWLINE + payload if starts_line else payload
-    position = 0
-    for _ in range(_REPLY_LINES_MAX):
-        line = _next_reply_line(text, position, dialogue.unfinished)
-        if line is None:
-            return
-        position = line.end()
-        code, mark = line.groups()
-        dialogue.unfinished = int(code) if mark == b"-" else 0
-        if mark != b"-" and code >= b"200":
-            yield _Reply(code, first=starts_line and line.start() == 0)
-    dialogue.awaited = Awaited.NOTHING
-
-
-def _next_reply_line(text: bytes, position: int, unfinished: int) -> re.Match[bytes] | None:
-    """The next line that begins or ends a reply: within a multi-line one, only that which ends it."""
-    if unfinished:
-        return re.compile(rb"\n(%03d)([ \r])" % unfinished).search(text, position)
-    return _REPLY_LINE.search(text, position)
+def _end(segment: Segment) -> int:
+    return segment.seq + len(segment.payload) & _U32
 
 
 def _last_request(payload: bytes, starts_line: bool) -> Awaited:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pyfw.enums import Direction, Verdict
 from pyfw.helpers import MEMORY_SIZE, Finding, Segment
-from pyfw.helpers.ftp import Awaited, Dialogue, FtpHelper
+from pyfw.helpers.ftp import FtpHelper
+from pyfw.helpers.ftp_dialogue import Awaited, Dialogue, LineStarts, Step
 
 OWN = {4: (bytes([10, 0, 0, 2]), bytes([10, 0, 1, 2])), 6: (bytes(15) + b"\2", bytes(15) + b"\3")}
 WORDS = [b"PORT ", b"EPRT ", b"227 ", b"229 (", b"PASV\r\n", b"EPSV\r\n", b"10,0,0,2,", b"|1|", b"|2|", b"|||", b"::",
@@ -23,18 +24,23 @@ def segment(direction, payload, seq=0, family=4):
     return Segment(family, direction, seq, payload, sender, receiver, 40000, 21)
 
 
-def at_line_start(seq=0) -> bytearray:
-    """The memory of a connection that knows a line start at seq, both ways, and awaits a 227."""
+def at_line_start(seq=0, strict=True) -> bytearray:
+    """The memory of a connection that knows a line start at seq, both ways, and awaits a 227 if strict."""
     memory = bytearray(MEMORY_SIZE)
-    dialogue = Dialogue()
-    dialogue.line_starts = ([seq], [seq])
-    dialogue.awaited = Awaited.PASV
-    dialogue.store(memory)
+    if strict:
+        dialogue = Dialogue(Step.IN_STEP)
+        dialogue.expected, dialogue.at_line_start = [seq, seq], [True, True]
+        dialogue.outstanding, dialogue.awaited = 1, Awaited.PASV
+        dialogue.store(memory)
+    else:
+        line_starts = LineStarts()
+        line_starts.places = ([seq], [seq])
+        line_starts.store(memory)
     return memory
 
 
-def fields(dialogue):
-    return dialogue.line_starts, dialogue.unanswered, dialogue.ahead, dialogue.awaited, dialogue.unfinished
+def fields(kept):
+    return [getattr(kept, name) for name in kept.__slots__]
 
 
 def check(finding):
@@ -45,20 +51,36 @@ def check(finding):
         assert 0 <= expectation.port <= 0xFFFF
 
 
-@given(memory=st.binary(min_size=MEMORY_SIZE, max_size=MEMORY_SIZE))
-def test_any_memory_can_be_read_and_is_kept(memory):
-    dialogue = Dialogue.load(memory)
+memories = st.one_of(st.binary(min_size=MEMORY_SIZE, max_size=MEMORY_SIZE),
+                     st.builds(lambda some, step: some + bytes([step]),
+                               st.binary(min_size=MEMORY_SIZE - 1, max_size=MEMORY_SIZE - 1),
+                               st.sampled_from([0, *Step])))
+
+
+@pytest.mark.parametrize("layout", [Dialogue, LineStarts])
+@given(memory=memories)
+def test_any_memory_can_be_read_and_is_kept(layout, memory):
+    kept = layout.load(memory)
     stored = bytearray(MEMORY_SIZE)
-    dialogue.store(stored)
-    assert fields(Dialogue.load(stored)) == fields(dialogue)
+    kept.store(stored)
+    assert fields(layout.load(stored)) == fields(kept)
 
 
-def test_a_new_connections_memory_knows_nothing():
-    assert fields(Dialogue.load(bytes(MEMORY_SIZE))) == (([], []), 0, 0, 0, 0)
+@pytest.mark.parametrize("memory, step", [
+    (bytes(MEMORY_SIZE), Step.BEGINNING), (b"\xff" * MEMORY_SIZE, Step.IN_STEP)], ids=["new", "taken over"])
+def test_a_new_connections_memory_knows_nothing(memory, step):
+    assert fields(Dialogue.load(memory)) == fields(Dialogue(step))
+    assert LineStarts.load(memory).places == ([], [])
+
+
+@given(place=st.integers(0, 0xFFFFFFFF))
+def test_what_the_other_mode_has_kept_opens_nothing(place):
+    assert Dialogue.load(at_line_start(place, strict=False)).step is Step.LOST
+    assert LineStarts.load(at_line_start(place, strict=True)).places == ([], [])
 
 
 @pytest.mark.parametrize("strict", [True, False])
-@given(memory=st.binary(min_size=MEMORY_SIZE, max_size=MEMORY_SIZE), family=st.sampled_from([4, 6]),
+@given(memory=memories, family=st.sampled_from([4, 6]),
        loose=st.booleans(),
        traffic=st.lists(st.tuples(st.sampled_from([0, 1]), sequence_numbers, payloads), max_size=6))
 def test_any_traffic_on_any_memory(strict, memory, family, loose, traffic):
@@ -70,7 +92,8 @@ def test_any_traffic_on_any_memory(strict, memory, family, loose, traffic):
 @pytest.mark.parametrize("strict", [True, False])
 @given(direction=st.sampled_from(list(Direction)[:2]), family=st.sampled_from([4, 6]), payload=payloads)
 def test_any_payload_at_a_line_start(strict, direction, family, payload):
-    check(FtpHelper(strict=strict).inspect(segment(direction, payload, family=family), memoryview(at_line_start())))
+    memory = memoryview(at_line_start(strict=strict))
+    check(FtpHelper(strict=strict).inspect(segment(direction, payload, family=family), memory))
 
 
 @given(payload=payloads)
@@ -91,7 +114,7 @@ def operations(payload, direction, strict, family) -> int:
         count += event == "line"
         return trace
 
-    memory = memoryview(at_line_start())
+    memory = memoryview(at_line_start(strict=strict))
     item = segment(direction, payload, family=family)
     helper = FtpHelper(strict=strict)
     previous = sys.gettrace()
@@ -130,7 +153,7 @@ def test_work_is_linear_in_the_payload(flood, family, direction, strict):
 def test_a_number_of_any_length_is_read_modulo_its_width(digits):
     """No conversion of the whole number: Python would refuse more than 4,300 digits, and take quadratic time."""
     number = b"1" + b"0" * digits + b"2"
-    memory = memoryview(at_line_start())
+    memory = memoryview(at_line_start(strict=False))
     item = segment(Direction.ORIGINAL, b"PORT 10,0,0,2,0," + number + b"\r\n")
     (expectation,) = FtpHelper(strict=False).inspect(item, memory).expectations
     assert expectation.port == (pow(10, digits + 1, 2 ** 16) + 2) % 2 ** 16

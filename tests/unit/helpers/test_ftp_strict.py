@@ -251,3 +251,153 @@ def test_both_directions_are_apart(talk):
     conversation = talk(FtpHelper(), seq=(7000, 7000))
     conversation.say("> PASV\r\n")
     assert conversation.send(Direction.REPLY, conversation.seq[0], b"227 (10,0,1,2,19,137)\r\n") is None
+
+
+# -- whose reply is it? ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("lines, opened", [
+    # a reply to what was sent before the request, though other replies went by
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> PASV\r\n", PASV], None),
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> PASV\r\n", PASV, PASV], SERVER_OPEN),
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> EPSV\r\n", EPSV], None),
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> EPSV\r\n", EPSV, EPSV], SERVER_OPEN),
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", PORT, DONE], None),
+    (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", PORT, DONE, DONE], CLIENT_OPEN),
+    # more outstanding than four bits count
+    (["> " + "NOOP\r\n" * 20, "> PASV\r\n", *[DONE] * 19, PASV], None),
+    (["> " + "NOOP\r\n" * 20, "> PASV\r\n", *[DONE] * 20, PASV], SERVER_OPEN),
+    (["> " + "NOOP\r\n" * 20, PORT, *[DONE] * 20], None),
+    (["> " + "NOOP\r\n" * 20, PORT, *[DONE] * 21], CLIENT_OPEN),
+    # a CR alone, which is a line's end to some servers
+    (["> NOOP\rSTAT a\r\n", "> PASV\r\n", DONE, PASV], None),
+    (["> NOOP\r", "> STAT a\r\n", "> PASV\r\n", DONE, PASV], None),
+    (["> NOOP\r", "> \n", "> PASV\r\n", DONE, PASV], SERVER_OPEN),
+    # a line that is two to some servers
+    (["> " + "A" * 600 + "\r\n", DONE, "> PASV\r\n", PASV], None),
+    (["> " + "A" * 300, "> " + "A" * 300 + "\r\n", DONE, "> PASV\r\n", PASV], None),
+    (["> " + "A" * 509 + "\r\n", DONE, "> PASV\r\n", PASV], SERVER_OPEN),
+    # the code of a final reply is cut in two
+    (["> NOOP\r\n", "< 200 ok\r\n", "> NOOP\r\n", "> PASV\r\n", "< 20", "< 0 ok\r\n", PASV], SERVER_OPEN),
+    (["> STAT\r\n", "> PASV\r\n", "< 211-status\r\n21", "< 1 end\r\n", PASV], SERVER_OPEN),
+    # a reply that answers nothing lets none go by later
+    (["< 421 tired\r\n", "> NOOP\r\n", "> PASV\r\n", PASV], None),
+    # clients that do not wait, and that interrupt
+    (["> PASV\r\nRETR a\r\n", PASV, "< 425 no\r\n", "> PASV\r\n", PASV], SERVER_OPEN),
+    (["> PASV\r\n", "> RETR a\r\n", PASV, "< 425 no\r\n", "> PASV\r\n", PASV], SERVER_OPEN),
+    (["> RETR a\r\n", "< 150 here\r\n", b"> \xff\xf4\xff", b"> \xf2ABOR\r\n", "< 426 aborted\r\n", "< 226 done\r\n",
+      "> PASV\r\n", PASV], SERVER_OPEN),
+    (["> RETR a\r\n", "< 150 here\r\n", b"> \xff\xf4\xff", b"> \xf2ABOR\r\n", "< 426 aborted\r\n", "> PASV\r\n", PASV], None),
+])
+def test_replies_are_matched_in_order(talk, lines, opened):
+    conversation = talk(FtpHelper())
+    assert all(finding is None or finding.verdict == Verdict.ACCEPT for finding in conversation.say_all(*lines))
+    assert conversation.opened == opened
+
+
+def test_more_outstanding_than_can_be_counted_open_nothing_any_more(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all(*["> " + "NOOP\r\n" * 10000] * 7)
+    conversation.say_all(*["< " + "200 ok\r\n" * 50] * 1400, "> PASV\r\n", PASV)
+    assert conversation.opened is None
+    assert conversation.remark == REFUSED
+
+
+REFUSED = "this connection's beginning was not heard, or its commands and replies could not be counted"
+CLIENT, SERVER = Direction.ORIGINAL, Direction.REPLY
+
+
+def test_a_command_that_hides_behind_a_repeated_one_counts(talk):
+    conversation = talk(FtpHelper())
+    start = conversation.seq[CLIENT]
+    conversation.say("> NOOP\r\n")
+    conversation.send(CLIENT, start, b"NOOP\r\nSTAT a\r\n")
+    conversation.seq[CLIENT] = start + len("NOOP\r\nSTAT a\r\n")
+    conversation.say_all("> PASV\r\n", DONE, PASV)
+    assert conversation.opened is None
+    conversation.say(PASV)
+    assert conversation.opened == SERVER_OPEN
+
+
+@pytest.mark.parametrize("again", [b"TYPE I\r\nPASV\r\n", b"PE I\r\nPASV\r\n"])
+def test_a_request_behind_a_repeated_command_is_one(talk, again):
+    conversation = talk(FtpHelper())
+    conversation.say("> TYPE I\r\n")
+    conversation.send(CLIENT, conversation.seq[CLIENT] + len("PASV\r\n") - len(again), again)
+    conversation.say_all(DONE, PASV)
+    assert conversation.opened == SERVER_OPEN
+
+
+@pytest.mark.parametrize("cut", ["", "2", "20", "200 th"])
+def test_a_repeated_reply_counts_once_wherever_it_is_cut(talk, cut):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> NOOP\r\n", "> NOOP\r\n", "> PASV\r\n")
+    first = "< 200 one\r\n" + cut
+    conversation.say(first)
+    conversation.repeat(first)
+    conversation.say_all("< " + "200 the other\r\n".removeprefix(cut) if cut else "< 150 soon\r\n", PASV)
+    assert conversation.opened == (SERVER_OPEN if cut else None)
+
+
+def test_a_segment_before_its_forerunner_is_dropped_and_both_count_in_order(talk):
+    conversation = talk(FtpHelper())
+    conversation.say_all("> RETR a\r\n", "< 150 here\r\n", "> PASV\r\n")
+    start = conversation.seq[SERVER]
+    ahead = start + len("226 sent\r\n")
+    for _ in range(2):
+        assert conversation.send(SERVER, ahead, PASV[2:].encode()).verdict == Verdict.DROP
+    conversation.say_all("< 226 sent\r\n", PASV)
+    assert conversation.opened == SERVER_OPEN
+
+
+def test_commands_do_not_hide_in_a_gap(talk):
+    conversation = talk(FtpHelper())
+    start = conversation.seq[CLIENT]
+    hidden = b"STAT a\r\nSTAT b\r\n"
+    assert conversation.send(CLIENT, start + len(hidden), b"NOOP\r\nPASV\r\n").verdict == Verdict.DROP
+    conversation.send(CLIENT, start, hidden)
+    conversation.send(CLIENT, start + len(hidden), b"NOOP\r\nPASV\r\n")
+    conversation.say_all(DONE, PASV)
+    assert conversation.opened is None
+
+
+def test_a_gap_that_stays_stops_no_connection_and_opens_nothing(talk):
+    conversation = talk(FtpHelper())
+    conversation.say(PORT)
+    start = conversation.seq[SERVER] + 100
+    findings = [conversation.send(SERVER, start, b"200 done\r\n") for _ in range(9)]
+    assert [finding and finding.verdict for finding in findings] == [Verdict.DROP] * 7 + [Verdict.ACCEPT, None]
+    assert conversation.expectation is None
+    conversation.seq[SERVER] = start
+    conversation.say_all(DONE, "> PASV\r\n", PASV)
+    assert conversation.opened is None
+
+
+# -- connections whose beginning was not heard ----------------------------------------------------------------
+
+@pytest.mark.parametrize("lines", [
+    ["> NOOP\r\n", "< 220 done\r\n"],                      # the client speaks first
+    ["< 200 done\r\n", "> NOOP\r\n", "< 200 done\r\n"],   # no welcome
+    ["< hello\r\n", "> NOOP\r\n", "< 220 done\r\n"],
+])
+def test_what_begins_in_the_middle_opens_nothing(connect, lines):
+    """A client may have left commands unanswered, and let the entry of its connection expire."""
+    conversation = connect(FtpHelper())
+    conversation.say_all(*lines, "> NOOP\r\n", DONE, "> PASV\r\n", PASV)
+    assert (conversation.opened, conversation.remark) == (None, REFUSED)
+    conversation.say_all(PORT, DONE)
+    assert (conversation.opened, conversation.held) == (None, None)
+
+
+@pytest.mark.parametrize("welcome", [
+    ["< 220 ready\r\n"], ["< 120 soon\r\n", "< 220 ready\r\n"], ["< 220-a\r\n", "< 220 ready\r\n"], ["< 22", "< 0 ready\r\n"]])
+def test_a_welcome_begins_a_dialogue(connect, welcome):
+    conversation = connect(FtpHelper())
+    conversation.say_all(*welcome, "> USER a\r\n", "< 230 hello\r\n", "> PASV\r\n", PASV)
+    assert conversation.opened == SERVER_OPEN
+
+
+def test_a_connection_of_the_kernels_table_goes_on(connect):
+    conversation = connect(FtpHelper())
+    conversation.memory[:] = b"\xff" * len(conversation.memory)
+    conversation.say_all("> NOOP\r\n", DONE, "> PASV\r\n", PASV)
+    assert conversation.opened == SERVER_OPEN
