@@ -26,7 +26,8 @@ that ends it counts, whatever the others look like.
 
 So every byte counts once.  Of a segment, only what is new in its direction is read; one that comes before its
 forerunner is dropped, so that both come again in order.  Where the count cannot be known, nothing opens any more: the
-connection's beginning was not heard, a gap stays, a line may have been two to the server, replies came in floods.
+connection's beginning was not heard, a gap stays, a line may be two commands to the server or none, replies came in
+floods.
 
 What this cannot see: the text of a repeated segment, which may be another than the first was, and a server that
 lets its client choose whole lines of a reply: in a listing, "213 end" and then "227 (...)".

@@ -1,7 +1,8 @@
 """FTP: what the helper remembers of a control connection, in the 20 bytes that the engine keeps for it.
 
 `LineStarts` is what Linux' nf_conntrack_ftp remembers.  `Dialogue` is what strict needs: which reply answers which
-command.  Law: every doubt ends in too many commands outstanding, or in Step.LOST, never in too few: then nothing opens.
+command.  Law: the count is exact, or Step.LOST is the end of it and nothing opens.  One too few takes an earlier reply for
+the awaited one, one too many a later.
 """
 import re
 import struct
@@ -85,7 +86,7 @@ _COUNT_MAX = 0xFFFF
 _GAPS_MAX = 7                   # segments dropped in a row: a sender that waits twice as long each time takes half a minute
 _LINE_MAX = 510                 # bytes; of a longer line some servers make two commands (CVE-2008-4247)
 _REPLY_LINES_MAX = 64           # looked at in one segment
-_REPLY_LINE = re.compile(rb"\n([1-5][0-9][0-9])([ \r-])")   # fixed width: nothing to backtrack into
+_REPLY_LINE = re.compile(rb"\n([1-5][0-9][0-9])([ \r-]|(?=\n))")     # fixed width: nothing to backtrack into
 _CODE_CUT_OFF = re.compile(rb"\n([1-5][0-9]{0,2})\Z")
 _WELCOME = b"220"
 
@@ -140,7 +141,7 @@ class Dialogue:
         dialogue.after_return, dialogue.gaps = bool(flags & 16), flags >> 5
         dialogue.outstanding, dialogue.ahead = outstanding, ahead
         dialogue.unfinished, dialogue.awaited = reply & 1023, _AWAITED[reply >> 10 & 3]
-        dialogue.code_so_far, dialogue.line_bytes = code, line_bytes
+        dialogue.code_so_far, dialogue.line_bytes = code, min(line_bytes, _LINE_MAX)
         return dialogue
 
     def store(self, memory: memoryview) -> None:
@@ -179,25 +180,34 @@ class Dialogue:
     # -- commands ------------------------------------------------------------------------------------------
 
     def add_commands(self, payload: bytes) -> int:
-        """Count the commands that end in this payload.  A CR ends one, too: some servers take it so."""
+        """Count the commands that end in this payload."""
         if self.step is Step.BEGINNING:
-            self.step = Step.LOST           # nobody speaks before the welcome: this is the middle of a connection
-        lone_returns = (payload.count(b"\r") - payload.count(b"\r\n") - payload.endswith(b"\r")
-                        + (self.after_return and not payload.startswith(_NEWLINE)))
-        commands = payload.count(_NEWLINE) + lone_returns
+            self.step = Step.LOST           # the middle of a connection, or a browser led to post "PORT ..." here
+        commands = payload.count(_NEWLINE)
+        self.outstanding += commands
+        if self.outstanding > _COUNT_MAX or self._is_ambiguous(payload):
+            self.step = Step.LOST
         self.after_return = payload.endswith(b"\r")
         self._measure_lines(payload)
-        self.outstanding += commands
-        if self.outstanding > _COUNT_MAX:
-            self.step = Step.LOST
         return commands
 
+    def _is_ambiguous(self, payload: bytes) -> bool:
+        """Whether servers differ in how many commands this is: a CR alone ends a line to some, an empty line is none."""
+        before = b"\r" if self.after_return else b""
+        text = (_NEWLINE if self.line_bytes == len(before) else b"") + before + payload
+        lone_returns = text.count(b"\r") - text.count(b"\r\n") - text.endswith(b"\r")
+        return lone_returns > 0 or b"\n\n" in text or b"\n\r\n" in text
+
     def _measure_lines(self, payload: bytes) -> None:
-        lengths = list(map(len, payload.split(_NEWLINE)))
-        lengths[0] += self.line_bytes
-        if max(lengths) > _LINE_MAX:
-            self.step = Step.LOST
-        self.line_bytes = min(lengths[-1], _COUNT_MAX)
+        """In strides of a longest line each: a payload of newlines alone costs no more than another."""
+        start = -self.line_bytes
+        while len(payload) - start > _LINE_MAX:
+            newline = payload.rfind(_NEWLINE, max(start, 0), start + _LINE_MAX + 1)
+            if newline < 0:
+                self.step = Step.LOST
+                return
+            start = newline + 1
+        self.line_bytes = len(payload) - max(start, payload.rfind(_NEWLINE) + 1 or start)
 
     def await_answer(self, command: Awaited, ahead: int) -> None:
         self.awaited = command
@@ -208,7 +218,7 @@ class Dialogue:
     def final_replies(self, payload: bytes) -> Iterator[Reply]:
         """The final replies that end in this payload; keeps track of multi-line replies (RFC 959, 4.2).
 
-        A flood of replies is not read to its end: whose the next one is nobody knows then.
+        A flood of replies is not read to its end: nobody knows then whose the next one is.
         """
         whole = self.at_line_start[Direction.REPLY] or self.expected[Direction.REPLY] is None
         head = _NEWLINE if whole else b"\n%d" % self.code_so_far if self.code_so_far else b""
@@ -230,7 +240,7 @@ class Dialogue:
     def _next_line(self, text: bytes, position: int) -> re.Match[bytes] | None:
         """The next line that begins or ends a reply: within a multi-line one, only that which ends it."""
         if self.unfinished:
-            return re.compile(rb"\n(%03d)([ \r])" % self.unfinished).search(text, position)
+            return re.compile(rb"\n(%03d)([ \r]|(?=\n))" % self.unfinished).search(text, position)
         return _REPLY_LINE.search(text, position)
 
     def _take(self, code: bytes) -> Awaited:
@@ -238,8 +248,10 @@ class Dialogue:
         if self.step is Step.BEGINNING:
             self.step = Step.IN_STEP if code == _WELCOME else Step.LOST
             return Awaited.NOTHING
-        if self.outstanding == 0:
-            return Awaited.NOTHING          # answers nothing: 421, before the server hangs up
+        if self.outstanding == 0:           # answers nothing: 421, before the server hangs up
+            if self.line_bytes:
+                self.step = Step.LOST       # or what is no whole line yet, but is to the server
+            return Awaited.NOTHING
         self.outstanding -= 1
         if self.awaited is Awaited.NOTHING:
             return Awaited.NOTHING

@@ -11,6 +11,8 @@ PORT = "> PORT 10,0,0,2,19,137\r\n"
 EPRT = "> EPRT |1|10.0.0.2|5001|\r\n"
 DONE = "< 200 done\r\n"
 
+REFUSED = "this connection's beginning was not heard, or its commands and replies could not be counted"
+CLIENT, SERVER = Direction.ORIGINAL, Direction.REPLY
 SERVER_OPEN = "10.0.0.2 > 10.0.1.2 5001"
 CLIENT_OPEN = "10.0.1.2 > 10.0.0.2 5001"
 
@@ -269,13 +271,26 @@ def test_both_directions_are_apart(talk):
     (["> " + "NOOP\r\n" * 20, PORT, *[DONE] * 20], None),
     (["> " + "NOOP\r\n" * 20, PORT, *[DONE] * 21], CLIENT_OPEN),
     # a CR alone, which is a line's end to some servers
-    (["> NOOP\rSTAT a\r\n", "> PASV\r\n", DONE, PASV], None),
-    (["> NOOP\r", "> STAT a\r\n", "> PASV\r\n", DONE, PASV], None),
+    (["> NOOP\rSTAT a\r\n", "> PASV\r\n", DONE, PASV, PASV], None),
+    (["> NOOP\r", "> STAT a\r\n", "> PASV\r\n", DONE, PASV, PASV], None),
+    (["> NOOP\rSTAT a\r\n", PORT, "> STAT b\r\n", DONE, "< 500 illegal\r\n", DONE, DONE], None),
     (["> NOOP\r", "> \n", "> PASV\r\n", DONE, PASV], SERVER_OPEN),
+    # an empty line, which some servers answer
+    (["> \r\n", PORT, "> NOOP\r\n", "< 500 illegal\r\n", DONE, DONE], None),
+    (["> \r", "> \n", PORT, "> NOOP\r\n", "< 500 illegal\r\n", DONE, DONE], None),
+    (["> NOOP\n\n", PORT, "> NOOP\r\n", DONE, "< 500 illegal\r\n", DONE, DONE], None),
+    # a reply of a code alone
+    ([PORT, "> NOOP\n", "< 500\n200 done\n"], None),
+    ([PORT, "> NOOP\n", "< 500", "< \n200 done\n"], None),
+    (["> NOOP\r", DONE, "> \n", "> PASV\r\n", "> NOOP\r", PASV, PASV], None),
+    ([PORT, "> NOOP\r\n", "> NOOP\r", "< 500 illegal\r\n", DONE, DONE], None),
     # a line that is two to some servers
     (["> " + "A" * 600 + "\r\n", DONE, "> PASV\r\n", PASV], None),
     (["> " + "A" * 300, "> " + "A" * 300 + "\r\n", DONE, "> PASV\r\n", PASV], None),
+    (["> " + "A" * 300 + "\r\n" + "A" * 511 + "\n", DONE, DONE, "> PASV\r\n", PASV], None),
     (["> " + "A" * 509 + "\r\n", DONE, "> PASV\r\n", PASV], SERVER_OPEN),
+    (["> " + "A" * 9, "> " + "A" * 500 + "\r\n" + "A" * 500, "> " + "A" * 10 + "\n", DONE, DONE, "> PASV\r\n", PASV],
+     SERVER_OPEN),
     # the code of a final reply is cut in two
     (["> NOOP\r\n", "< 200 ok\r\n", "> NOOP\r\n", "> PASV\r\n", "< 20", "< 0 ok\r\n", PASV], SERVER_OPEN),
     (["> STAT\r\n", "> PASV\r\n", "< 211-status\r\n21", "< 1 end\r\n", PASV], SERVER_OPEN),
@@ -286,7 +301,8 @@ def test_both_directions_are_apart(talk):
     (["> PASV\r\n", "> RETR a\r\n", PASV, "< 425 no\r\n", "> PASV\r\n", PASV], SERVER_OPEN),
     (["> RETR a\r\n", "< 150 here\r\n", b"> \xff\xf4\xff", b"> \xf2ABOR\r\n", "< 426 aborted\r\n", "< 226 done\r\n",
       "> PASV\r\n", PASV], SERVER_OPEN),
-    (["> RETR a\r\n", "< 150 here\r\n", b"> \xff\xf4\xff", b"> \xf2ABOR\r\n", "< 426 aborted\r\n", "> PASV\r\n", PASV], None),
+    (["> RETR a\r\n", "< 150 here\r\n", b"> \xff\xf4\xff", b"> \xf2ABOR\r\n", "< 426 aborted\r\n", "> PASV\r\n", PASV],
+     None),
 ])
 def test_replies_are_matched_in_order(talk, lines, opened):
     conversation = talk(FtpHelper())
@@ -300,10 +316,6 @@ def test_more_outstanding_than_can_be_counted_open_nothing_any_more(talk):
     conversation.say_all(*["< " + "200 ok\r\n" * 50] * 1400, "> PASV\r\n", PASV)
     assert conversation.opened is None
     assert conversation.remark == REFUSED
-
-
-REFUSED = "this connection's beginning was not heard, or its commands and replies could not be counted"
-CLIENT, SERVER = Direction.ORIGINAL, Direction.REPLY
 
 
 def test_a_command_that_hides_behind_a_repeated_one_counts(talk):
@@ -376,6 +388,7 @@ def test_a_gap_that_stays_stops_no_connection_and_opens_nothing(talk):
 
 @pytest.mark.parametrize("lines", [
     ["> NOOP\r\n", "< 220 done\r\n"],                      # the client speaks first
+    ["> POST / HTTP/1.1\r\n\r\n", "< 220 yes\r\n", PORT, *[DONE] * 4],     # a browser, led by a page
     ["< 200 done\r\n", "> NOOP\r\n", "< 200 done\r\n"],   # no welcome
     ["< hello\r\n", "> NOOP\r\n", "< 220 done\r\n"],
 ])
@@ -389,7 +402,8 @@ def test_what_begins_in_the_middle_opens_nothing(connect, lines):
 
 
 @pytest.mark.parametrize("welcome", [
-    ["< 220 ready\r\n"], ["< 120 soon\r\n", "< 220 ready\r\n"], ["< 220-a\r\n", "< 220 ready\r\n"], ["< 22", "< 0 ready\r\n"]])
+    ["< 220 ready\r\n"], ["< 120 soon\r\n", "< 220 ready\r\n"], ["< 220-a\r\n", "< 220 ready\r\n"],
+    ["< 22", "< 0 ready\r\n"]])
 def test_a_welcome_begins_a_dialogue(connect, welcome):
     conversation = connect(FtpHelper())
     conversation.say_all(*welcome, "> USER a\r\n", "< 230 hello\r\n", "> PASV\r\n", PASV)
