@@ -12,8 +12,8 @@ malformed drops its packet, so that the sender repeats it whole.
 
 `strict=False` does this and no more: it decides as Linux' nf_conntrack_ftp does, down to how numbers wrap.
 
-**strict (the default)** answers CERT VU#328867: an attacker who gets a server to send a line of the attacker's
-making that begins with "227 " opens any port of that server through a helper that believes every such line.
+**strict (the default; ftp_dialogue.py)** answers CERT VU#328867: an attacker who gets a server to send a line that
+begins with "227 " opens any port of that server through a helper that believes every such line.
 
   * 227 counts only as the final reply to a PASV, 229 only as that to an EPSV.  The next command ends the wait.
   * PORT and EPRT open nothing by themselves: their expectation is inactive until the server's final reply to
