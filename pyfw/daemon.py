@@ -187,6 +187,7 @@ class Daemon:
         self._state = open_state_file(
             config.state.dir, Engine.memory_size(config.conntrack.max_entries, config.conntrack.expect_max), IN_HAND_BYTES, handed)
         self.engine = self._make_engine()
+        self.engine.bound_lives(self.now_ns())
         config = self._config
         self._adopted = self.engine.adopted
         self._rules = RulesInForce(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
@@ -559,6 +560,7 @@ class Daemon:
             self._data_thread.join()
             self.handing_over = False
             self.engine.relink()
+            self.engine.bound_lives(self.now_ns())
             self._queue.take_back()
             self._start_judging()
             if self._diversion is not None:

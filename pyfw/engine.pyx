@@ -89,6 +89,16 @@ cdef class Engine:
             self.limit_sources(self.limits)
         self.unlock()
 
+    def bound_lives(self, uint64_t now_ns) -> None:
+        """Let nothing that was taken over live longer than what is renewed now.  Each time that entries were taken over."""
+        cdef uint32_t slot = 1, last = max(self.tracker.table.header.used, self.tracker.expectations.used)
+        with nogil:
+            while slot <= last:
+                self.lock_politely()
+                self.tracker.bound_lives(slot, slot + SWEEP_SLOTS, now_ns)
+                self.unlock()
+                slot += SWEEP_SLOTS
+
     def limit_sources(self, SourceLimits limits not None) -> None:
         """Have limits per source from now on; connections that were taken over count.  Before the first packet."""
         self.tracker.table.count_sources(limits.sources, limits.is_about_all)

@@ -37,6 +37,7 @@ cdef class Tracker:
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil
     cdef void tell(self, uint64_t now_ns, const Found *found) noexcept nogil
     cdef ExpectResult expect(self, Expect *wanted, uint32_t slot, uint32_t id, uint64_t now_ns) noexcept nogil
+    cdef void bound_lives(self, uint32_t first, uint32_t end, uint64_t now_ns) noexcept nogil
 
     # The steps of track(), each for the one before it.
     cdef void relate(self, Packet *packet, uint64_t now_ns, Found *found) noexcept nogil

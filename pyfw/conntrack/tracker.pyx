@@ -351,6 +351,39 @@ cdef class Tracker:
         wanted.deadline_ns = now_ns + row.timeout_ns
         return self.expectations.add(wanted, row.max_expected, now_ns)
 
+    cdef void bound_lives(self, uint32_t first, uint32_t end, uint64_t now_ns) noexcept nogil:
+        """No connection and no expectation in these slots began in the future, or lives longer than one that is renewed now.
+
+        A predecessor's clock may have been ahead of this one.
+        """
+        cdef uint32_t slot
+        cdef Conn *conn
+        cdef Expect *expect
+        for slot in range(first, end):
+            conn = &self.table.conns[slot]
+            if slot <= self.table.header.used and conn.status & CONN_CONFIRMED:
+                conn.created_ns = min(conn.created_ns, now_ns)
+                conn.expires_ns = min(conn.expires_ns, now_ns + longest_life(conn, &self.settings))
+            if slot <= self.expectations.used:
+                expect = &self.expectations.slots[slot]
+                expect.deadline_ns = min(expect.deadline_ns, now_ns + (
+                    self.helper_rows[expect.helper - 1].timeout_ns if expect.helper else self.settings.timeout_ns[TIMEOUT_GENERIC]))
+
+
+cdef uint64_t longest_life(const Conn *conn, const Settings *settings) noexcept nogil:
+    """The longest timeout that a packet could give this connection in its state."""
+    if conn.key.protocol == PROTO_TCP:
+        return settings.timeout_ns[TIMEOUT_TCP + conn.track.tcp.state]
+    if conn.key.protocol == PROTO_SCTP:
+        return settings.timeout_ns[TIMEOUT_SCTP + max(conn.track.sctp.state, 1) - 1]
+    if conn.key.protocol == PROTO_UDP or conn.key.protocol == PROTO_UDPLITE:
+        return max(settings.timeout_ns[TIMEOUT_UDP], settings.timeout_ns[TIMEOUT_UDP_STREAM])
+    if conn.key.protocol == PROTO_GRE:
+        return max(settings.timeout_ns[TIMEOUT_GRE], settings.timeout_ns[TIMEOUT_GRE_STREAM])
+    if conn.key.protocol == PROTO_ICMP:
+        return settings.timeout_ns[TIMEOUT_ICMP]
+    return settings.timeout_ns[TIMEOUT_ICMPV6 if conn.key.protocol == PROTO_ICMPV6 else TIMEOUT_GENERIC]
+
 
 cdef inline uint8_t known_helper(uint8_t number) noexcept nogil:
     return number if number <= HELPERS_MAX else 0

@@ -183,6 +183,34 @@ def test_freed_slots_are_used_again():
     assert (second.table()["entries"], second.table()["early_drop"]) == (ENTRIES, 0)
 
 
+@pytest.mark.parametrize("entries", [ENTRIES, ENTRIES + 36])
+def test_of_a_clock_that_went_back_nothing_lives_for_ever(entries):
+    """As of a predecessor in another time namespace, or of damage: each lives as long as if it were renewed now, at most."""
+    first, memory = busy()
+    ahead_s = first.now_s
+    second = watch_over(memory) if entries == ENTRIES else watch_after(memory, entries)
+    second.now_s = 10.0
+    assert all(record["timeout"] > ahead_s - 20 for record in second.records()), "the control"
+    second.engine.bound_lives(second.now_ns)
+    assert len(second.records()) == 11
+    left = {(record["protocol"], record["state"]): record["timeout"] for record in second.records()}
+    assert left.pop((6, "ESTABLISHED")) < 432000
+    assert left == {(6, "TIME_WAIT"): 120, (6, "SYN_SENT"): 120, (17, None): 120, (1, None): 30, (58, None): 30,
+                    (47, None): 180, (103, None): 600, (132, "HEARTBEAT_SENT"): 30}
+    TcpConversation(second, CLIENT, SERVER, sport=77).open()
+    second.wait(601)
+    assert expect_text(second.engine, second.now_ns) == ""
+    assert [record["state"] for record in second.records()] == ["ESTABLISHED"] * 4
+
+
+def test_of_a_clock_that_went_on_nothing_lives_longer():
+    first, memory = busy()
+    before = [(record["timeout"], record["original"]) for record in first.records()]
+    second = watch_over(memory)
+    second.engine.bound_lives(second.now_ns)
+    assert [(record["timeout"], record["original"]) for record in second.records()] == before
+
+
 # -- the table has another size now --------------------------------------------------------------------------------
 
 def watch_after(previous: bytes, entries: int, boot_id: bytes = BOOT) -> Watch:
