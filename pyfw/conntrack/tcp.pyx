@@ -199,6 +199,8 @@ cdef RstBelief weigh_rst(const Conn *conn, uint8_t direction, const Segment *seg
     cdef const TcpTrack *track = &conn.track.tcp
     cdef const TcpPeer *receiver = &track.peer[1 - direction]
     cdef bint established = track.state == TCP_ESTABLISHED and conn.status & CONN_ASSURED
+    if receiver.flags & PEER_RELEARNT:
+        return RST_INEXACT                      # what it has acknowledged is not known for sure
     if not receiver.flags & PEER_MAXACK or track.last_index == CLASS_SYN:
         return RST_UNKNOWN                      # nothing to go by, or only what was true before that SYN
     if segment.seq == 0 and not established:
@@ -393,7 +395,7 @@ cdef bint tcp_relearn(Conn *conn) noexcept nogil:
     """Let the windows be learnt anew from the next packet of each side: packets may have passed that nobody saw.
 
     Returns whether there is anything to learn: not before both sides have spoken, nor after the connection's end.  All else
-    stays, window scales too.  What this opens, it opens to those two: a side can shift the windows of a connection that is its own.
+    stays, window scales too.  A hostile side gains the windows of its own connection, and nothing more.
     """
     cdef TcpTrack *track = &conn.track.tcp
     cdef int side

@@ -357,6 +357,7 @@ cdef class Tracker:
         A predecessor's clock may have been ahead of this one.
         """
         cdef uint32_t slot
+        cdef uint64_t limit_ns
         cdef Conn *conn
         cdef Expect *expect
         for slot in range(first, end):
@@ -366,8 +367,10 @@ cdef class Tracker:
                 conn.expires_ns = min(conn.expires_ns, now_ns + longest_life(conn, &self.settings))
             if slot <= self.expectations.used:
                 expect = &self.expectations.slots[slot]
-                expect.deadline_ns = min(expect.deadline_ns, now_ns + (
-                    self.helper_rows[expect.helper - 1].timeout_ns if expect.helper else self.settings.timeout_ns[TIMEOUT_GENERIC]))
+                limit_ns = self.settings.timeout_ns[TIMEOUT_GENERIC]        # of one whose helper is gone
+                if expect.helper:
+                    limit_ns = self.helper_rows[expect.helper - 1].timeout_ns
+                expect.deadline_ns = min(expect.deadline_ns, now_ns + limit_ns)
 
 
 cdef uint64_t longest_life(const Conn *conn, const Settings *settings) noexcept nogil:

@@ -111,7 +111,8 @@ METRICS = (
            _at("diversion", "in_place")),
     Series(CounterMetricFamily, "pyfw_diversion_repairs", "How often others had changed the diversion, and it was put back.",
            _at("diversion", "repairs")),
-    Series(CounterMetricFamily, "pyfw_connections_relearnt", "TCP connections that learn their windows anew: packets may have passed unjudged.",
+    Series(CounterMetricFamily, "pyfw_connections_relearnt",
+           "TCP connections that learn their windows anew, since packets may have passed unjudged.",
            _at("diversion", "connections_relearnt")),
     # the tables
     Series(GaugeMetricFamily, "pyfw_conntrack_entries", "Connections in the table.", _at("table", "entries")),

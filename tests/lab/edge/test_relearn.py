@@ -20,7 +20,8 @@ Guard = Callable[..., Firewall]
 
 PORT = 7001
 DOMAIN = {4: socket.AF_INET, 6: socket.AF_INET6}
-STRICT = ["-m conntrack --ctstate ESTABLISHED -j ACCEPT", "-p tcp --syn -m conntrack --ctstate NEW -j ACCEPT", "-p ipv6-icmp -j ACCEPT"]
+STRICT = ["-m conntrack --ctstate ESTABLISHED -j ACCEPT", "-p tcp --syn -m conntrack --ctstate NEW -j ACCEPT",
+          "-p ipv6-icmp -j ACCEPT"]
 BULK = 300_000                  # bytes: more than a window
 ANSWER_S = 20.0                 # TCP repeats what was dropped, ever less often
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
@@ -134,6 +135,16 @@ def test_a_forged_rst_ends_nothing():
     assert tcp.state == "ESTABLISHED"
 
 
+def test_an_rst_is_not_believed_for_an_acknowledgement_that_was_forged():
+    tcp = relearnt()
+    tcp.client.say(ACK, seq=7, ack=3_000_000_000)
+    tcp.server.say(RST, seq=3_000_000_000)
+    assert tcp.state == "ESTABLISHED"
+    for _ in range(3):
+        assert tcp.server.data(10).state is ESTABLISHED
+        assert tcp.client.data(10).state is ESTABLISHED
+
+
 def test_an_rst_is_weighed_by_what_was_learnt():
     """Though the numbers have gone more than half the way round."""
     tcp = in_use()
@@ -146,6 +157,68 @@ def test_an_rst_is_weighed_by_what_was_learnt():
     assert tcp.client.rst(seq=tcp.client.seq - 1).reason is Reason.TCP_RST
     tcp.client.rst()
     assert tcp.state == "CLOSE"
+
+
+class Talker:
+    """An end that says `total` bytes, a window at a time, and repeats the first that is not acknowledged when it hears nothing."""
+
+    WINDOW = 20
+
+    def __init__(self, end: End, total: int) -> None:
+        self.end, self.first, self.left_off = end, end.seq, end.seq + total
+        self.acknowledged = self.sent = end.seq
+        self.heard: set[int] = set()            # what of the other side has come, byte by byte
+        self.expects = end.peer.seq
+
+    def segments(self, repeat: bool) -> list[tuple[int, int]]:
+        """(number, length) of what is said next; an acknowledgement alone has no length."""
+        if repeat:
+            return [(self.acknowledged, min(5, self.left_off - self.acknowledged))]
+        found = []
+        while self.sent < min(self.left_off, self.acknowledged + self.WINDOW):
+            length = min(5, self.left_off - self.sent)
+            found.append((self.sent, length))
+            self.sent += length
+        return found or [(self.sent, 0)]
+
+    def hear(self, seq: int, length: int, ack: int) -> None:
+        self.acknowledged = max(self.acknowledged, ack)
+        self.sent = max(self.sent, self.acknowledged)
+        self.heard.update(range(seq, seq + length))
+        while self.expects in self.heard:
+            self.expects += 1
+
+
+def all_is_said(seed: int, relearns: bool) -> bool:
+    """Whether both sides get all, though segments are lost, some pass by unseen, and some are judged before the walk."""
+    random = Random(seed)
+    tcp = TcpConversation(Watch())
+    tcp.client.window = tcp.server.window = Talker.WINDOW
+    tcp.open()
+    talkers = [Talker(tcp.client, random.choice((0, 100, 400))), Talker(tcp.server, random.choice((40, 400)))]
+    begins = random.randrange(1, 12)
+    ends = begins + random.randrange(1, 12)
+    walk = ends + random.randrange(4)
+    for turn in range(300):
+        if turn == walk and relearns:
+            assert relearn_windows(tcp.watch.engine) == 1
+        for talker, other in (talkers, talkers[::-1]):
+            repeats = random.random() < 0.3 and talker.acknowledged < talker.sent
+            for seq, length in talker.segments(repeats):
+                ack = talker.expects
+                if random.random() < 0.3:
+                    continue
+                if begins <= turn < ends or talker.end.say(ACK, bytes(length), seq=seq, ack=ack).state is ESTABLISHED:
+                    other.hear(seq, length, ack)
+    return all(talker.acknowledged == talker.left_off for talker in talkers)
+
+
+def test_whatever_was_lost_and_whatever_passed_by_both_sides_get_all():
+    assert [seed for seed in range(100) if not all_is_said(seed, relearns=True)] == []
+
+
+def test_the_control_without_relearning_many_stand_still():
+    assert sum(not all_is_said(seed, relearns=False) for seed in range(40)) > 5
 
 
 def opening(tcp: TcpConversation) -> None:
