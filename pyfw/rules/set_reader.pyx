@@ -36,9 +36,9 @@ cdef enum Letter:
     ZERO = 48
     NINE = 57
 
-cdef struct Cursor:
-    const char *at
-    const char *end
+cdef struct Cursor:             # over bytes: a char of 128 or more is negative, and passes for less than any letter
+    const uint8_t *at
+    const uint8_t *end
 
 
 cdef inline bint skip(Cursor *cursor, const char *word) noexcept nogil:
@@ -52,10 +52,10 @@ cdef inline bint skip(Cursor *cursor, const char *word) noexcept nogil:
 
 cdef bint read_number(Cursor *cursor, uint64_t largest, uint64_t *value) noexcept nogil:
     """A decimal number; one that begins with 0 is left to others, for whom it is octal."""
-    cdef const char *start = cursor.at
+    cdef const uint8_t *start = cursor.at
     value[0] = 0
     while cursor.at < cursor.end and ZERO <= cursor.at[0] <= NINE and cursor.at - start < 19:
-        value[0] = value[0] * 10 + <uint8_t> cursor.at[0] - ZERO
+        value[0] = value[0] * 10 + cursor.at[0] - ZERO
         cursor.at += 1
     return cursor.at > start and value[0] <= largest and (start[0] != ZERO or cursor.at == start + 1)
 
@@ -73,7 +73,7 @@ cdef bint read_ipv4(Cursor *cursor, Key *key) noexcept nogil:
     return True
 
 
-cdef inline bint ends_word(char letter) noexcept nogil:
+cdef inline bint ends_word(uint8_t letter) noexcept nogil:
     return letter == SPACE or letter == NEWLINE or letter == COMMA or letter == SLASH
 
 
@@ -82,11 +82,11 @@ cdef bint read_ipv6(Cursor *cursor, Key *key) noexcept nogil:
     cdef uint64_t address[2]
     cdef int length = 0
     while cursor.at + length < cursor.end and length < LONGEST_IPV6 and not ends_word(cursor.at[length]):
-        text[length] = cursor.at[length]
+        text[length] = <char> cursor.at[length]
         length += 1
     text[length] = 0
     cursor.at += length
-    if inet_pton(AF_INET6, text, address) != 1:
+    if strlen(text) != <size_t> length or inet_pton(AF_INET6, text, address) != 1:
         return False
     key.high, key.low = pyfw_be64(address[0]), pyfw_be64(address[1])
     return True
@@ -152,11 +152,11 @@ def read_plain_lines(Contents contents, str name, bytes text, size_t offset, uin
 
     Returns the offset of the first line that is not, or cannot be added; the text's length if there is none.
     """
-    cdef const char *begin = text
+    cdef const uint8_t *begin = text
     cdef bytes start_bytes = f"add {name} ".encode()
     cdef const char *start = start_bytes
     cdef Element batch[BATCH]
-    cdef const char *lines[BATCH]
+    cdef const uint8_t *lines[BATCH]
     cdef Cursor cursor
     cdef uint32_t count, done = 0
     cdef bint plain = contents.data.kind != KIND_LIST

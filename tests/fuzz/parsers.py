@@ -205,16 +205,23 @@ def config() -> Target:
 
 @prepared
 def sets() -> Target:
-    """What ipset save prints: read, listed, and what was listed read again."""
-    def read(data: bytes) -> None:
-        store = SetStore()
+    """What ipset save prints: read, listed, and what was listed read again; and all of it word by word, with the same outcome."""
+    class WordByWord(SetStore):
+        def _read_plain(self, line: bytes, text: bytes, offset: int, now_ns: int, exist: bool) -> int:
+            return offset
+
+    def outcome(store: SetStore, data: bytes) -> tuple[str, str]:
+        complaint = ""
         try:
             store.restore(data, SECOND_NS)
-        except SetError:
-            pass
-        saved = "\n".join(store.saved(None, SECOND_NS, ordered=True)).encode("utf-8", "surrogateescape")
-        again = SetStore()
-        again.restore(saved, SECOND_NS)
+        except SetError as error:
+            complaint = str(error)
+        return complaint, "\n".join(store.saved(None, SECOND_NS, ordered=True))
+
+    def read(data: bytes) -> None:
+        complaint, saved = outcome(SetStore(), data)
+        assert (complaint, saved) == outcome(WordByWord(), data)
+        SetStore().restore(saved.encode("utf-8", "surrogateescape"), SECOND_NS)
     return read
 
 

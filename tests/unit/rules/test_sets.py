@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import itertools
 import random
 
 import pytest
@@ -319,6 +320,48 @@ def test_no_text_is_worse_than_an_error(seed: int) -> None:
         except SetError as error:
             assert "\n" not in str(error)
     assert saved(store_with(*saved(store))) == saved(store)
+
+
+@pytest.mark.parametrize("family, element", [
+    *((4, element) for element in (b"1.2.3.\xff", b"1.2.3.1\xfe", b"\xb0.2.3.4", b"1.2.3.4/2\xf8", b"1.2.3.4 timeout 1\xb0",
+                                   b"1.2.3.4 packets \xff", b"1.2.3.4\0", b"1.2.3.4\0.5")),
+    *((6, element) for element in (b"2001:db8::\xb1", b"2001:db8::1\0", b"2001:db8::1\x00:2", b"2001:db8::1/6\xff")),
+])
+def test_no_damaged_byte_is_a_digit(family: int, element: bytes) -> None:
+    store = store_with(f"create s hash:net family inet{'6' * (family == 6)} timeout 0 counters")
+    with pytest.raises(SetError):
+        store.restore(b"add s " + element + b"\n", 0)
+    assert elements(store, "s") == []
+
+
+class SlowStore(SetStore):
+    """Reads every line word by word."""
+
+    def _read_plain(self, line: bytes, text: bytes, offset: int, now_ns: int, exist: bool) -> int:
+        return offset
+
+
+@pytest.mark.parametrize("kind, line", [
+    ("hash:ip", b"add s 192.0.2.17 timeout 300 packets 1 bytes 60"),
+    ("hash:ip netmask 24", b"add s 192.0.2.17 timeout 300"),
+    ("hash:net", b"add s 192.0.2.16/28 timeout 300 packets 1 bytes 60 nomatch"),
+    ("hash:net,port", b"add s 192.0.2.16/28,udp:53 bytes 9"),
+    ("hash:ip,port family inet6", b"add s 2001:db8::12,tcp:443 timeout 2147483"),
+    ("hash:net family inet6", b"add s 2001:db8:12::/48 timeout 5"),
+])
+def test_a_plain_line_with_any_byte_is_read_the_same_by_both_readers(kind: str, line: bytes) -> None:
+    for position, byte in itertools.product(range(len(line)), (0, 9, *b" ,-./0:59an", 0x7F, 0x80, 0xB0, 0xB1, 0xCF, 0xFF)):
+        text = f"create s {kind} timeout 0 counters\n".encode() + line[:position] + bytes([byte]) + line[position + 1:]
+        assert outcome(SetStore(), text) == outcome(SlowStore(), text), text
+
+
+def outcome(store: SetStore, text: bytes) -> tuple[str, list[str]]:
+    """The complaint, and what the store holds."""
+    try:
+        store.restore(text, SECOND)
+    except SetError as error:
+        return str(error), saved(store, now_ns=SECOND)
+    return "", saved(store, now_ns=SECOND)
 
 
 def test_rules_with_sets_print_back() -> None:
