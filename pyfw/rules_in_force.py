@@ -83,12 +83,13 @@ class RulesInForce:
     def _load(self, confirm_s: int) -> Reload:
         import asyncio
         from pyfw.edge.commands import Reload
-        config, former, surroundings = self._read(), self._engine.program, self._engine.surroundings
-        if config.sets:
-            fresh = config_sets(config, self._now_ns())
+        config, former = self._read(), self._engine.program
+        fresh = config_sets(config, self._now_ns()) if config.sets else None
+        if fresh is not None:
             check_rules(config, fresh)
+        program, shadow = self._compile(config, fresh)
+        if fresh is not None:
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
-        program, shadow = compile_rules(config, surroundings), compile_shadow(config, surroundings)
         self.serve(program)
         self.serve_shadow(shadow)
         self._tried = config
@@ -97,6 +98,16 @@ class RulesInForce:
         else:
             self._good(config)
         return Reload(config.rule_count, changed_keys(self._started, config), config.policy.kill_states, confirm_s)
+
+    def _compile(self, config: Config, fresh: SetStore | None) -> tuple[Program | None, Program | None]:
+        """The rules and the shadow, of which some may refer to sets that are not there yet."""
+        surroundings = self._engine.surroundings
+        surroundings.sets.announce(fresh)
+        try:
+            return compile_rules(config, surroundings), compile_shadow(config, surroundings)
+        except BaseException:
+            surroundings.sets.announce(None)
+            raise
 
     async def _replace_sets(self, fresh: SetStore) -> None:
         self._engine.surroundings.sets.replace(fresh)

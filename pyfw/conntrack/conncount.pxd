@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Key
 
 cdef enum:
-    MOST_COUNTERS = 4096        # rules of -m connlimit in all programs of a table at one time
+    MOST_COUNTERS = 1 << 14     # of a table: eight rulesets with as many as one may have, for those before and to come count with it
 
 cdef struct Group:              # connections that a counter counts together
     uint64_t words[2]           # their address under the rule's mask
@@ -37,6 +37,7 @@ cdef class ConnCounts:
     cdef uint16_t *heads        # by slot: where its connection is counted, as Member.next; NULL: no rule ever counted
     cdef ConnCounter *counters[MOST_COUNTERS]
     cdef uint32_t used          # places that had a counter at some time; never falls, for it is read without the GIL
+    cdef uint32_t looked_at     # places that were searched for a counter without a rule, since the search began
     cdef uint32_t max_entries
     cdef Key awaited            # what slot 0 stands for: the connection that is about to be entered
 
@@ -48,7 +49,7 @@ cdef class ConnCounts:
     cdef void forget(self, uint32_t slot) noexcept nogil
     cdef void forget_all(self) noexcept nogil
     cdef ConnCounter *retire(self, uint32_t most) noexcept nogil
-
+    cdef ConnCounter *next_abandoned(self) noexcept nogil
     cdef void unlink(self, ConnCounter *counter, uint32_t member) noexcept nogil
 
 cdef uint32_t find_group(const ConnCounter *counter, const uint64_t *words, uint8_t family) noexcept nogil

@@ -22,6 +22,9 @@ cdef extern from *:
     """
     void pyfw_store_heads(uint16_t **place, uint16_t *value) noexcept nogil
 
+cdef enum:
+    PLACES = 512                # that are searched under one lock
+
 
 cdef class ConnCounts:
     """The counters of a table of `max_entries` connections."""
@@ -53,7 +56,7 @@ cdef class ConnCounts:
         while number < MOST_COUNTERS and self.counters[number] != NULL:
             number += 1
         if number == MOST_COUNTERS:
-            raise ValueError(f"more than {MOST_COUNTERS} rules of connlimit, those of the rules before included")
+            raise ValueError("connlimit of rules that have gone is still being let go of: try again in some seconds")
         while buckets < self.max_entries:
             buckets *= 2
         if self.heads == NULL:
@@ -147,13 +150,10 @@ cdef class ConnCounts:
 
     cdef ConnCounter *retire(self, uint32_t most) noexcept nogil:
         """Let go of up to `most` members of a counter without a rule; returns it once it has none, to be freed without the lock."""
-        cdef uint32_t number = 0, i
-        cdef ConnCounter *counter
-        while number < self.used and (self.counters[number] == NULL or not self.counters[number].abandoned):
-            number += 1
-        if number == self.used:
+        cdef uint32_t i
+        cdef ConnCounter *counter = self.next_abandoned()
+        if counter == NULL:
             return NULL
-        counter = self.counters[number]
         for i in range(most):
             if counter.used == 0:
                 break
@@ -163,8 +163,19 @@ cdef class ConnCounts:
                 counter.used -= 1
         if counter.used:
             return NULL
-        self.counters[number] = NULL
+        self.counters[counter.number] = NULL
         return counter
+
+    cdef ConnCounter *next_abandoned(self) noexcept nogil:
+        """A counter without a rule in one of the next PLACES; NULL: there is none."""
+        cdef uint32_t i
+        for i in range(min(self.used, <uint32_t> PLACES)):
+            if self.looked_at >= self.used:
+                self.looked_at = 0
+            if self.counters[self.looked_at] != NULL and self.counters[self.looked_at].abandoned:
+                return self.counters[self.looked_at]
+            self.looked_at += 1
+        return NULL
 
     cdef void unlink(self, ConnCounter *counter, uint32_t member) noexcept nogil:
         cdef uint32_t slot = slot_of(member)

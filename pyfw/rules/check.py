@@ -1,4 +1,4 @@
-"""What must hold of a ruleset as a whole: every jump leads somewhere, none leads back, none nests too deep.
+"""What must hold of a ruleset as a whole: jumps lead somewhere, none back, none too deep; a reload has room to count connections.
 
 Each chain is looked at once, however many jumps lead to it.
 """
@@ -14,9 +14,13 @@ MAX_DEPTH = 64
 MAX_STEPS = 1 << 17
 """How many rules a packet may meet on its way through chains that jump (RULE_STEPS): about a millisecond."""
 
+MOST_CONN_COUNTERS = 2048
+"""Of connlimit's rules, a rule for both families has two; a table has room for eight times as many (conncount.pxd)."""
+
 
 def check_ruleset(ruleset: Ruleset) -> Ruleset:
-    """The ruleset itself, or RulesError at the first target that cannot be."""
+    """The ruleset itself, or RulesError at the first target or match that cannot be."""
+    check_conn_counters(ruleset)
     for table in ruleset.tables:
         for chain in table.chains:
             for target in chain_targets(chain):
@@ -25,6 +29,18 @@ def check_ruleset(ruleset: Ruleset) -> Ruleset:
         for chain in table.chains:
             check_descent(table, chain, (), depths)
     return ruleset
+
+
+def check_conn_counters(ruleset: Ruleset) -> None:
+    counters = 0
+    for rule in (rule for _, chain in ruleset.chains() for rule in chain.rules):
+        for match in rule.matches:
+            if match.name != "connlimit":
+                continue
+            counters += 1 if rule.family else 2
+            if counters > MOST_CONN_COUNTERS:
+                raise RulesError(f"these are more than {MOST_CONN_COUNTERS} rules of connlimit; one for IPv4 and IPv6 counts as two",
+                                 rule.location)
 
 
 def chain_targets(chain: Chain) -> list[Target]:

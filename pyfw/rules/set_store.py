@@ -57,6 +57,7 @@ class SetStore:
     def __init__(self, lock: Lock | None = None) -> None:
         self.lock = lock or Lock()
         self.names: dict[str, NamedSet] = {}
+        self._coming: dict[str, NamedSet] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,18 +69,19 @@ class SetStore:
 
     def refer(self, name: str, user: object) -> NamedSet:
         """The set for a rule, which is noted as its user as long as it lives.  Raises ValueError, in iptables' words."""
-        if name not in self.names:
+        named = self.names.get(name) or self._coming.get(name)
+        if named is None:
             raise ValueError(f"Set {name} doesn't exist.")
-        self.names[name].users.add(user)
-        return self.names[name]
+        named.users.add(user)
+        return named
 
     # -- sets ----------------------------------------------------------------------------------------------------------
 
     def create(self, name: str, options: SetOptions, exist: bool = False) -> None:
         check_name(name)
-        if name in self.names:
-            if exist and self.names[name].contents.options.same(options):
-                return
+        if name in self.names and exist and self.names[name].contents.options.same(options):
+            return
+        if name in self.names or name in self._coming:
             raise SetError("Set cannot be created: set with the same name already exists")
         self.names[name] = NamedSet(name, self._contents(options))
 
@@ -106,7 +108,7 @@ class SetStore:
 
     def rename(self, old: str, new: str) -> None:
         named = self.find(old)
-        if check_name(new) in self.names:
+        if check_name(new) in self.names or new in self._coming:
             raise SetError("Set cannot be renamed: a set with the new name already exists")
         if named.references:
             raise SetError(f"Set cannot be renamed: {IN_USE}")
@@ -123,8 +125,13 @@ class SetStore:
             raise SetError("The sets cannot be swapped: their type does not match")
         first.swap(second)
 
+    def announce(self, fresh: SetStore | None) -> None:
+        """Let rules refer to the sets of `fresh` before replace() takes them in; None: they do not come."""
+        self._coming = {} if fresh is None else fresh.names
+
     def replace(self, fresh: SetStore) -> None:
         """Take the sets of `fresh` in, each in the place of the one with its name: rules go on with the new contents."""
+        self.announce(None)
         renewed = {}
         for named in fresh.names.values():
             named.contents.share(self.lock)
