@@ -33,10 +33,18 @@ RULES = ["-A FORWARD -p tcp -m tcp --tcp-flags FIN,PSH PSH -j CONNMARK --set-xma
          "-A FORWARD -p sctp -m length --length 60:100 -j DROP"]
 
 
+def is_from_the_link(packet: Sent) -> bool:
+    return packet.data[:1] == b"\x60" and packet.data[8:10] == b"\xFE\x80"
+
+
 def told(scenario: Scenario, directory: Path, rules: list[str], kinds: Kind = ~Kind(0),
          engine_settings: Settings | None = None) -> tuple[list[str], list[str]]:
-    """The kernel's events of these kinds, and pyfw's."""
-    packets = [*scenario.packets, Sent(0, ip(*LAST, 17, udp(*LAST, 9, 9)))]
+    """The kernel's events of these kinds, and pyfw's.
+
+    What comes from a link-local address (redirects) is left out: the kernel tracks and never forwards it, so that changes of its
+    connection are not told with it.
+    """
+    packets = [*(packet for packet in scenario.packets if not is_from_the_link(packet)), Sent(0, ip(*LAST, 17, udp(*LAST, 9, 9)))]
     with Witness(scenario.settings) as witness:
         for tool in ("iptables", "ip6tables"):
             for rule in rules:
