@@ -400,6 +400,14 @@ def _settings(root: yaml.Node) -> str:
     return yaml.serialize(yaml.MappingNode(root.tag, members), Dumper=yaml.SafeDumper, allow_unicode=True)
 
 
+def mixed_settings(settings: str, others: str, keys: Sequence[str]) -> str:
+    """A Config's `settings`, but these keys as another's have them, or not at all."""
+    roots = [_compose(text, "settings") for text in (settings, others)]
+    members = [(key, value) for root, wanted in zip(roots, (False, True), strict=True)
+               for key, value in root.value if (key.value in keys) is wanted]
+    return yaml.serialize(yaml.MappingNode(roots[0].tag, members), Dumper=yaml.SafeDumper, allow_unicode=True)
+
+
 def _compose(text: str, source: str) -> yaml.Node | None:
     try:
         return compose_yaml(text, source)

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyfw.build import check_rules
-from pyfw.config import Config, ConfigError, load_config
+from pyfw.config import Config, ConfigError, load_config, mixed_settings, rule_files
 from pyfw.config_values import ShadowError
 from pyfw.degraded import RULES, SHADOW, Degraded
 from pyfw.edge.last_good import LastGoodRules, NoLastGood
+from pyfw.rules.model import Ruleset
 
 
 class ConfigSource:
@@ -76,7 +77,8 @@ class ConfigSource:
         if RULES in self._degraded.reasons:
             raise error
         good = self._fall_back(error)
-        return replace(config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy)
+        return replace(config, rules=good.rules, sets=good.sets, limits=good.limits, helpers=good.helpers, policy=good.policy,
+                       settings=mixed_settings(config.settings, good.settings, ("limits", "helpers", "policy")))
 
     def _fall_back(self, error: ConfigError) -> Config:
         if self._last_good is None:
@@ -88,17 +90,28 @@ class ConfigSource:
         self._degraded.fails(RULES, f"serving the last good ones, of {good.since} from {good.source}, because of {error}")
         return good.config
 
-    def keep(self, config: Config) -> None:
-        """Its rules are in force, and no trial: they are the last good ones from now on."""
+    def keep(self, config: Config, started: Config) -> None:
+        """Its rules are in force, and no trial: they are the last good ones from now on.
+
+        So are the settings of the start, `started`, of which a reload reads none but the policy again.
+        """
         if self._last_good is None:
             return
+        settings = mixed_settings(started.settings, config.settings, ("policy",))
         try:
-            self._last_good.keep(config, str(self._path))
+            self._last_good.keep(replace(config, settings=settings), str(self._path))
         except (OSError, ConfigError) as error:
             self._say(f"warning: these rules are not kept as the last good ones: {error}")
 
-    def keep_saved(self) -> None:
-        """The files were written anew: what they say is good, if it is.  Raises ConfigError."""
-        config = self.load()
+    def keep_saved(self, config: Config, started: Config) -> None:
+        """The files of rules were written anew: what they say is good, if it is, with the rest of `config`, which is in force.
+
+        What else the config's files say by now was never tried.  Raises ConfigError.
+        """
+        config = replace(config, rules=self._saved_rules())
         check_rules(config)
-        self.keep(config)
+        self.keep(config, started)
+
+    def _saved_rules(self) -> Ruleset | None:
+        rules, files = self.load().rules, rule_files(self._path)
+        return rules and Ruleset(tuple(table for table in rules.tables if None in files or table.name in files))

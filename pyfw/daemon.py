@@ -438,7 +438,7 @@ class Daemon:
         """Rules from the config's files serve, and stay."""
         self._degraded.works(RULES)
         if self._source.keeps:
-            self._apart(self._source.keep, config)
+            self._apart(self._source.keep, config, self._config)
 
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
@@ -535,7 +535,7 @@ class Daemon:
 
     def keep_saved_rules(self) -> None:
         """As ConfigSource.keep_saved().  Not in the main thread."""
-        self._source.keep_saved()
+        self._source.keep_saved(self._rules.config, self._config)
 
     def begin_handover(self) -> None:
         """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""

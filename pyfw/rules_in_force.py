@@ -112,6 +112,11 @@ class RulesInForce:
     async def _replace_sets(self, fresh: SetStore) -> None:
         self._engine.surroundings.sets.replace(fresh)
 
+    @property
+    def config(self) -> Config:
+        """The one whose rules and sets came into force last, on trial or not."""
+        return self._tried
+
     # -- on trial --------------------------------------------------------------------------------------------------------
 
     def try_out(self, seconds: int, take_back: Callable[[], object]) -> None:

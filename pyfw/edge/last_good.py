@@ -2,7 +2,7 @@
 
 One file, so that it is whole or the old one: a line of JSON, then the texts that the line gives the lengths of.
 
-    settings    the config without its rules, sets and shadow, as YAML
+    settings    the config of the start without its rules, sets and shadow, as YAML
     rules       as iptables-save prints them
     sets        in ipset's words, each text with where it came from
 
@@ -64,13 +64,18 @@ class LastGoodRules:
         return cls(Path(directory)) if directory.startswith("/") and ":" not in directory else None
 
     def keep(self, config: Config, source: str) -> None:
-        """Keep what has come into force.  Raises OSError, ConfigError if it could not be read again; then the old ones stay."""
+        """Keep what has come into force.  Raises OSError, ConfigError if it could not be used again; then the old ones stay.
+
+        Its `settings` may say other limits and helpers than those that its rules and sets were checked with.
+        """
         texts = [config.settings.encode(), print_ruleset(config.rules).encode() if config.rules else b"",
                  *(text for _, text in config.sets)]
         header = {"version": VERSION, "since_s": int(time.time()), "source": source, "has_rules": config.rules is not None,
                   "sets": [[place.source, place.line, place.indent] for place, _ in config.sets],
                   "lengths": [len(text) for text in texts], "sha256": _checksum(texts)}
-        _config_of(header, texts)
+        kept = _config_of(header, texts)
+        if (kept.limits, kept.helpers) != (config.limits, config.helpers):
+            check_rules(kept)
         write_atomically(self._path, b"\n".join([json.dumps(header).encode(), b"".join(texts)]), 0o600)
 
     def read(self) -> LastGood:
