@@ -17,6 +17,7 @@ from pyfw.engine import Engine
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
 from pyfw.rules.set_store import SetStore
+from pyfw.rules.set_text import SetError
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,7 +111,10 @@ class RulesInForce:
             raise
 
     async def _replace_sets(self, fresh: SetStore) -> None:
-        self._engine.surroundings.sets.replace(fresh)
+        try:
+            self._engine.surroundings.sets.replace(fresh)
+        except SetError as error:
+            raise ConfigError("sets", str(error)) from error
 
     @property
     def config(self) -> Config:

@@ -16,7 +16,7 @@ from pyfw.rules.lexer import Place
 from pyfw.rules.set_reader import read_plain_lines
 from pyfw.rules.set_text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
                                  parse_elements, parse_list_entry, show_member, show_row, split_words)
-from pyfw.rules.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Contents, NamedSet
+from pyfw.rules.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Allowance, Contents, NamedSet
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"
@@ -56,6 +56,7 @@ class SetStore:
 
     def __init__(self, lock: Lock | None = None) -> None:
         self.lock = lock or Lock()
+        self.allowance = Allowance()
         self.names: dict[str, NamedSet] = {}
         self._coming: dict[str, NamedSet] = {}
 
@@ -87,7 +88,7 @@ class SetStore:
 
     def _contents(self, options: SetOptions) -> Contents:
         try:
-            return Contents(options, self.lock, os.urandom(16))
+            return Contents(options, self.lock, self.allowance, os.urandom(16))
         except MemoryError:
             raise SetError(f"Set cannot be created: {NO_ROOM}") from None
 
@@ -130,13 +131,19 @@ class SetStore:
         self._coming = {} if fresh is None else fresh.names
 
     def replace(self, fresh: SetStore) -> None:
-        """Take the sets of `fresh` in, each in the place of the one with its name: rules go on with the new contents."""
+        """Take the sets of `fresh` in, each in the place of the one with its name: rules go on with the new contents.
+
+        Raises SetError, and then has changed nothing: they and those of other names are too many.
+        """
         self.announce(None)
+        if not self.allowance.fits(fresh.allowance, [self.names[name].contents for name in fresh.names if name in self.names]):
+            raise SetError(f"with those that stay, {NO_ROOM}")
         renewed = {}
         for named in fresh.names.values():
-            named.contents.share(self.lock)
+            named.contents.share(self.lock, self.allowance)
             if named.name in self.names:
                 self.names[named.name].swap(named)
+                named.contents.count_in(fresh.allowance)
                 renewed[named] = self.names[named.name]
             else:
                 self.names[named.name] = named

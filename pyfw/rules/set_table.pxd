@@ -35,7 +35,12 @@ cdef struct Chunk:
     uint32_t heads[CHUNK]       # 1 + number of a bucket's first element; 0: none
     Element elements[CHUNK]
 
+cdef struct SetMemory:          # what the tables of a store have together
+    uint32_t chunks
+    uint32_t comments           # elements that have one
+
 cdef struct SetTable:
+    SetMemory *memory           # where it is counted
     Chunk **chunks
     uint32_t chunk_count
     uint32_t buckets            # in use, at most chunk_count * CHUNK
@@ -55,15 +60,15 @@ cdef enum Insertion:
     IS_FULL = 2                 # `most` elements are there
     NO_ROOM = 3                 # grow() would help
 
-cdef SetTable *new_table(const uint64_t *secret) noexcept nogil        # NULL: no memory
+cdef SetTable *new_table(const uint64_t *secret, SetMemory *memory) noexcept nogil     # NULL: no memory
 cdef void free_table(SetTable *table) noexcept nogil
-cdef Chunk *new_chunk() noexcept nogil
-cdef void free_chunk(Chunk *chunk) noexcept nogil
+cdef void move_table(SetTable *table, SetMemory *memory) noexcept nogil                # to be counted there
+cdef Chunk *new_chunk(SetMemory *memory) noexcept nogil
+cdef void free_chunk(Chunk *chunk, SetMemory *memory) noexcept nogil
 cdef Chunk **attach_chunk(SetTable *table, Chunk *chunk, Chunk **directory) noexcept nogil
 
-# What all tables of the process have together.
-cdef uint32_t chunks_in_use() noexcept nogil
-cdef uint32_t comments_in_use() noexcept nogil              # elements that have one
+cdef uint32_t chunks_in(const SetMemory *memory) noexcept nogil
+cdef uint32_t comments_in(const SetMemory *memory) noexcept nogil
 
 cdef Element *find(const SetTable *table, const Key *key) noexcept nogil
 cdef Insertion insert(SetTable *table, const Element *wanted, uint64_t now_ns, bint exist, uint32_t most) noexcept nogil

@@ -9,27 +9,25 @@ cdef extern from *:
     #define pyfw_tally(place, value) ((void) __atomic_add_fetch((place), (value), __ATOMIC_RELAXED))
     #define pyfw_told(place) __atomic_load_n((place), __ATOMIC_RELAXED)
     """
-    void pyfw_tally(uint32_t *place, int value) noexcept nogil      # stores of several locks are filled by several threads
+    void pyfw_tally(uint32_t *place, int value) noexcept nogil      # what a lock guards, and what is freed without it
     uint32_t pyfw_told(const uint32_t *place) noexcept nogil
 
 UNTOLD = ~<uint64_t> 0
-
-cdef uint32_t all_chunks
-cdef uint32_t all_comments
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------------
 
 
-cdef SetTable *new_table(const uint64_t *secret) noexcept nogil:
+cdef SetTable *new_table(const uint64_t *secret, SetMemory *memory) noexcept nogil:
     cdef SetTable *table = <SetTable *> calloc(1, sizeof(SetTable))
-    cdef Chunk *chunk = new_chunk()
+    cdef Chunk *chunk = new_chunk(memory)
     cdef Chunk **directory = <Chunk **> malloc(sizeof(Chunk *))
     if table == NULL or chunk == NULL or directory == NULL:
         free(table)
-        free_chunk(chunk)
+        free_chunk(chunk, memory)
         free(directory)
         return NULL
+    table.memory = memory
     memcpy(table.secret, secret, sizeof(table.secret))
     attach_chunk(table, chunk, directory)
     table.buckets = CHUNK
@@ -42,33 +40,41 @@ cdef void free_table(SetTable *table) noexcept nogil:
     if table == NULL:
         return
     for i in range(table.chunk_count):
-        free_chunk(table.chunks[i])
-    pyfw_tally(&all_comments, -<int> table.commented)
+        free_chunk(table.chunks[i], table.memory)
+    pyfw_tally(&table.memory.comments, -<int> table.commented)
     free(table.chunks)
     free(table)
 
 
-cdef Chunk *new_chunk() noexcept nogil:
+cdef void move_table(SetTable *table, SetMemory *memory) noexcept nogil:
+    pyfw_tally(&table.memory.chunks, -<int> table.chunk_count)
+    pyfw_tally(&table.memory.comments, -<int> table.commented)
+    table.memory = memory
+    pyfw_tally(&memory.chunks, <int> table.chunk_count)
+    pyfw_tally(&memory.comments, <int> table.commented)
+
+
+cdef Chunk *new_chunk(SetMemory *memory) noexcept nogil:
     """A chunk whose buckets are empty; its elements are not touched before they are used."""
     cdef Chunk *chunk = <Chunk *> malloc(sizeof(Chunk))
     if chunk != NULL:
         memset(chunk.heads, 0, sizeof(chunk.heads))
-        pyfw_tally(&all_chunks, 1)
+        pyfw_tally(&memory.chunks, 1)
     return chunk
 
 
-cdef void free_chunk(Chunk *chunk) noexcept nogil:
+cdef void free_chunk(Chunk *chunk, SetMemory *memory) noexcept nogil:
     if chunk != NULL:
-        pyfw_tally(&all_chunks, -1)
+        pyfw_tally(&memory.chunks, -1)
         free(chunk)
 
 
-cdef uint32_t chunks_in_use() noexcept nogil:
-    return pyfw_told(&all_chunks)
+cdef uint32_t chunks_in(const SetMemory *memory) noexcept nogil:
+    return pyfw_told(&memory.chunks)
 
 
-cdef uint32_t comments_in_use() noexcept nogil:
-    return pyfw_told(&all_comments)
+cdef uint32_t comments_in(const SetMemory *memory) noexcept nogil:
+    return pyfw_told(&memory.comments)
 
 
 cdef Chunk **attach_chunk(SetTable *table, Chunk *chunk, Chunk **directory) noexcept nogil:
@@ -186,7 +192,7 @@ cdef void uncount_prefix(SetTable *table, uint8_t prefix) noexcept nogil:
 cdef inline void count_comments(SetTable *table, int more) noexcept nogil:
     if more:
         table.commented += <uint32_t> more
-        pyfw_tally(&all_comments, more)
+        pyfw_tally(&table.memory.comments, more)
 
 
 cdef void overwrite(SetTable *table, Element *element, const Element *wanted) noexcept nogil:

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from pyfw.lock cimport Lock
 from pyfw.rules.set_packets cimport Member, SetData, SetSlot
-from pyfw.rules.set_table cimport Element, Insertion, Key
+from pyfw.rules.set_table cimport Element, Insertion, Key, SetMemory
 
 cdef class NamedSet
 
@@ -12,10 +12,15 @@ cdef struct Run:                            # elements that one command stands f
     uint32_t ports                          # for each address
     uint32_t step                           # from address to address; more than one address only for IPv4
 
+cdef class Allowance:
+    """The memory that the sets of a store may have, and have."""
+    cdef SetMemory used
+
 cdef class Contents:
     """What a set holds.  `options` says what kind of set it is (set_text.SetOptions)."""
     cdef SetData data
     cdef Lock lock
+    cdef Allowance allowance
     cdef readonly object options
     cdef readonly list members              # of a list: NamedSets, in order
     cdef dict comments                      # key of an element, or member -> its comment; some may be out of date

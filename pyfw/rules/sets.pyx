@@ -5,6 +5,7 @@ Law: all this is for one control thread, which takes the lock without the GIL, f
 may be billions of elements in a line of text: it is done in parts, and memory has a bound, whatever a set's own maxelem says.
 Knows no syntax and no wording: those stand in set_text.py and set_store.py.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -14,15 +15,15 @@ from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6
 from pyfw.rules.set_packets cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
                                      SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
 from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
-                                   attach_chunk, chunks_in_use, comments_in_use, element_at, find, free_chunk, free_table, insert,
-                                   is_expired, new_chunk, new_table, remove, remove_expired)
+                                   attach_chunk, chunks_in, comments_in, element_at, find, free_chunk, free_table, insert,
+                                   is_expired, move_table, new_chunk, new_table, remove, remove_expired)
 
 cdef enum:
     SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
     STALE_AT_ONCE = 1024        # comments that are looked at when some have been added
     PART = 64                   # slices of a long command that are done at once, before others have their turn
-    MOST_CHUNKS = 1 << 14       # of all sets together: 16,777,216 elements, 1 GB
-    MOST_COMMENTS = 1 << 20     # of all sets together; each is some 300 bytes of Python's
+    MOST_CHUNKS = 1 << 14       # of all sets of a store: 16,777,216 elements, 1 GB; while a reload reads, there is a second one
+    MOST_COMMENTS = 1 << 20     # of all sets of a store; each is some 300 bytes of Python's
     SWEEP_SLICE = 256           # elements of which most need no more than a glance
     SWEEP_SLICES = 128          # in one call of sweep()
     SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
@@ -30,7 +31,7 @@ cdef enum:
 
 ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
 MISSING, FOUND, EXCLUDED = 0, 1, -1
-LARGEST_STORE, LARGEST_COMMENTED = MOST_CHUNKS * CHUNK, MOST_COMMENTS   # elements of all sets of the process; those with a comment
+LARGEST_STORE, LARGEST_COMMENTED = MOST_CHUNKS * CHUNK, MOST_COMMENTS   # elements of all sets of a store; those with a comment
 KINDS = {"hash:ip": KIND_IP, "hash:net": KIND_NET, "hash:ip,port": KIND_IP_PORT, "hash:net,port": KIND_NET_PORT, "list:set": KIND_LIST}
 
 
@@ -84,12 +85,27 @@ cdef tuple comment_key(const Key *key):
     return key.high, key.low, key.port, key.protocol, key.prefix
 
 
+cdef class Allowance:
+
+    def fits(self, Allowance fresh, outgoing) -> bool:
+        """Whether there is room for all that `fresh` counts, once the contents `outgoing` have gone."""
+        chunks = chunks_in(&self.used) + <object> chunks_in(&fresh.used)
+        comments = comments_in(&self.used) + <object> comments_in(&fresh.used)
+        for contents in outgoing:
+            if (<Contents> contents).data.table != NULL:
+                chunks -= (<Contents> contents).data.table.chunk_count
+                comments -= (<Contents> contents).data.table.commented
+        return chunks <= MOST_CHUNKS and comments <= MOST_COMMENTS
+
+
+@cython.no_gc_clear     # its table, which ends with it, is counted in the allowance
 cdef class Contents:
 
-    def __cinit__(self, options, Lock lock, bytes secret):
+    def __cinit__(self, options, Lock lock, Allowance allowance, bytes secret):
         cdef uint64_t words[2]
         self.options = options
         self.lock = lock
+        self.allowance = allowance
         self.members = []
         self.comments = {}
         self.suspects = []
@@ -104,8 +120,8 @@ cdef class Contents:
         if self.data.kind == KIND_LIST:
             return
         memcpy(words, <const char *> secret, 16)
-        if chunks_in_use() < MOST_CHUNKS:
-            self.data.table = new_table(words)
+        if chunks_in(&allowance.used) < MOST_CHUNKS:
+            self.data.table = new_table(words, &allowance.used)
         if self.data.table == NULL:
             raise MemoryError(f"no memory for a set of type {options.type}")
 
@@ -113,9 +129,18 @@ cdef class Contents:
         free_table(self.data.table)
         free(self.data.members)
 
-    def share(self, Lock lock) -> None:
-        """Be guarded by another lock from now on.  Nobody else may know these contents yet."""
+    def share(self, Lock lock, Allowance allowance) -> None:
+        """Be guarded by another lock and counted elsewhere from now on.  Nobody else may know these contents yet."""
         self.lock = lock
+        self.count_in(allowance)
+
+    def count_in(self, Allowance allowance) -> None:
+        if self.data.table != NULL:
+            with nogil:
+                self.lock.lock_politely()
+                move_table(self.data.table, &allowance.used)
+                self.lock.unlock()
+        self.allowance = allowance
 
     def __len__(self):
         return len(self.members) if self.data.kind == KIND_LIST else self.data.table.count
@@ -177,7 +202,7 @@ cdef class Contents:
         """Insert elements, all with the same comment, or None."""
         cdef Insertion outcome
         cdef uint32_t done, i
-        if comment is not None and comments_in_use() + count > MOST_COMMENTS:
+        if comment is not None and comments_in(&self.allowance.used) + count > MOST_COMMENTS:
             return NO_ROOM
         with nogil:
             outcome = self.insert_all(elements, count, now_ns, exist, &done)
@@ -235,12 +260,13 @@ cdef class Contents:
 
     cdef bint grow(self) noexcept nogil:
         """Room for CHUNK more elements; False: there is no memory for them, or it is all that sets may have."""
-        if chunks_in_use() >= MOST_CHUNKS:
+        cdef SetMemory *used = &self.allowance.used
+        if chunks_in(used) >= MOST_CHUNKS:
             return False
-        cdef Chunk *chunk = new_chunk()
+        cdef Chunk *chunk = new_chunk(used)
         cdef Chunk **directory = <Chunk **> malloc((self.data.table.chunk_count + 1) * sizeof(Chunk *))
         if chunk == NULL or directory == NULL:
-            free_chunk(chunk)
+            free_chunk(chunk, used)
             free(directory)
             return False
         self.lock.lock_politely()
@@ -375,7 +401,7 @@ cdef class Contents:
         if self.data.kind == KIND_LIST:
             self.rebuild([], NULL, [])
             return
-        new = new_table(old.secret)
+        new = new_table(old.secret, old.memory)
         if new == NULL:
             raise MemoryError("no memory for an empty set")
         with nogil:

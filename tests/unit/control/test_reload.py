@@ -102,5 +102,22 @@ def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
     assert dropped(gateway.engine, "192.0.2.1")
 
 
+def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(gateway: Gateway) -> None:
+    """More than half of the memory that all sets may have: each set takes at least that of 1024 elements."""
+    gateway.write("gateway.rules", "*filter\nCOMMIT\n")
+    gateway.write("a.ipset", "".join(f"create a{number} hash:ip\n" for number in range(9000)))
+    for _ in range(3):
+        gateway.rules.reload()
+    before = gateway.sets()
+    gateway.write("a.ipset", "".join(f"create b{number} hash:ip\n" for number in range(9000)))
+    with pytest.raises(ConfigError, match="^sets: with those that stay, there is no room for it: all sets together have memory for 16777216"):
+        gateway.rules.reload()
+    assert gateway.sets() == before
+    # What has gone is room again.
+    gateway.engine.surroundings.sets.destroy()
+    gateway.rules.reload()
+    assert len(gateway.engine.surroundings.sets) == 9000
+
+
 def dropped(engine: Engine, source: str) -> bool:
     return engine.judge(tcp(source, "192.0.2.99", 4000, 80, SYN), Hook.FORWARD, "eth0", "eth1", 1).verdict == Verdict.DROP
