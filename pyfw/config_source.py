@@ -97,8 +97,8 @@ class ConfigSource:
         """
         if self._last_good is None:
             return
-        settings = mixed_settings(started.settings, config.settings, ("policy",))
         try:
+            settings = mixed_settings(started.settings, config.settings, ("policy",))
             self._last_good.keep(replace(config, settings=settings), str(self._path))
         except (OSError, ConfigError) as error:
             self._say(f"warning: these rules are not kept as the last good ones: {error}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, parse_config
+from pyfw.config import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config
 from pyfw.config_values import LoopbackAddress
 
 
@@ -317,6 +317,15 @@ def test_mistakes_in_a_policy_are_named_with_their_place(beside, tmp_path, polic
 
 def test_a_policy_takes_effect_at_a_reload(beside):
     assert changed_keys(beside(""), beside("kill_states: true, shadow: next.rules")) == []
+
+
+def test_settings_of_two_configs_are_mixed_by_key():
+    one = config("hooks: [INPUT]\npolicy: {kill_states: true}\nrules: {filter: {INPUT: {policy: DROP}}}\n")
+    other = config("hooks: [FORWARD]\nlimits: {when_full: evict}\n")
+    mixed = config(mixed_settings(one.settings, other.settings, ("limits", "policy")))
+    assert (mixed.hooks, mixed.limits.when_full, mixed.policy, mixed.rules) == (("INPUT",), "evict", PolicyConfig(), None)
+    assert config(mixed_settings(one.settings, one.settings, ("policy",))).policy.kill_states
+    assert config(mixed_settings(config("{}").settings, config("{}").settings, ("policy",))) == config("{}")
 
 
 def test_rules_may_come_from_overrides_alone():
