@@ -43,7 +43,8 @@ class PcapReader(RawPcapReader):
 
     def _read_packet(self, size: int = MAX_FRAME) -> Any:
         self.f.begin_record()
-        return super()._read_packet(MAX_FRAME)
+        with self.f.mistakes_of(Scapy_Exception):
+            return super()._read_packet(MAX_FRAME)
 
 
 class _Clock(NamedTuple):
@@ -72,7 +73,8 @@ class PcapNgReader(RawPcapNgReader):
 
     def _read_block(self, size: int = MAX_RECORD) -> Any:
         self.f.begin_record()
-        return super()._read_block(size)
+        with self.f.mistakes_of(Scapy_Exception):
+            return super()._read_block(size)
 
     def _read_block_shb(self) -> None:
         self.interfaces = []
