@@ -5,7 +5,7 @@ One socket is root's alone, the other one's, beside it, the group's as well: wha
 Here are the permissions and the limits; what the commands mean stands in `commands`, what users take of each other in
 `peers`.  Nothing that a client sends, or fails to send or to read, may end the daemon or keep others from being served:
 
-  a request line           at most LINE_BYTES, whole within REQUEST_S
+  a request line           at most LINE_BYTES, whole within REQUEST_S; after an offer within HANDOVER_S
   what a client must read  taken within READ_S, or the connection is dropped
   connections              ROOM, as `peers` has it; others than root come in one in ACCEPT_INTERVAL_S
   commands                 some hold memory or slow packets down while they last: `Command.others`
@@ -87,7 +87,7 @@ class ControlServer:
         for task in self._accepting:
             task.cancel()
         for session in list(self._sessions):
-            session.drop()
+            session.leave()
             session.task.cancel()
 
     async def close(self, *, unlink: bool = True) -> None:
@@ -164,8 +164,7 @@ class ControlServer:
             pass
         finally:
             self._sessions.pop(session, None)
-            session.drop()
-            session.on_leave()
+            session.leave()
             if not any(other.peer.uid == session.peer.uid for other in self._sessions):
                 self._turns.forget(session.peer.uid)
 
@@ -181,6 +180,8 @@ class ControlServer:
             self._admit(command, session.peer)
             session.command = command
             self._commands[command.name] += 1
+        if command.name == FINISH_HANDOVER:
+            session.close_offer()
         answers = command.handler(self._services, arguments)
         heard, over = None, False
         try:

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families
+from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
 from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
                                       is_printed_form, removal, restoration)
 
+INSTALL_S = 30.0                # that it may take, and as long again to undo what has failed
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
 ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
            6: ("-p tcp -m tcp --tcp-flags RST RST", "-p ipv6-icmp -m icmp6 --icmpv6-type 1")}
@@ -59,15 +60,16 @@ class Diversion:
 
         Raises DivertError; then the rules are as they were before, unless it says otherwise.
         """
-        before = _tables()
-        try:
-            return self._put_in_place(before)
-        except DivertError as error:
+        with time_limit(INSTALL_S):
+            before = _tables()
             try:
-                _put_back(before)
-            except DivertError as second:
-                raise DivertError(f"{error}; what was there before could not be put back: {second}") from error
-            raise
+                return self._put_in_place(before)
+            except DivertError as error:
+                try:
+                    _put_back(before)       # which has a time of its own
+                except DivertError as second:
+                    raise DivertError(f"{error}; what was there before could not be put back: {second}") from error
+                raise
 
     def repair(self) -> Installed:
         """As install(), but whatever could be put right stays so.  Nothing is tried twice."""
@@ -179,7 +181,8 @@ def _stale(families: Sequence[Family]) -> dict[Family, SavedTable]:
 
 def _put_back(before: Mapping[Family, SavedTable]) -> None:
     """What another backend had comes first: so nothing is open in between."""
-    _change_all(reversed(before), lambda family: restoration(family.saved(), before[family]))
+    with time_limit(INSTALL_S):
+        _change_all(reversed(before), lambda family: restoration(family.saved(), before[family]))
 
 
 def _change_all(families: Iterable[Family], transaction: Callable[[Family], str]) -> None:

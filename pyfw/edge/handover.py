@@ -7,6 +7,11 @@
     {"command": "hand-over-done"}   ->   ends, and leaves everything in its place
 
 When the connection ends before that, the predecessor goes on as if nothing had been.
+
+Laws, so that exactly one of them judges:
+  - The predecessor alone decides.  It ends the connection before it goes on, and says so in an error line.
+  - The successor goes on if it is told that it may, or if the connection ends without a word: then the other has died.
+  - The successor may take HANDOVER_S, more than all that it does can take.  Only one that is stopped takes longer.
 """
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from pyfw.edge.peers import Peer
 from pyfw.edge.unix_socket import connected
@@ -23,6 +29,7 @@ from pyfw.edge.unix_socket import connected
 QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
 """With state_file's names: what is handed over."""
 ANSWER_TIMEOUT_S = 10.0
+HANDOVER_S = 120.0              # twice what an installation that fails, and its undoing, may take (edge.divert)
 MOST_DESCRIPTORS = 16
 
 
@@ -50,8 +57,9 @@ class Handover:
         try:
             self._check_peer()
             self._say("hand-over")
-            line, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
-            answer = json.loads(line.split(b"\n")[0])
+            received, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
+            line, _, self._received = received.partition(b"\n")
+            answer = json.loads(line)
             if "error" in answer:
                 raise ValueError(answer["error"])
             self.descriptors: dict[str, int] = dict(zip(answer["descriptors"], descriptors, strict=True))
@@ -66,10 +74,29 @@ class Handover:
         self._connection.close()
 
     def done(self) -> None:
-        """The predecessor may end.  Raises OSError if it does not say that it will: it may go on."""
-        with suppress(ConnectionError):     # it has ended
+        """The predecessor may end; returns when it does.  Raises HandoverError if it goes on."""
+        self._connection.settimeout(None)       # whoever does not wait for the answer may be the second that goes, or stays
+        with suppress(ConnectionError):         # what it has said before it left can still be read
             self._say("hand-over-done")
-            self._connection.recv(4096)
+        for _ in ("hand-over", "hand-over-done"):
+            answer = self._next_answer()
+            if answer is None:
+                return
+            if "done" not in answer:
+                raise HandoverError(f"the predecessor goes on: {answer.get('error')}")
+
+    def _next_answer(self) -> dict[str, Any] | None:
+        """None: the connection has ended."""
+        try:
+            while b"\n" not in self._received:
+                received = self._connection.recv(4096)
+                if not received:
+                    return None
+                self._received += received
+        except ConnectionError:
+            return None
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
 
     def _check_peer(self) -> None:
         """What a stranger hands over must not be taken for a queue and a table."""

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ TIMEOUT_S = 10
 ATTEMPTS = 3
 PAUSE_S = 0.2                   # before the second attempt; each further pause is twice as long
 BACKENDS = ("legacy", "nft")
+_end_s: ContextVar[float] = ContextVar("end_s", default=float("inf"))      # of time.monotonic(): when the last program is to end
 VERSION_OF = {"iptables": 4, "ip6tables": 6}
 
 
@@ -85,6 +88,16 @@ def other_families(current: Sequence[Family]) -> list[Family]:
             and (backend == "nft" or _has_legacy_table(family.version))]
 
 
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Whatever this thread has programs do inside fails with DivertError once it has taken so long, all in all."""
+    token = _end_s.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _end_s.reset(token)
+
+
 def _backend(program: str) -> str:
     return "nft" if "(nf_tables)" in _run([f"{program}-save", "-V"], 1) else "legacy"
 
@@ -112,15 +125,18 @@ def _run(argv: list[str], attempts: int, stdin: str = "") -> str:
 
 
 def _run_once(argv: list[str], stdin: str) -> str:
+    timeout_s = min(TIMEOUT_S, _end_s.get() - time.monotonic())
+    if timeout_s <= 0:
+        raise _Hopeless(f"there was no time left for {argv[0]}: programs before it took too long")
     try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="surrogateescape", timeout=TIMEOUT_S,
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s,
                               env={**os.environ, "PATH": _path(), "LC_ALL": "C"})
     except FileNotFoundError:
         raise _Hopeless(f"{argv[0]} is missing: install iptables, or run with --no-divert") from None
     except OSError as error:
         raise DivertError(f"{argv[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise DivertError(f"{argv[0]} did not end within {TIMEOUT_S} s") from None
+        raise DivertError(f"{argv[0]} did not end within {timeout_s:.0f} s") from None
     if done.returncode:
         complaint = _complaint(done.stderr, stdin)
         if "Permission denied" in complaint or "must be root" in complaint:

@@ -5,11 +5,11 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyfw.edge.commands import NOTHING_MATCHED, Command, CommandError
-from pyfw.edge.handover import Offer
+from pyfw.edge.handover import HANDOVER_S, Offer
 from pyfw.edge.peers import Peer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Session:
         self.peer = peer
         self.waiting_since = self._loop.time()      # when we last began to wait for the peer
         self.command: Command | None = None         # under way
-        self.on_leave: Callable[[], None] = lambda: None
+        self._offer: Offer | None = None            # that is open
 
     async def open(self) -> None:
         """Before run()."""
@@ -51,12 +51,13 @@ class Session:
         """Answer requests.  Raises ConnectionError."""
         while True:
             self.waiting_since = self._loop.time()
+            within_s = HANDOVER_S if self._offer else request_s
             try:
-                async with asyncio.timeout(request_s):
+                async with asyncio.timeout(within_s):
                     line = await self._reader.readline()
             except TimeoutError:
                 self._server.refuse("idle")
-                return self.dismiss(f"no whole request within {request_s:g} s")
+                return self.dismiss(f"no whole request within {within_s:g} s")
             except ValueError:
                 self._server.refuse("line_too_long")
                 return self.dismiss(f"a request line may have {LINE_BYTES} bytes", status=2)
@@ -111,7 +112,26 @@ class Session:
                 socket.send_fds(connection, [encoded({"descriptors": list(offer.descriptors)})], list(offer.descriptors.values()))
             except OSError as error:
                 raise ConnectionAbortedError(f"descriptors cannot be sent: {error.strerror}") from error
-        self.on_leave = offer.taken_back
+        self._offer = offer
+
+    def close_offer(self) -> None:
+        """What was offered is the peer's.  Raises CommandError if nothing was, ConnectionError if the peer has left."""
+        if self._offer is None:
+            raise CommandError("nothing is being handed over to this connection", status=2, reason="bad_argument")
+        with suppress(BlockingIOError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise ConnectionAbortedError("the successor has left")
+        self._offer = None
+
+    def leave(self) -> None:
+        """Close.  What was offered is taken back when the peer can know it: never do both judge."""
+        if self._offer is None:
+            return self.drop()
+        self.dismiss("this daemon ends the connection")
+        with suppress(OSError):         # the transport closes it later
+            self._connection.shutdown(socket.SHUT_RDWR)
+        offer, self._offer = self._offer, None
+        offer.taken_back()
 
     def dismiss(self, message: str, status: int = NOTHING_MATCHED) -> None:
         """Say why, as far as the peer's buffer has room, and close."""
