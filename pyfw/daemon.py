@@ -537,13 +537,17 @@ class Daemon:
         """As ConfigSource.keep_saved().  Not in the main thread."""
         self._source.keep_saved(self._rules.config, self._config)
 
-    def begin_handover(self) -> None:
-        """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel."""
+    def begin_handover(self) -> bool:
+        """Judge no more, for the sake of a successor.  The data thread ends within 100 ms; packets wait in the kernel.
+
+        False: not now, for the diversion is being looked at, or another successor has come before.
+        """
+        if self.handing_over or self._diversion is not None and not self._diversion.rest():
+            return False
         self.handing_over = True
-        if self._diversion is not None:
-            self._diversion.rest()
         self._metrics.close()               # the successor wants the address
         self._queue.stop()
+        return True
 
     @property
     def is_judging(self) -> bool:

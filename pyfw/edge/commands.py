@@ -34,6 +34,7 @@ DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refus
 FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
 PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
+REST_S = 5.0                    # how long a successor waits until nobody is at the diversion; it may wait ANSWER_TIMEOUT_S
 WORK_INTERVAL_S = 0.002
 LONGEST_TRIAL_S = 86400
 LINES_AT_ONCE = 100             # of rules: a few milliseconds
@@ -85,7 +86,7 @@ class Services(Protocol):
     def diversion_fault(self) -> str | None: ...
     @property
     def is_judging(self) -> bool: ...
-    def begin_handover(self) -> None: ...
+    def begin_handover(self) -> bool: ...
     def what_is_handed_over(self) -> dict[str, int]: ...
     def take_back(self) -> None: ...
     def finish_handover(self) -> None: ...
@@ -340,7 +341,12 @@ def in_background(services: Services, work: Callable[..., T], *arguments: Any) -
 
 def hand_over(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """What a successor asks for; see pyfw.edge.handover."""
-    services.begin_handover()
+    deadline_ns = services.now_ns() + int(REST_S * 1e9)
+    while not services.begin_handover():
+        if services.now_ns() > deadline_ns:
+            raise CommandError("the diversion is being put back, or another successor is taking over: ask again",
+                               reason="handing_over")
+        yield Pause(WORK_INTERVAL_S)
     try:
         while services.is_judging:
             yield Pause(WORK_INTERVAL_S)

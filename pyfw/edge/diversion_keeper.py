@@ -50,6 +50,7 @@ class DiversionKeeper:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._watch, name="pyfw-diversion", daemon=True)
         self._requests: deque[threading.Event] = deque()
+        self._looking = threading.Lock()
         self._resting = False
         self._stopping = False
         self._blind = False             # the rules cannot be read
@@ -96,9 +97,13 @@ class DiversionKeeper:
         while self._thread.is_alive() and time.monotonic() < deadline_s and not done.wait(INTERVAL_S):
             pass                        # the thread may end before it has seen the request
 
-    def rest(self) -> None:
-        """Look no more, until resume(): the diversion is a successor's to install."""
+    def rest(self) -> bool:
+        """Look no more, until resume(): the diversion is a successor's to install.  False: a look is under way, ask again."""
+        if not self._looking.acquire(blocking=False):
+            return False
         self._resting = True
+        self._looking.release()
+        return True
 
     def resume(self) -> None:
         """Watch on, beginning with a look."""
@@ -130,7 +135,9 @@ class DiversionKeeper:
         called_or_changed.register(self._changes, select.POLLIN)
         gap_s = GAP_S
         while not self._stopping:
-            gap_s = next_gap_s(gap_s, self._look())
+            with self._looking:
+                changed = self._look()
+            gap_s = next_gap_s(gap_s, changed)
             with suppress(OSError):
                 if called_or_changed.poll(INTERVAL_S * 1000) and not called.poll(gap_s * 1000):
                     self._changes.clear()

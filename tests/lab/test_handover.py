@@ -133,3 +133,23 @@ def test_only_who_was_given_it_may_say_that_it_has_it(lab: Lab, guard: Guard) ->
         another.sendall(b'{"command": "hand-over-done"}\n')
         assert b"nothing is being handed over to this connection" in another.recv(65536)
     wait_until(lambda: answers(firewall), "the predecessor to go on")
+
+
+def test_a_repair_under_way_ends_before_the_offer(lab: Lab, guard: Guard, tmp_path: Path, slow: Path) -> None:
+    """It would write over what the successor installs."""
+    firewall = guard(FORWARD=[])
+    slow.touch()
+    (tmp_path / "reached").unlink()
+    lab.run("gateway", ["ip6tables", "-t", "mangle", "-F"], check=True)
+    wait_until((tmp_path / "reached").exists, "a repair")
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.connect(str(firewall.socket))
+        successor.settimeout(SHORT_S)
+        successor.sendall(b'{"command": "hand-over"}\n')
+        with pytest.raises(TimeoutError):
+            successor.recv(65536)
+        assert firewall.ctl("count").returncode == 0, "it judges meanwhile"
+        slow.unlink()
+        successor.settimeout(10)
+        assert b"descriptors" in successor.recv(65536)
+    wait_until(lambda: answers(firewall), "the predecessor to go on")
