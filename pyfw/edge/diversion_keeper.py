@@ -53,7 +53,7 @@ class DiversionKeeper:
         self._looking = threading.Lock()
         self._resting = False
         self._stopping = False
-        self._blind = False             # the rules cannot be read
+        self._blind: object = None      # the rules' state when they could not be read and the jumps were put first
         self._seen: object = None       # the rules' state when the diversion was last found, or put, in its place
         self.fault: str | None = UNKNOWN
         self.checks = self.repairs = self.failures = self.connections_relearnt = 0
@@ -149,7 +149,7 @@ class DiversionKeeper:
         changed = False
         try:
             if not self._resting:
-                state = ip_versions(), self._changes.state(self._installed.legacy_versions)
+                state = self._state()
                 changed = bool(requests) or state != self._seen or self.fault is not None
                 if changed:
                     self._compare(state)
@@ -165,7 +165,7 @@ class DiversionKeeper:
     def _compare(self, state: object) -> None:
         """`state` is from before: what changes meanwhile is seen the next time."""
         self.checks += 1
-        faults = self._faults()
+        faults = self._faults(state)
         if faults:
             words = _summary(faults)
             self.fault = self.fault or words
@@ -185,17 +185,20 @@ class DiversionKeeper:
             self._seen = state
         self.fault = None
 
-    def _faults(self) -> list[str]:
-        """Where the rules cannot be read, the jumps are put first once, in case they are not."""
+    def _state(self) -> object:
+        return ip_versions(), self._changes.state(self._installed.legacy_versions)
+
+    def _faults(self, state: object) -> list[str]:
+        """Where the rules cannot be read, the jumps are put first after each change, in case they are not."""
         try:
             faults = self._installed.faults()
         except DivertError:
-            if not self._blind:
+            if state != self._blind:
                 self._diversion.install_unseen()
-                self._blind = True
+                self._blind = self._state()
                 self.relearn()
             raise
-        self._blind = False
+        self._blind = None
         return faults
 
     def _rouse(self) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
 from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
-                                      is_printed_form, removal, restoration)
+                                      is_printed_form, jump_put_first, removal, restoration)
 
 INSTALL_S = 30.0                # that it may take, and as long again to undo what has failed
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
@@ -76,8 +76,11 @@ class Diversion:
         return self._put_in_place(_tables(attempts=1))
 
     def install_unseen(self) -> None:
-        """Put the jumps first and fill the chains, whatever is there: for when that cannot be read.  Raises DivertError."""
-        _change_all(current_families(1), lambda family: installation(NOTHING, self.chains(family.version), self.hooks))
+        """Put the jumps first and fill the chains, whatever is there: for when that cannot be read.  Raises DivertError.
+
+        However often this is done, it adds one jump at most.
+        """
+        _try_all(current_families(1), self._install_unseen)
 
     @staticmethod
     def remove() -> None:
@@ -118,6 +121,14 @@ class Diversion:
             if not family.is_chosen:
                 family.restore(removal(saved))
         return Installed(self.hooks, rules, before)
+
+    def _install_unseen(self, family: Family) -> None:
+        family.restore(installation(NOTHING, self.chains(family.version), ()))
+        for hook in self.hooks:
+            try:
+                family.restore(jump_put_first(hook, is_there=True))
+            except DivertError:
+                family.restore(jump_put_first(hook, is_there=False))
 
     def _install(self, family: Family, saved: SavedTable) -> Rules:
         """Returns the chains as iptables-save prints them."""
@@ -187,10 +198,15 @@ def _put_back(before: Mapping[Family, SavedTable]) -> None:
 
 def _change_all(families: Iterable[Family], transaction: Callable[[Family], str]) -> None:
     """Raises the first DivertError, after having tried all."""
+    _try_all(families, lambda family: family.restore(transaction(family)))
+
+
+def _try_all(families: Iterable[Family], change: Callable[[Family], None]) -> None:
+    """As _change_all()."""
     failures = []
     for family in families:
         try:
-            family.restore(transaction(family))
+            change(family)
         except DivertError as error:
             failures.append(error)
     if failures:

@@ -124,6 +124,12 @@ def installation(saved: SavedTable, wanted: Rules, hooks: Sequence[str]) -> str:
     return _transaction(lines + _removal(saved, [chain for chain in saved.own if chain not in wanted]))
 
 
+def jump_put_first(hook: str, *, is_there: bool) -> str:
+    """The input that does so in one step, whatever else there is; the jump that is there goes."""
+    jump = f"{hook} {jump_of(hook)}"
+    return _transaction([*([f"-D {jump}"] if is_there else []), f"-I {jump}"])
+
+
 def removal(saved: SavedTable) -> str:
     """The input that takes pyfw's chains out of `saved`; empty where there are none."""
     return _transaction(_removal(saved, list(saved.own)))
