@@ -2,6 +2,9 @@
 
 The file is named by the namespace.  It is locked as long as a process has its descriptor, which a daemon gives to its
 successor; it says with which mark the daemon's own packets leave, so that a successor need not change that.
+
+The directory is nobody's runtime directory: a service that is stopped takes that along, and with it the locks of daemons
+that others run in other namespaces.  Where the service's user may not make it, its unit has root do so (pyfw.service).
 """
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.safe_files import WRITABLE_BY_OTHERS, open_directory
 
-OWNER_DIRECTORY = Path("/run/pyfw")
+OWNER_DIRECTORY = Path("/run/pyfw-locks")
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

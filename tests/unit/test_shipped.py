@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.config import load_config
+from pyfw.edge.owner_lock import OWNER_DIRECTORY
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.printing import print_ruleset
 
@@ -50,6 +51,15 @@ def test_a_unit_file_is_clean(tmp_path: Path, name: str) -> None:
     unit.write_text((ROOT / "systemd" / name).read_text().replace("/opt/pyfw/bin", str(tmp_path)))
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_a_stop_of_the_service_leaves_locks_that_are_not_its_own() -> None:
+    lines = (ROOT / "systemd" / "pyfw.service").read_text().splitlines()
+    [runtime] = [line.partition("=")[2] for line in lines if line.startswith("RuntimeDirectory=")]
+    [writable] = [line.partition("=")[2] for line in lines if line.startswith("ReadWritePaths=")]
+    assert OWNER_DIRECTORY.parts[:3] not in [Path("/run", name).parts for name in runtime.split()]
+    assert f"-{OWNER_DIRECTORY}" in writable.split()
+    assert any(line.startswith("ExecStartPre=+") and f"mkdir -p -m 755 {OWNER_DIRECTORY} " in line for line in lines)
 
 
 def test_every_cython_module_is_built_and_loads() -> None:

@@ -37,13 +37,13 @@ sys.exit(main())
 """
 
 
-RUNTIME_DIRECTORY = 'mkdir -p /run/pyfw && mount --bind "$0" /run/pyfw && exec "$@"'      # `ip netns exec` sees to its being ours alone
+LOCKS = 'mkdir -p /run/pyfw-locks && mount --bind "$0" /run/pyfw-locks && exec "$@"'     # `ip netns exec` sees to its being ours alone
 
 
 def as_user(lab: Lab, directory: Path, *capabilities: str) -> list[str]:
-    """What runs a command on the gateway with these capabilities and this /run/pyfw, as scripts/install's unit does."""
+    """What runs a command on the gateway with these capabilities and this /run/pyfw-locks, as scripts/install's unit does."""
     wanted = ",".join(["-all", *(f"+{name}" for name in capabilities)])
-    return ["ip", "netns", "exec", lab.namespace("gateway"), "sh", "-c", RUNTIME_DIRECTORY, str(directory), "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
+    return ["ip", "netns", "exec", lab.namespace("gateway"), "sh", "-c", LOCKS, str(directory), "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
             f"--inh-caps={wanted}", f"--ambient-caps={wanted}", f"--bounding-set={wanted}", "--no-new-privs"]
 
 
