@@ -7,10 +7,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
     from chaos.scene import Scene
 
 MARGIN_BYTES = 1 << 20          # of address space that a daemon short of memory has left
-FOREIGN_FLUSH = (               # what other programs do to the diversion's tables
+RESTORE = "ip6tables-restore"   # the last of iptables' programs that an installation runs: by then the successor judges
+FAILS = "exit 4"
+HANGS = "sleep 3; exec {real} \"$@\""
+FOREIGN_FLUSH = (               # what other programs do to the diversion's table
     ("iptables", "-t", "mangle", "-F"), ("ip6tables", "-t", "mangle", "-F"), ("iptables", "-t", "mangle", "-F", "FORWARD"),
-    ("iptables", "-t", "security", "-F"), ("ip6tables", "-t", "security", "-F"), ("nft", "flush", "ruleset"),
+    ("nft", "flush", "ruleset"),
 )
 
 
@@ -70,9 +76,26 @@ def take_over(scene: Scene) -> None:
 
 def take_over_and_fail(scene: Scene) -> None:
     """A successor that cannot be leaves the predecessor at work."""
-    done = subprocess.run([*scene.firewall.argv, "--takeover", "--set", "nonsense=1"], capture_output=True, stdin=subprocess.DEVNULL,
-                          timeout=60)
-    assert done.returncode != 0
+    with instead_of(RESTORE, FAILS) as environment:
+        done = subprocess.run([*scene.firewall.argv, "--takeover"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              env=environment, timeout=60)
+    assert done.returncode != 0 and RESTORE in done.stderr, done.stderr
+
+
+def take_over_while_iptables_hangs(scene: Scene) -> None:
+    """Only the successor's: it judges long before it may say that it has taken over."""
+    with instead_of(RESTORE, HANGS) as environment:
+        scene.take_over(environment)
+
+
+@contextmanager
+def instead_of(program: str, script: str) -> Iterator[dict[str, str]]:
+    """An environment in which the program is a script, in which {real} stands for its path."""
+    with tempfile.TemporaryDirectory(prefix="pyfw-chaos-") as directory:
+        path = Path(directory) / program
+        path.write_text(f"#!/bin/sh\n{script.format(real=shutil.which(program))}\n")
+        path.chmod(0o755)
+        yield {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
 
 
 # -- the daemon's death ---------------------------------------------------------------------------------------------------
@@ -165,15 +188,14 @@ def foreign_flush(scene: Scene) -> None:
 
 def foreign_rules_before(scene: Scene) -> None:
     """An ACCEPT in front of the diversion's jump, in its own table."""
-    for table in ("mangle", "security"):
-        for program in ("iptables", "ip6tables"):
-            scene.gateway(program, "-t", table, "-I", "FORWARD", "-j", "ACCEPT")
+    for program in ("iptables", "ip6tables"):
+        scene.gateway(program, "-t", "mangle", "-I", "FORWARD", "-j", "ACCEPT")
 
 
 ACTIONS = (
     Action(reload_rules, weight=2), Action(reload_bad_rules), Action(flush_connections), Action(ask_for_everything),
-    Action(take_over, weight=2), Action(take_over_and_fail), Action(kill_and_restart, weight=2), Action(kill_and_lose_the_queue),
-    Action(freeze), Action(jump_of_the_clock), Action(shortage_of_memory), Action(full_disk), Action(interface_comes_and_goes),
-    Action(interface_goes_down), Action(foreign_rules_beside), Action(foreign_flush, may_open=True, weight=2),
-    Action(foreign_rules_before, may_open=True),
+    Action(take_over, weight=2), Action(take_over_and_fail), Action(take_over_while_iptables_hangs),
+    Action(kill_and_restart, weight=2), Action(kill_and_lose_the_queue), Action(freeze), Action(jump_of_the_clock),
+    Action(shortage_of_memory), Action(full_disk), Action(interface_comes_and_goes), Action(interface_goes_down),
+    Action(foreign_rules_beside), Action(foreign_flush, may_open=True, weight=2), Action(foreign_rules_before, may_open=True),
 )

@@ -128,11 +128,11 @@ class Scene:
     def start(self) -> None:
         self.firewall.start()
 
-    def take_over(self) -> None:
+    def take_over(self, environment: dict[str, str] | None = None) -> None:
         before = self.firewall.process
         with self.firewall.log.open("ab") as log:
             self.firewall.process = subprocess.Popen([*self.firewall.argv, "--takeover"], stdin=subprocess.DEVNULL, stdout=log,
-                                                     stderr=log)
+                                                     stderr=log, env=environment)
         if before.wait(60) != 0:
             raise ChaosFailure(f"the predecessor ended with status {before.returncode}")
 
