@@ -86,7 +86,8 @@ def open_owner_lock() -> int:
         finally:
             os.close(directory)
     except OSError as error:
-        raise DivertError(f"{lock_path()}: {error.strerror}: whoever diverts packets locks this file") from None
+        path = error.filename if str(error.filename).startswith("/") else lock_path()     # a name in a directory that is open
+        raise DivertError(f"{path}: {error.strerror}: whoever diverts packets locks a file there") from None
 
 
 def _open_locked(directory: int) -> int | None:
