@@ -115,10 +115,13 @@ def test_a_successor_goes_on_alone_when_the_predecessor_has_died(lab: Lab, guard
 def test_who_has_not_heard_the_answer_has_not_taken_over(lab: Lab, guard: Guard) -> None:
     """Both must not end, either."""
     firewall = guard(FORWARD=[])
-    firewall.process.send_signal(signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as successor:
         successor.connect(str(firewall.socket))
-        successor.sendall(b'{"command": "hand-over"}\n{"command": "hand-over-done"}\n')
+        successor.sendall(b'{"command": "hand-over"}\n')
+        with successor.makefile("rb") as said:
+            assert b"descriptors" in said.readline() and b"done" in said.readline()
+        firewall.process.send_signal(signal.SIGSTOP)
+        successor.sendall(b'{"command": "hand-over-done"}\n')
     firewall.process.send_signal(signal.SIGCONT)
     wait_until(lambda: answers(firewall), "the predecessor to go on")
 
