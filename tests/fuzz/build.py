@@ -51,7 +51,8 @@ def link_python() -> None:
     for source in (TOP / "pyfw").rglob("*.py"):
         link = LIBRARY / source.relative_to(TOP)
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
+        if not link.is_symlink() or link.readlink() != source:      # a tree that was copied has the other one's
+            link.unlink(missing_ok=True)
             link.symlink_to(source)
     for link in LIBRARY.rglob("*.py"):
         if not link.exists():

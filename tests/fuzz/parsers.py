@@ -14,7 +14,7 @@ from pyfw.asked import QuestionError, asked_packet, read_question
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.config import ConfigError, parse_config
-from pyfw.edge.commands import CommandError, find_command
+from pyfw.edge.commands import FINISH_HANDOVER, HAND_OVER, CommandError, find_command
 from pyfw.edge.pcap import Capture, CaptureError, IpPacket
 from pyfw.edge.reassembly import Reassembler
 from pyfw.edge.session import parsed as parsed_request
@@ -284,7 +284,7 @@ def control() -> Target:
 
 
 MOST_ANSWERS = 50
-NOT_ASKED = {"save", "hand-over", "finish-handover"}    # they write files and hand over descriptors
+NOT_ASKED = {"save", HAND_OVER, FINISH_HANDOVER}         # they write files and hand over descriptors
 
 
 # -- controls -------------------------------------------------------------------------------------------------------------
