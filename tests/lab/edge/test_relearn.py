@@ -99,7 +99,7 @@ def test_connections_live_through_a_foreign_flush(lab: Lab, guard: Guard, hold):
     firewall.process.send_signal(signal.SIGCONT)
     firewall.ctl("reload", check=True)
     assert relearnt(firewall) >= 2
-    assert "; put back; 2 TCP connections learn their windows anew" in firewall.log.read_text()
+    wait_until(lambda: "; put back; 2 TCP connections learn their windows anew" in firewall.log.read_text(), "the line about it")
     for held in connections:
         held.exchange(bytes(BULK))
 
