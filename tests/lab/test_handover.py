@@ -95,7 +95,7 @@ def test_a_predecessor_that_is_told_to_end_ends_the_successor_too(lab: Lab, guar
         firewall.process.terminate()
         wait_until((tmp_path / "reached").exists, "the predecessor to remove the diversion")
         slow.unlink()
-        assert successor.wait(20) == 1 and "the predecessor goes on" in successor.stderr.read()
+        assert successor.wait(20) == 1              # told so, or because its rules are no longer there
     assert firewall.stop() == 0
     firewall.start()
 

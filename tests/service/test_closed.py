@@ -80,7 +80,7 @@ def test_with_a_bad_config_the_last_good_rules_serve_from_boot_on(installed: Con
     for again in (lambda: installed.run("systemctl", "restart", "pyfw", check=True), installed.reboot):
         again()
         assert installed.run("systemctl", "is-active", "pyfw").stdout == "active\n"
-        assert "degraded: rules: serving the last good ones, of " in installed.journal("pyfw")
+        wait_until(lambda: "degraded: rules: serving the last good ones, of " in installed.journal("pyfw"), "the journal's line")
         assert "serving the last good ones, of " in installed.run("pyfwctl", "ping", check=True).stderr
         assert pings(installed)
     found = installed.run("stat", "--format=%U %a", LAST_GOOD, Path(LAST_GOOD).parent, check=True).stdout
