@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -130,14 +129,6 @@ class _Stream:
         self._offset += len(data)
         self._ended = len(data) < size
         return data
-
-    @contextmanager
-    def mistakes_of(self, kind: type[Exception]) -> Iterator[None]:
-        """What a reader raises about the file's content is a damaged record."""
-        try:
-            yield
-        except kind as error:
-            raise self.damaged(str(error)) from None
 
     def begin_record(self) -> None:
         self._record_offset = self._offset

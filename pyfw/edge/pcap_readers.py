@@ -43,8 +43,10 @@ class PcapReader(RawPcapReader):
 
     def _read_packet(self, size: int = MAX_FRAME) -> Any:
         self.f.begin_record()
-        with self.f.mistakes_of(Scapy_Exception):
+        try:
             return super()._read_packet(MAX_FRAME)
+        except Scapy_Exception as error:
+            raise self.f.damaged(str(error)) from None
 
 
 class _Clock(NamedTuple):
@@ -69,12 +71,14 @@ class PcapNgReader(RawPcapNgReader):
             self.f.begin_record()
 
     def _read_packet(self, size: int = MAX_RECORD) -> Any:
-        return super()._read_packet(MAX_RECORD)
+        try:
+            return super()._read_packet(MAX_RECORD)
+        except Scapy_Exception as error:
+            raise self.f.damaged(str(error)) from None
 
     def _read_block(self, size: int = MAX_RECORD) -> Any:
         self.f.begin_record()
-        with self.f.mistakes_of(Scapy_Exception):
-            return super()._read_block(size)
+        return super()._read_block(size)
 
     def _read_block_shb(self) -> None:
         self.interfaces = []

@@ -95,7 +95,10 @@ def test_a_predecessor_that_is_told_to_end_ends_the_successor_too(lab: Lab, guar
         firewall.process.terminate()
         wait_until((tmp_path / "reached").exists, "the predecessor to remove the diversion")
         slow.unlink()
-        assert successor.wait(20) == 1              # told so, or because its rules are no longer there
+        assert successor.wait(20) == 1
+        said = successor.stderr.read()
+        # It was told so, or its rules were taken away while it put them in.
+        assert "the predecessor goes on" in said or "ip6tables-restore failed" in said
     assert firewall.stop() == 0
     firewall.start()
 

@@ -175,6 +175,8 @@ WHOLE_NG = pcapng(interface(101), enhanced(1, SYN), enhanced(2, SYN))
     pytest.param(WHOLE_NG[:20], "the file is cut off in its header", id="pcapng header"),
     pytest.param(pcapng()[:12] + b"\2" + pcapng()[13:], "its header is damaged", id="pcapng version 2"),
     pytest.param(WHOLE_NG + pcapng()[:12] + b"\2" + pcapng()[13:], "is damaged", id="a second section of version 2"),
+    pytest.param(WHOLE_NG + pcapng()[:4] + struct.pack("<I", 0x2005C) + pcapng()[8:24] + bytes(100), "is damaged",
+                 id="a second section that is longer than the file"),
     pytest.param(pcap([(1, SYN)], 189), "link type 189; pyfw reads Ethernet", id="USB"),
     pytest.param(pcapng(interface(147), enhanced(1, SYN)), "link type 147; pyfw reads", id="a user's link type"),
     pytest.param(pcapng(enhanced(1, SYN)), "names interface 0, and the file describes 0", id="no interface"),
