@@ -16,7 +16,7 @@ from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.tcp_segment cimport PEER_LIBERAL
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
-from pyfw.packet cimport Address, FAMILY_IPV4, FAMILY_IPV6, PROTO_SCTP, PROTO_TCP
+from pyfw.wire.packet cimport Address, FAMILY_IPV4, FAMILY_IPV6, PROTO_SCTP, PROTO_TCP
 
 
 class Foreign(NamedTuple):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyfw.engine import Engine
 from pyfw.enums import Hook, TcpState
-from pyfw.packets import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
 from pyfw.question import Answer, Known, ask, find_known
 from pyfw.rules import names, values
+from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
 
 if TYPE_CHECKING:
     from pyfw.edge.pcap import IpPacket

@@ -7,11 +7,11 @@ from pyfw.enums cimport REASONS
 from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
 from pyfw.lock cimport Lock
-from pyfw.packet cimport Packet
 from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
 from pyfw.ruling cimport Ruling
 from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
+from pyfw.wire.packet cimport Packet
 
 cdef struct Counters:
     uint64_t packets[5][2]      # by CtStateNumber and VerdictNumber

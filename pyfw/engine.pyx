@@ -21,11 +21,11 @@ from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
 from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
-from pyfw.packet cimport *
 from pyfw.rules.program cimport *
 from pyfw.ruling cimport judgement_of
 from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch
+from pyfw.wire.packet cimport *
 
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment

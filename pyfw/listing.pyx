@@ -15,10 +15,10 @@ from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.sources cimport Source, Sources
 from pyfw.conntrack.table cimport invert
 from pyfw.engine cimport Engine
-from pyfw.limits cimport SourceLimits
 from pyfw.enums cimport *
 from pyfw.formats.proc cimport *
-from pyfw.packet cimport *
+from pyfw.limits cimport SourceLimits
+from pyfw.wire.packet cimport *
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 

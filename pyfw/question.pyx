@@ -17,10 +17,10 @@ from pyfw.conntrack.table cimport *
 from pyfw.conntrack.tracker cimport *
 from pyfw.engine cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
 from pyfw.rules.parts cimport *
 from pyfw.ruling cimport *
 from pyfw.watch cimport *
+from pyfw.wire.packet cimport *
 
 from typing import NamedTuple
 

@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.tcp cimport tcp_relearn
 from pyfw.engine cimport Engine
-from pyfw.packet cimport PROTO_TCP
+from pyfw.wire.packet cimport PROTO_TCP
 
 cdef enum:
     SLICE_SLOTS = 512           # below 100 microseconds even where every entry is a cache miss

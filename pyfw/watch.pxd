@@ -2,9 +2,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.track cimport Settings
-from pyfw.packet cimport IFNAMSIZ, Packet
 from pyfw.rules.parts cimport Context, Step, Trace
 from pyfw.ruling cimport Ruling
+from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef struct Passed:             # a packet that was judged; what its pointers led to stands beside it
     Packet packet

@@ -15,8 +15,8 @@ from pyfw.edge.pcap import Capture, CaptureError, Record
 from pyfw.edge.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
 from pyfw.formats.escape import json_line, printable
-from pyfw.formats.packet import summarize
 from pyfw.replay import Replay, Replayed
+from pyfw.wire.summary import summarize
 
 WITHOUT_CONFIG = "helpers: {ftp: {}}\n"     # no rules: everything is tracked and accepted
 

@@ -11,7 +11,7 @@ Who may write what:
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.enums cimport TCP_CLOSE, TCP_TIME_WAIT
-from pyfw.packet cimport PROTO_TCP, Address
+from pyfw.wire.packet cimport PROTO_TCP, Address
 
 cdef enum ConnStatus:
     CONN_CONFIRMED = 1 << 0     # in the table: written last when an entry is made, cleared first when it goes

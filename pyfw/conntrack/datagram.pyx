@@ -7,7 +7,7 @@ Behaviour and names: Linux nf_conntrack_proto_udp, _gre, _generic; RFC 768, 3828
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef enum:
     UDP_HEADER = 8

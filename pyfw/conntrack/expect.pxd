@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.packet cimport Address
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.table cimport Table
+from pyfw.wire.packet cimport Address
 
 cdef enum ExpectState:
     EXPECT_FREE = 0

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.conntrack.table cimport Table
-from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address
+from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address
 
 cdef enum:
     SWEPT_IF_FULL = 64          # slots that one more expectation looks through, if all are taken

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
-from pyfw.packet cimport Packet
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.track cimport Settings, Step
+from pyfw.wire.packet cimport Packet
 
 cdef enum IcmpKind:
     ICMP_REQUEST_OR_REPLY = 0

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef enum:
     ICMP_HEADER = 8

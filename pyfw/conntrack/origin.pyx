@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 
 from pyfw.conntrack.table cimport LINK_NUMBERS, Table
 from pyfw.enums cimport HOOK_FORWARD, HOOK_INPUT, HOOK_OUTPUT
-from pyfw.packet cimport IFNAMSIZ
+from pyfw.wire.packet cimport IFNAMSIZ
 
 cdef enum:
     NO_NUMBER = 0xFF            # entries bear all of them

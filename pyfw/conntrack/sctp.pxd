@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t
-from pyfw.packet cimport Packet
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.track cimport Settings, Step
+from pyfw.wire.packet cimport Packet
 
 cdef enum:
     SCTP_CLOSED = 1

@@ -11,7 +11,7 @@ from pyfw.conntrack import sctp_states
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint32_t htonl(uint32_t)

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.packet cimport Address
+from pyfw.wire.packet cimport Address
 
 cdef enum:
     ENDS = 4                    # original source, original destination, reply source, reply destination

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from pyfw.conntrack.conn cimport *
 from pyfw.enums cimport TCP_SYN_SENT2
 from pyfw.enums import TcpState
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 # name: bits that must be set, bits that must not
 STATUSES = {"ASSURED": (CONN_ASSURED, 0), "SEEN_REPLY": (CONN_SEEN_REPLY, 0), "EXPECTED": (CONN_EXPECTED, 0),

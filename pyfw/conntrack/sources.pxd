@@ -1,7 +1,7 @@
 """Who began the connections in the table: how many each source address has, and how fast it begins others."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_ONE_SIDED, Conn
-from pyfw.packet cimport PROTO_TCP, Address
+from pyfw.wire.packet cimport PROTO_TCP, Address
 
 cdef enum:
     WINDOW_PARTS = 8

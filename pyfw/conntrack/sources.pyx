@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.siphash cimport siphash
-from pyfw.packet cimport FAMILY_IPV4, Address
+from pyfw.wire.packet cimport FAMILY_IPV4, Address
 
 cdef enum:
     MOST_OF_A_PART = 0xFFFF

@@ -23,7 +23,7 @@ from pyfw.conntrack.events cimport EVENT_DESTROY, Events
 from pyfw.conntrack.origin cimport is_origin
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
-from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
+from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
 
 cdef extern from "<string.h>" nogil:
     size_t strnlen(const char *, size_t)

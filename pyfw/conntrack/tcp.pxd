@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
-from pyfw.packet cimport Packet
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.track cimport Settings, Step
+from pyfw.wire.packet cimport Packet
 
 cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, Step *step) noexcept nogil
 cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,

@@ -15,7 +15,7 @@ from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.tcp_segment cimport *
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 from pyfw.enums import TcpState
 

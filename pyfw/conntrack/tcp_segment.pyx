@@ -6,7 +6,7 @@ May know: the packet.  Must not know: connections.  RFC 9293, 7323 (window scale
 from libc.stdint cimport uint8_t, uint32_t
 
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef enum:
     OPTION_END = 0

@@ -4,7 +4,7 @@ from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.expect cimport Expect, ExpectResult, Expectations
 from pyfw.conntrack.table cimport Table
 from pyfw.conntrack.track cimport Settings, Step
-from pyfw.packet cimport Packet
+from pyfw.wire.packet cimport Packet
 
 cdef enum:
     HELPERS_MAX = 8

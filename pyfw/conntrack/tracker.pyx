@@ -24,7 +24,7 @@ from pyfw.conntrack.tcp cimport *
 from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef enum:
     TIMEOUT_MAX_S = 2147483     # 24 days: the kernel's limit, where its milliseconds end

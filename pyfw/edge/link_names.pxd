@@ -1,6 +1,6 @@
 """Interface names by index, as the queue loop reads them for every packet: no Python, no lock, one owner."""
 from libc.stdint cimport uint32_t
-from pyfw.packet cimport IFNAMSIZ
+from pyfw.wire.packet cimport IFNAMSIZ
 
 cdef struct LinkNames:          # open addressing, linear probing, at most half full
     uint32_t mask

@@ -6,7 +6,7 @@ from pyfw.edge.link_names cimport LinkNames
 from pyfw.edge.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.reject cimport Rejecter
 from pyfw.engine cimport Engine, Ruling
-from pyfw.packet cimport Packet
+from pyfw.wire.packet cimport Packet
 
 cdef enum:
     BATCH = 64                  # messages taken from the kernel at once

@@ -31,7 +31,7 @@ from pyfw.edge.latency cimport latency_counters, observe
 from pyfw.edge.link_names cimport *
 from pyfw.edge.messages cimport *
 from pyfw.enums cimport *
-from pyfw.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
 
 from pyfw.edge import queue_socket
 from pyfw.edge.queue_socket import QueueError

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from pyfw.edge.checksum import internet_checksum
+from pyfw.wire.checksum import internet_checksum
 
 if TYPE_CHECKING:
     from pyfw.edge.pcap_readers import PcapNgReader, PcapReader

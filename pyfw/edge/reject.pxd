@@ -1,6 +1,6 @@
 """The answers of REJECT: a TCP RST or an ICMP error, built and sent without the GIL."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from pyfw.packet cimport Packet
+from pyfw.wire.packet cimport Packet
 
 cdef enum:
     REJECT_MAX_BYTES = 1280     # the longest answer: an ICMPv6 error fills the minimum MTU (RFC 4443, 2.4 c)

@@ -19,7 +19,7 @@ import sys
 from libc.string cimport memcpy, memset
 
 from pyfw.enums cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint16_t htons(uint16_t)

@@ -10,7 +10,7 @@ from pyfw.conntrack.table cimport invert
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
 from pyfw.formats.proc cimport *
 from pyfw.formats.text cimport *
-from pyfw.packet cimport FAMILY_IPV4
+from pyfw.wire.packet cimport FAMILY_IPV4
 
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET

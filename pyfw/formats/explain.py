@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pyfw.asked import Asked
 from pyfw.enums import Direction, Reject
 from pyfw.explain import Visit, visits
-from pyfw.asked import Asked
-from pyfw.formats.packet import summarize
 from pyfw.question import Answer
 from pyfw.rules import names
 from pyfw.watch import Passage
+from pyfw.wire.summary import summarize
 
 REJECTS: dict[Reject, str] = {reject: name for known in (names.REJECTS_V4, names.REJECTS_V6) for name, reject in known.items()}
 REJECTS[Reject.TCP_RESET] = "tcp-reset"

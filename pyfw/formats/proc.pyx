@@ -10,7 +10,7 @@ from pyfw.conntrack.table cimport invert
 from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.formats.text cimport *
-from pyfw.packet cimport *
+from pyfw.wire.packet cimport *
 
 cdef const char **TCP_NAMES = ["NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",
                                "TIME_WAIT", "CLOSE", "SYN_SENT2"]

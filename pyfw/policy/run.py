@@ -10,10 +10,10 @@ from pyfw.config import Config
 from pyfw.edge.pcap import Capture, CaptureError
 from pyfw.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
-from pyfw.packets import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk
 from pyfw.policy.cases import Address, Case, End, Expected, PolicyError, Step, Traffic, families
 from pyfw.replay import Replay
 from pyfw.rules import names, values
+from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk
 
 BEGIN_NS = 1_700_000_000 * 10**9
 STEP_NS = 10**6                 # between two packets of a case

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, strncmp
 from pyfw.lock cimport Lock
-from pyfw.packet cimport FAMILY_IPV4, IFNAMSIZ
+from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ
 
 
 cdef const char *ANY_IPV6 = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"

@@ -3,7 +3,7 @@
 The writer allocates nothing and never waits: a full ring, or a spent token bucket, counts the packet as suppressed.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from pyfw.packet cimport IFNAMSIZ, Packet
+from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef enum:
     LOG_ENTRIES = 128           # a power of two

@@ -5,7 +5,7 @@ All others are objects of a class derived from PacketTest: a new match needs no 
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.packet cimport Packet
+from pyfw.wire.packet cimport Packet
 
 cdef enum Fit:                  # what a test says of a packet
     FITS_NOT = 0

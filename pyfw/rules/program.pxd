@@ -1,9 +1,9 @@
 """A ruleset of both families, ready to judge packets."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.packet cimport Packet
 from pyfw.rules.flat cimport *
 from pyfw.rules.logring cimport LogRing
 from pyfw.rules.parts cimport *
+from pyfw.wire.packet cimport Packet
 
 cdef enum:
     NO_RULE = 0xFFFFFFFF

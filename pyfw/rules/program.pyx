@@ -18,7 +18,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strncpy
 
 from pyfw.enums cimport *
-from pyfw.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
+from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
 from pyfw.rules.flat cimport *
 from pyfw.rules.logring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
 from pyfw.rules.parts cimport *

@@ -1,7 +1,7 @@
 """An address set as the packet path sees it."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from pyfw.packet cimport FAMILY_IPV4, Address, Packet
 from pyfw.rules.set_table cimport PRESENT_PERMANENTLY, Key, SetTable
+from pyfw.wire.packet cimport FAMILY_IPV4, Address, Packet
 
 cdef enum:
     NANOSECONDS = 1000000000

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from weakref import WeakSet
 
-from pyfw.packet cimport FAMILY_IPV4, FAMILY_IPV6
+from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6
 from pyfw.rules.set_packets cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
                                      SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
 from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
 from pyfw.edge.pcap import IpPacket
-from pyfw.edge.reassembly import Reassembler, Withheld
 from pyfw.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.listing import expect_text, table_text
+from pyfw.wire.reassembly import Reassembler, Withheld
 
 from differential.packets import is_fragment, whole_length
 from differential.witness import Sent, Settings, Evidence

@@ -27,8 +27,8 @@ from pyfw.edge.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket,
 from pyfw.edge.reject cimport REJECT_MAX_BYTES, build_answer
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
-from pyfw.packet cimport *
 from pyfw.ruling cimport Ruling
+from pyfw.wire.packet cimport *
 
 from pyfw.conntrack.selection import Selection
 from pyfw.engine import Engine as make_engine

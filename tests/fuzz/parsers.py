@@ -11,12 +11,11 @@ import fuzz_native
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 
 from pyfw.asked import QuestionError, asked_packet, read_question
+from pyfw.config import ConfigError, parse_config
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
-from pyfw.config import ConfigError, parse_config
 from pyfw.edge.commands import FINISH_HANDOVER, HAND_OVER, CommandError, find_command
 from pyfw.edge.pcap import Capture, CaptureError, IpPacket
-from pyfw.edge.reassembly import Reassembler
 from pyfw.edge.session import parsed as parsed_request
 from pyfw.engine import Engine
 from pyfw.enums import Hook
@@ -33,6 +32,7 @@ from pyfw.rules.program import Program
 from pyfw.rules.restore import restore
 from pyfw.rules.set_store import SetStore
 from pyfw.rules.set_text import SetError
+from pyfw.wire.reassembly import Reassembler
 
 SECOND_NS = 10**9
 TABLE = Path("/etc/pyfw")               # where a config's files would be looked for

@@ -6,8 +6,8 @@ May know: the connection that the context holds.  Must not know: how it is track
 from libc.string cimport memcpy
 from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn, Key
 from pyfw.conntrack.table cimport invert
-from pyfw.packet cimport Address
 from pyfw.rules.parts cimport FITS, FITS_NOT
+from pyfw.wire.packet cimport Address
 
 cdef enum Field:
     FIELD_PROTOCOL, FIELD_SPORT, FIELD_DPORT, FIELD_REPLY_SPORT, FIELD_REPLY_DPORT, FIELD_STATUS, FIELD_EXPIRES, FIELD_DIRECTION

@@ -1,8 +1,8 @@
 """Tests of one packet, beyond ports and types."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.packet cimport Address
 from pyfw.rules.addresses cimport LocalAddresses
 from pyfw.rules.parts cimport Context, Fit, PacketTest
+from pyfw.wire.packet cimport Address
 
 cdef enum:
     MOST_PORT_RANGES = 15       # XT_MULTI_PORTS

@@ -5,9 +5,9 @@ xt_iprange, xt_mac, xt_string, xt_time, xt_addrtype.
 May know: the packet as it was parsed, and what the context holds.  Must not know: syntax, other rules.
 """
 from libc.string cimport memcmp, memcpy
-from pyfw.packet cimport FAMILY_IPV4, Packet
 from pyfw.rules.addresses cimport NO_INTERFACE, OWN_INTERFACE, TYPE_MULTICAST, TYPE_UNICAST, TYPE_UNSPEC
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
+from pyfw.wire.packet cimport FAMILY_IPV4, Packet
 
 cdef enum Field:
     FIELD_LENGTH, FIELD_TTL, FIELD_TOS, FIELD_MARK, FIELD_CONNMARK, FIELD_UID, FIELD_GID, FIELD_SOCKET

@@ -2,8 +2,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conncount cimport ConnCounter
 from pyfw.conntrack.table cimport Table
-from pyfw.packet cimport Address
 from pyfw.rules.parts cimport Context, Fit, PacketTest, Surroundings
+from pyfw.wire.packet cimport Address
 
 cdef enum:
     KEY_WORDS = 5               # two addresses, two ports

@@ -24,9 +24,9 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from unit.replay.captures import fragment
 
-from pyfw.edge.checksum import internet_checksum
 from pyfw.edge.pcap import IpPacket
-from pyfw.edge.reassembly import Reassembler
+from pyfw.wire.checksum import internet_checksum
+from pyfw.wire.reassembly import Reassembler
 
 CASES = 500
 ANSWER_S = 0.004            # a delivery over veth takes some 0.05 ms; a late one is waited for again

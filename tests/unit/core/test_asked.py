@@ -12,7 +12,7 @@ from scapy.utils import wrpcap
 from pyfw.asked import Asked, QuestionError, asked_packet, read_question
 from pyfw.cli.captured import without_files
 from pyfw.enums import Hook
-from pyfw.formats.packet import summarize
+from pyfw.wire.summary import summarize
 from unit.core.packets import CLIENT, SERVER, chunk, sctp
 from unit.core.traffic import TcpConversation, Watch
 

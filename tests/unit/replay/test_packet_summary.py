@@ -7,7 +7,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrF
 from scapy.packet import Raw
 from unit.replay.captures import CLIENT, CLIENT6, SERVER, SERVER6
 
-from pyfw.formats.packet import summarize
+from pyfw.wire.summary import summarize
 
 V4, V6 = IP(src=CLIENT, dst=SERVER), IPv6(src=CLIENT6, dst=SERVER6)
 

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from pyfw.edge.checksum import internet_checksum
+from pyfw.wire.checksum import internet_checksum
 
 ICMP, TCP, UDP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 58, 132, 136
 Address = IPv4Address | IPv6Address
