@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyfw.cli.pyfw import fail
 from pyfw.config import DEFAULT_CONFIG, Config, ConfigError, load_config
-from pyfw.formats.escape import json_line
+from pyfw.escape import json_line
 
 if TYPE_CHECKING:
     from pyfw.rules.lint import Warning

@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 answered; 2 the config or the question cannot be read."""
     from pyfw.build import engine_from_config
-    from pyfw.formats.escape import json_line
+    from pyfw.escape import json_line
     from pyfw.formats.explain import answer_record, explanation_text
     now_ns = time.time_ns()
     try:

@@ -21,7 +21,7 @@ from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.pyfwctl import SOCKET_VARIABLE
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import NO_DAEMON
-from pyfw.formats.escape import escaping_output
+from pyfw.escape import escaping_output
 
 USAGE = """Usage: {name} [-t filter|raw] -[ACD] chain rule-specification [options]
        {name} -I chain [rulenum] rule-specification [options]

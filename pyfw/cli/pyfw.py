@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Container, Sequence
 
-from pyfw.formats.escape import escaping_output, shortened
+from pyfw.escape import escaping_output, shortened
 
 SUBCOMMANDS = {
     "run": "guard this machine or a network namespace",

@@ -18,7 +18,7 @@ from pyfw.cli.saved import FAILED, save
 from pyfw.cli.set_restore import is_restore, restore_requests
 from pyfw.config import ControlConfig
 from pyfw.edge.commands import COMMANDS, NO_DAEMON
-from pyfw.formats.escape import escaping_output, json_line, shortened
+from pyfw.escape import escaping_output, json_line, shortened
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
 

@@ -14,7 +14,7 @@ from pyfw.config_values import MAX_INTERFACE_NAME
 from pyfw.edge.pcap import Capture, CaptureError, Record
 from pyfw.edge.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
-from pyfw.formats.escape import json_line, printable
+from pyfw.escape import json_line, printable
 from pyfw.replay import Replay, Replayed
 from pyfw.wire.summary import summarize
 

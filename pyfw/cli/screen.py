@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pyfw.cli.client import Stream
-from pyfw.formats.escape import printable, printable_values
+from pyfw.escape import printable, printable_values
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pyfw.droplog import DropLog
-from pyfw.formats.escape import printable
+from pyfw.escape import printable
 from pyfw.rules.log import LogRecord, format_log
 from pyfw.rules.program import Program
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyfw.edge.queue_socket import timeval
-from pyfw.formats.escape import printable
+from pyfw.escape import printable
 
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START
 SYSTEMCTL_TIMEOUT_S = 5.0

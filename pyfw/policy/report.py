@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from pyfw.formats.escape import printable
+from pyfw.escape import printable
 from pyfw.policy.run import Run
 
 SHOWN_FAILURES = 3              # of the packets of one case

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pyfw.cli import pyfw
-from pyfw.formats.escape import EscapingStream, json_line, printable, printable_text, printable_values
+from pyfw.escape import EscapingStream, json_line, printable, printable_text, printable_values
 from pyfw.policy.report import junit, tap
 
 RED = "\x1b[31m"
