@@ -16,7 +16,7 @@ from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.conncount cimport ConnCounter, free_counter
 from pyfw.conntrack.events cimport CHANGED_MARK
 from pyfw.conntrack.expect cimport *
-from pyfw.conntrack.origin cimport origin_of
+from pyfw.conntrack.first_seen cimport origin_of
 from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
 from pyfw.helper_budget cimport HelperBudget

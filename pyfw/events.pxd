@@ -1,8 +1,8 @@
 """A live stream of connections that begin, change and go, on its way to whoever shows it."""
 from libc.stdint cimport uint32_t
 from pyfw.conntrack.events cimport Event, EventRing
+from pyfw.conntrack.text.event cimport EventLook
 from pyfw.engine cimport Engine
-from pyfw.formats.event cimport EventLook
 
 cdef class Listener:
     cdef EventRing ring

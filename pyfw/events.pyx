@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from pyfw.conntrack.events cimport *
 from pyfw.conntrack.selection cimport Selection
-from pyfw.formats.event cimport EVENT_LINE_MAX, write_event
+from pyfw.conntrack.text.event cimport EVENT_LINE_MAX, write_event
 from pyfw.listing cimport record
 
 from enum import IntFlag

@@ -21,11 +21,11 @@ from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.origin cimport read_origin
+from pyfw.conntrack.first_seen cimport read_origin
+from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.conntrack.tracker cimport *
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
-from pyfw.formats.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program cimport Program

@@ -14,9 +14,9 @@ from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.sources cimport Source, Sources
 from pyfw.conntrack.table cimport invert
+from pyfw.conntrack.text.proc cimport *
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
-from pyfw.formats.proc cimport *
 from pyfw.limits cimport SourceLimits
 from pyfw.wire.packet cimport *
 

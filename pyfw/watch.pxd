@@ -1,7 +1,7 @@
 """Whoever looks on while packets are judged, and what there is to see of one."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.conntrack.track cimport Settings
+from pyfw.conntrack.protocol cimport Settings
 from pyfw.rules.parts cimport Context, Step, Trace
 from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport IFNAMSIZ, Packet

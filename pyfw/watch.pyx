@@ -6,7 +6,7 @@ May know: packets, rulings, the steps through the rules.  Must not know: the eng
 from libc.string cimport memcpy
 
 from pyfw.conntrack.conn cimport *
-from pyfw.formats.proc cimport LINE_MAX, STYLE_NF, write_conn
+from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.rules.parts cimport FAILED_STATE, FAILED_TEST_SHIFT
 from pyfw.ruling cimport judgement_of
 from pyfw.wire.packet cimport *

@@ -5,7 +5,7 @@ May know: the packet, whether a reply was seen, the settings.  Must not know: th
 Behaviour and names: Linux nf_conntrack_proto_udp, _gre, _generic; RFC 768, 3828.
 """
 from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.track cimport *
+from pyfw.conntrack.protocol cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 

@@ -7,7 +7,7 @@ Behaviour: Linux nf_conntrack_proto_icmp, _icmpv6; RFC 792, 4443, 4884.
 from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.track cimport *
+from pyfw.conntrack.protocol cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.conntrack.track cimport Settings, Step
+from pyfw.conntrack.protocol cimport Settings, Step
 from pyfw.wire.packet cimport Packet
 
 cdef enum:

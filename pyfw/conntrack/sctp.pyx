@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from pyfw.conntrack import sctp_states
 from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.track cimport *
+from pyfw.conntrack.protocol cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 

@@ -20,7 +20,7 @@ from libc.string cimport memcmp, memcpy, memset
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport EVENT_DESTROY, Events
-from pyfw.conntrack.origin cimport is_origin
+from pyfw.conntrack.first_seen cimport is_origin
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
 from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP

@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from pyfw.conntrack import tcp_states
 from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.protocol cimport *
 from pyfw.conntrack.tcp_segment cimport *
-from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 

@@ -2,8 +2,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.expect cimport Expect, ExpectResult, Expectations
+from pyfw.conntrack.protocol cimport Settings, Step
 from pyfw.conntrack.table cimport Table
-from pyfw.conntrack.track cimport Settings, Step
 from pyfw.wire.packet cimport Packet
 
 cdef enum:

@@ -15,14 +15,14 @@ from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.datagram cimport *
 from pyfw.conntrack.events cimport *
 from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.first_seen cimport is_other_side
 from pyfw.conntrack.icmp cimport *
-from pyfw.conntrack.origin cimport is_other_side
+from pyfw.conntrack.protocol cimport *
 from pyfw.conntrack.sctp cimport *
 from pyfw.conntrack.sources cimport is_completed
 from pyfw.conntrack.table cimport *
 from pyfw.conntrack.tcp cimport *
 from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
-from pyfw.conntrack.track cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 

@@ -93,7 +93,7 @@ def test_an_unknown_reason_is_refused():
 
 
 def test_timeouts_stand_in_the_order_that_c_numbers_them():
-    numbers, = [members for members in declared(PACKAGE / "conntrack" / "track.pxd") if "TIMEOUT_UDP" in members]
+    numbers, = [members for members in declared(PACKAGE / "conntrack" / "protocol.pxd") if "TIMEOUT_UDP" in members]
     order = list(timeouts.DEFAULTS)
     assert order[:TcpState.SYN_SENT2 + 1] == [
         f"tcp_{state.name.lower()}" for state in TcpState if state <= TcpState.SYN_SENT2]

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from pyfw.conntrack.events cimport Event
-from pyfw.conntrack.track cimport Settings
+from pyfw.conntrack.protocol cimport Settings
 
 cdef enum:
     EVENT_LINE_MAX = 640        # no line is longer

@@ -7,9 +7,9 @@ __snprintf_conntrack_default() for what the kernel's ctnetlink_conntrack_event()
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.events cimport *
 from pyfw.conntrack.table cimport invert
+from pyfw.conntrack.text.proc cimport *
+from pyfw.conntrack.text.put cimport *
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
-from pyfw.formats.proc cimport *
-from pyfw.formats.text cimport *
 from pyfw.wire.packet cimport FAMILY_IPV4
 
 cdef extern from "<arpa/inet.h>" nogil:

@@ -6,10 +6,10 @@ written without the GIL and without printf.  The bytes are those of the kernel's
 """
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.expect cimport EXPECT_INACTIVE
+from pyfw.conntrack.protocol cimport *
 from pyfw.conntrack.table cimport invert
-from pyfw.conntrack.track cimport *
+from pyfw.conntrack.text.put cimport *
 from pyfw.enums cimport *
-from pyfw.formats.text cimport *
 from pyfw.wire.packet cimport *
 
 cdef const char **TCP_NAMES = ["NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",

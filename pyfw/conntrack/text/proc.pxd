@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.expect cimport Expect
-from pyfw.conntrack.track cimport Settings
+from pyfw.conntrack.protocol cimport Settings
 
 cdef enum:
     LINE_MAX = 512              # no line is longer
