@@ -17,9 +17,9 @@ from pyfw.limits import SourceLimits
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.set_store import SetStore, load_sets
-from pyfw.rules.set_text import SetError
 from pyfw.rules.program import Program
+from pyfw.rules.sets.store import SetStore, load_sets
+from pyfw.rules.sets.text import SetError
 
 
 def config_sets(config: Config, now_ns: int = 0) -> SetStore:

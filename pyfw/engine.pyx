@@ -30,7 +30,7 @@ from pyfw.wire.packet cimport *
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment
 from pyfw.rules.addresses import LocalAddresses
-from pyfw.rules.set_store import SetStore
+from pyfw.rules.sets.store import SetStore
 from pyfw.ruling import DIRECTIONS, Judgement
 
 cdef enum:

@@ -15,9 +15,9 @@ from libc.string cimport memset
 from pyfw.conntrack.conn cimport *
 from pyfw.enums cimport *
 from pyfw.rules.program cimport TABLE_FILTER
-from pyfw.rules.set_packets cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
-from pyfw.rules.set_table cimport INSERTED, IS_THERE, Element, Insertion, cut_to_prefix, insert
-from pyfw.rules.sets cimport NamedSet
+from pyfw.rules.sets.lookup cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
+from pyfw.rules.sets.sets cimport NamedSet
+from pyfw.rules.sets.table cimport INSERTED, IS_THERE, Element, Insertion, cut_to_prefix, insert
 from pyfw.wire.packet cimport FAMILY_IPV4, Packet
 
 

@@ -16,8 +16,8 @@ from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
-from pyfw.rules.set_store import SetStore
-from pyfw.rules.set_text import SetError
+from pyfw.rules.sets.store import SetStore
+from pyfw.rules.sets.text import SetError
 
 if TYPE_CHECKING:
     import asyncio

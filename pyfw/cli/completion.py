@@ -15,8 +15,8 @@ from pyfw.cli import pyfw, pyfwctl
 from pyfw.conntrack.selection import STATUSES
 from pyfw.edge.commands import PROTOCOLS
 from pyfw.enums import TcpState
-from pyfw.rules.set_store import COMMANDS as SET_COMMANDS
-from pyfw.rules.set_text import TYPES
+from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
+from pyfw.rules.sets.text import TYPES
 
 PROGRAMS = {"pyfw": pyfw.make_parser, "pyfwctl": pyfwctl.make_parser}
 FILES = {"config", "file", "output", "shadow", "socket", "write"}           # arguments, by name, that take a file

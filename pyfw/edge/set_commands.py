@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyfw.edge.commands import DONE, NOTHING_MATCHED, USAGE, Answers, CommandError, Pause, Services
-from pyfw.rules.set_store import EXIST, SetStore, command_named, take_arguments
-from pyfw.rules.set_text import SetError
+from pyfw.rules.sets.store import EXIST, SetStore, command_named, take_arguments
+from pyfw.rules.sets.text import SetError
 
 FLAGS = {
     "-q": "quiet", "-quiet": "quiet", "-s": "ordered", "-sorted": "ordered", "-n": "names", "-name": "names",

@@ -30,8 +30,8 @@ from pyfw.rules.packet_filter import packet_filter
 from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
 from pyfw.rules.restore import restore
-from pyfw.rules.set_store import SetStore
-from pyfw.rules.set_text import SetError
+from pyfw.rules.sets.store import SetStore
+from pyfw.rules.sets.text import SetError
 from pyfw.wire.reassembly import Reassembler
 
 SECOND_NS = 10**9

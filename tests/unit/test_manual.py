@@ -21,8 +21,8 @@ from pyfw.edge.ask_commands import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP
 from pyfw.edge.set_commands import FLAGS as SET_FLAGS
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.rules.matches import MATCHES, TARGETS
-from pyfw.rules.set_store import COMMANDS as SET_COMMANDS
-from pyfw.rules.set_text import TYPES
+from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
+from pyfw.rules.sets.text import TYPES
 from pyfw.rules.yaml_rules import rule_keys
 
 MAN = Path(__file__).resolve().parents[2] / "pyfw" / "man"

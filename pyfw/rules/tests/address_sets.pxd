@@ -1,8 +1,8 @@
 """What rules do with address sets."""
 from libc.stdint cimport int64_t
 from pyfw.rules.parts cimport Context, Fit, Outcome, PacketAction, PacketTest, Surroundings
-from pyfw.rules.set_packets cimport SetQuery, Sides
-from pyfw.rules.sets cimport NamedSet
+from pyfw.rules.sets.lookup cimport SetQuery, Sides
+from pyfw.rules.sets.sets cimport NamedSet
 
 cdef class SetTest(PacketTest):
     """-m set.  `name` is looked up by bind(); from then on the test follows the name through every swap."""

@@ -2,7 +2,7 @@
 """Packets against address sets: the test `set` and the action SET.  Knows no syntax; the sets themselves stand in set_packets.pyx."""
 from libc.string cimport memset
 from pyfw.rules.parts cimport FITS, FITS_NOT
-from pyfw.rules.set_packets cimport (COMPARE_EQUAL, COMPARE_GREATER, COMPARE_LESS, COMPARE_NOT, COMPARE_UNEQUAL, add_packet,
+from pyfw.rules.sets.lookup cimport (COMPARE_EQUAL, COMPARE_GREATER, COMPARE_LESS, COMPARE_NOT, COMPARE_UNEQUAL, add_packet,
                                      match_packet, remove_packet)
 
 COMPARISONS = {"": COMPARE_NOT, "eq": COMPARE_EQUAL, "ne": COMPARE_UNEQUAL, "lt": COMPARE_LESS, "gt": COMPARE_GREATER}

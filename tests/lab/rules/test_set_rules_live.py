@@ -14,10 +14,10 @@ from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
 from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
-from pyfw.rules.set_store import SetStore
+from pyfw.rules.sets.store import SetStore
 
 SETS = {4: """
 create ips hash:ip counters

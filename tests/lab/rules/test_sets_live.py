@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from lab.rules.kernel import Kernel
 
-from pyfw.rules.set_store import EXIST, SetStore, command_named, take_arguments
-from pyfw.rules.set_text import SetError
+from pyfw.rules.sets.store import EXIST, SetStore, command_named, take_arguments
+from pyfw.rules.sets.text import SetError
 
 NOW_NS = 10 ** 9
 OPTIONS = ["", " counters", " timeout 900", " comment", " timeout 900 counters comment"]

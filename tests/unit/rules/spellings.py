@@ -15,7 +15,7 @@ from pyfw.rules.kinds import MatchKind, Option, TargetKind
 from pyfw.rules.matches import IP, MATCHES, TARGETS
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.set_store import SetStore
+from pyfw.rules.sets.store import SetStore
 from pyfw.rules.values import quote
 
 Kind = MatchKind | TargetKind

@@ -13,8 +13,8 @@ from pyfw.edge.commands import CommandError, Pause
 from pyfw.edge.session import LINE_BYTES
 from pyfw.edge.set_commands import run_set_command
 from pyfw.rules.lexer import Place
-from pyfw.rules.set_store import SetStore, load_sets
-from pyfw.rules.set_text import SetError, parse_create
+from pyfw.rules.sets.store import SetStore, load_sets
+from pyfw.rules.sets.text import SetError, parse_create
 
 
 class Daemon:

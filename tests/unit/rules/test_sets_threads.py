@@ -10,7 +10,7 @@ from pyfw.engine import Engine
 from pyfw.enums import Hook
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.program import Program
-from pyfw.rules.set_store import SetStore
+from pyfw.rules.sets.store import SetStore
 
 CHANGES = 600
 RULES = """*filter

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 from pyfw.lock import Lock
 from pyfw.rules.lexer import Place
-from pyfw.rules.set_reader import read_plain_lines
-from pyfw.rules.set_text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
+from pyfw.rules.sets.reader import read_plain_lines
+from pyfw.rules.sets.text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
                                  parse_elements, parse_list_entry, show_member, show_row, split_words)
-from pyfw.rules.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Allowance, Contents, NamedSet
+from pyfw.rules.sets.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Allowance, Contents, NamedSet
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"

@@ -1,8 +1,8 @@
 """Named address sets, as the control side keeps them."""
 from libc.stdint cimport uint32_t, uint64_t
 from pyfw.lock cimport Lock
-from pyfw.rules.set_packets cimport Member, SetData, SetSlot
-from pyfw.rules.set_table cimport Element, Insertion, Key, SetMemory
+from pyfw.rules.sets.lookup cimport Member, SetData, SetSlot
+from pyfw.rules.sets.table cimport Element, Insertion, Key, SetMemory
 
 cdef class NamedSet
 

@@ -1,6 +1,6 @@
 """An address set as the packet path sees it."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from pyfw.rules.set_table cimport PRESENT_PERMANENTLY, Key, SetTable
+from pyfw.rules.sets.table cimport PRESENT_PERMANENTLY, Key, SetTable
 from pyfw.wire.packet cimport FAMILY_IPV4, Address, Packet
 
 cdef enum:

@@ -8,9 +8,9 @@ knows the whole language, and what is wrong with a line.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset, strlen
-from pyfw.rules.set_packets cimport KIND_LIST, NANOSECONDS, SetData, has_networks, has_ports, host_prefix
-from pyfw.rules.set_table cimport INSERTED, UNTOLD, Element, Key, cut_to_prefix
-from pyfw.rules.sets cimport Contents
+from pyfw.rules.sets.lookup cimport KIND_LIST, NANOSECONDS, SetData, has_networks, has_ports, host_prefix
+from pyfw.rules.sets.sets cimport Contents
+from pyfw.rules.sets.table cimport INSERTED, UNTOLD, Element, Key, cut_to_prefix
 from pyfw.wire.packet cimport FAMILY_IPV4, PROTO_TCP, PROTO_UDP
 
 cdef extern from "<arpa/inet.h>" nogil:

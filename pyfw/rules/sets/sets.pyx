@@ -12,9 +12,9 @@ from libc.string cimport memcpy, memset
 from weakref import WeakSet
 
 from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6
-from pyfw.rules.set_packets cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
+from pyfw.rules.sets.lookup cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
                                      SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
-from pyfw.rules.set_table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
+from pyfw.rules.sets.table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
                                    attach_chunk, chunks_in, comments_in, element_at, find, free_chunk, free_table, insert,
                                    is_expired, move_table, new_chunk, new_table, remove, remove_expired)
 
