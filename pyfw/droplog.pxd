@@ -1,6 +1,6 @@
 """Dropped packets, each with its rule and its reason, on their way to whoever prints them."""
 from libc.stdint cimport uint64_t
-from pyfw.rules.logring cimport LogEntry, LogRing
+from pyfw.rules.log.ring cimport LogEntry, LogRing
 from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport Packet
 

@@ -9,12 +9,12 @@ from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy
 
 from pyfw.enums cimport *
-from pyfw.rules.logring cimport log_begin, log_done, log_end, log_init, log_next
+from pyfw.rules.log.ring cimport log_begin, log_done, log_end, log_init, log_next
 from pyfw.rules.program cimport NO_RULE, device_name
 
 from pyfw.enums import Hook, Reason
 from pyfw.reasons import reason_text
-from pyfw.rules.log import LogRecord, drop_settings
+from pyfw.rules.log.format import LogRecord, drop_settings
 from pyfw.rules.program import DEFAULT_LOG_BURST, DEFAULT_LOG_RATE
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pyfw.droplog import DropLog
 from pyfw.escape import printable
-from pyfw.rules.log import LogRecord, format_log
+from pyfw.rules.log.format import LogRecord, format_log
 from pyfw.rules.program import Program
 
 STANDARD_ERROR = 2

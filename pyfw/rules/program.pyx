@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset, strncpy
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
 from pyfw.rules.flat cimport *
-from pyfw.rules.logring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
+from pyfw.rules.log.ring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
 from pyfw.rules.parts cimport *
 
 from pyfw.enums import Hook, Reject, Verdict
@@ -28,7 +28,7 @@ from pyfw.rules.check import check_ruleset
 from pyfw.rules.code import RuleCode
 from pyfw.rules.flat import TABLE_NUMBERS
 from pyfw.rules.linker import Numbering, compile_rule, link
-from pyfw.rules.log import LogRecord, audit_settings, trace_settings
+from pyfw.rules.log.format import LogRecord, audit_settings, trace_settings
 from pyfw.rules.model import Rule, RulesError, Ruleset
 from pyfw.rules.printing import AUDIT, print_rule
 from pyfw.rules.values import suggestion

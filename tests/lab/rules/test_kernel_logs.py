@@ -13,8 +13,8 @@ from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
 from pyfw.rules.iptables import parse_save
+from pyfw.rules.log.format import format_log
 from pyfw.rules.printing import print_ruleset
-from pyfw.rules.log import format_log
 from pyfw.rules.program import Program
 
 PREFIX = f"pfr-{os.getpid()} "

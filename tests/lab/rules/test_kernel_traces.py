@@ -10,8 +10,8 @@ from scapy.packet import Packet
 from pyfw.engine import Engine
 from pyfw.enums import Hook
 from pyfw.rules.iptables import parse_save
+from pyfw.rules.log.format import format_log
 from pyfw.rules.printing import print_ruleset
-from pyfw.rules.log import format_log
 from pyfw.rules.program import Program
 
 RULES = """

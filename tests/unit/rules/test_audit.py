@@ -15,7 +15,7 @@ from pyfw.enums import Hook, Verdict
 from pyfw.formats.explain import answer_record
 from pyfw.rules.iptables import parse_save
 from pyfw.rules.lint import lint
-from pyfw.rules.log import format_log
+from pyfw.rules.log.format import format_log
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.printing import print_rules, print_ruleset
 from pyfw.rules.program import Program, Walk

@@ -10,7 +10,7 @@ from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
 from pyfw.rules.iptables import parse_save
-from pyfw.rules.log import LogRecord, format_log
+from pyfw.rules.log.format import LogRecord, format_log
 from pyfw.rules.program import Program
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80", id=7)
