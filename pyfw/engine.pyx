@@ -29,8 +29,8 @@ from pyfw.wire.packet cimport *
 
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment
-from pyfw.rules.addresses import LocalAddresses
 from pyfw.rules.sets.store import SetStore
+from pyfw.rules.xt.addrtype import LocalAddresses
 from pyfw.ruling import DIRECTIONS, Judgement
 
 cdef enum:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
-from pyfw.rules.printing import print_rule
+from pyfw.rules.flat import HEADER_TESTS
 from pyfw.rules.linker import chain_end
 from pyfw.rules.model import BUILTIN_CHAINS, Match, Rule, Setting
 from pyfw.rules.names import TCP_FLAGS
-from pyfw.rules.flat import HEADER_TESTS
+from pyfw.rules.printing import print_rule
 from pyfw.rules.program import Program
-from pyfw.rules.tests.packet_tests import TcpOptionTest
 from pyfw.rules.values import PortRange, TcpFlags, print_protocol
 from pyfw.rules.vocabulary.header import IP, IP_FIELDS
+from pyfw.rules.xt.packet import TcpOptionTest
 from pyfw.watch import Facts, Met, Passage
 
 FITS_NOT, FITS, FITS_DROP, FITS_NO_ROOM = range(4)

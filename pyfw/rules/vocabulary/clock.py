@@ -9,7 +9,7 @@ from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option, flag
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.tests.packet_tests import TimeTest
+from pyfw.rules.xt.packet import TimeTest
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 LAST_SECOND = 2 ** 31 - 1       # 19 January 2038: the last that iptables lets a rule speak of

@@ -9,8 +9,8 @@ from pyfw.rules import names, values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.tests.connection_tests import STATUSES, ConnAddressTest, ConnBytesTest, ConnTest, HelperTest
 from pyfw.rules.values import Network, PortRange
+from pyfw.rules.xt.connection import STATUSES, ConnAddressTest, ConnBytesTest, ConnTest, HelperTest
 
 LARGEST_COUNT = 2 ** 64 - 1
 LARGEST_EXPIRY_S = 2 ** 32 - 1

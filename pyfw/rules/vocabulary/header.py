@@ -7,8 +7,8 @@ from pyfw.rules import names, values
 from pyfw.rules.code import IcmpTest, RuleCode, TransportTest
 from pyfw.rules.kinds import MatchKind, Option
 from pyfw.rules.model import Match
-from pyfw.rules.tests.packet_tests import TcpOptionTest
 from pyfw.rules.values import IcmpType, Network
+from pyfw.rules.xt.packet import TcpOptionTest
 
 
 def is_whole_space(network: Network) -> bool:

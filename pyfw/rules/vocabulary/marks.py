@@ -8,8 +8,8 @@ from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import Option, TargetKind, flag
 from pyfw.rules.model import Rule, Setting, Target
-from pyfw.rules.tests.mark_actions import ConnMarkAction, MarkAction
 from pyfw.rules.vocabulary.packet import ALL_32_BITS, Masked, parse_mark
+from pyfw.rules.xt.mark import ConnMarkAction, MarkAction
 
 
 def xmark(value: int, mask: int) -> Masked:

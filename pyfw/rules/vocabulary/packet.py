@@ -14,7 +14,7 @@ from pyfw.rules import names, values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.tests.packet_tests import (AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest)
+from pyfw.rules.xt.packet import (AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest)
 from pyfw.rules.values import PortRange
 
 LONGEST_COMMENT = 255

@@ -11,7 +11,7 @@ from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option, flag
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.tests.rate_tests import (COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest)
+from pyfw.rules.xt.rate import (COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest)
 
 UNITS = {"day": 86400, "hour": 3600, "min": 60, "sec": 1}
 FULL_UNITS = {"day": "day", "hour": "hour", "minute": "min", "second": "sec"}

@@ -8,7 +8,7 @@ from pyfw.rules.code import RuleCode
 from pyfw.rules.kinds import MatchKind, Option, TargetKind, flag
 from pyfw.rules.model import Match, Rule, Setting, Target
 from pyfw.rules.sets.text import LONGEST_NAME, LONGEST_TIMEOUT_S
-from pyfw.rules.tests.address_sets import SetAction, SetTest
+from pyfw.rules.xt.set import SetAction, SetTest
 
 MOST_SIDES = 6                  # IPSET_DIM_MAX
 LARGEST_COUNT = 2 ** 64 - 1

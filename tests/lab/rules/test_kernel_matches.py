@@ -14,11 +14,11 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import CtState, Hook
-from pyfw.rules.addresses import LocalAddresses, Route
 from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
+from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
+from pyfw.rules.xt.addrtype import LocalAddresses, Route
 
 LOCAL, BROADCAST = 2, 3
 OWN_ROUTES = (Route(bytes([10, 99, 0, 1]), 32, LOCAL, DEVICE), Route(bytes([10, 99, 0, 255]), 32, BROADCAST, DEVICE))

@@ -20,7 +20,7 @@ from pyfw.rules.iptables import parse_save
 from pyfw.rules.lint import lint
 from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
-from pyfw.rules.tests import packet_tests
+from pyfw.rules.xt import packet as packet_tests
 from unit.core.packets import ACK, FIN, RST, SYN, tcp, udp
 from unit.core.test_reasons import doubled_jumps
 from unit.core.traffic import Watch

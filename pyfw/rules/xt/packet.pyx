@@ -5,8 +5,8 @@ xt_iprange, xt_mac, xt_string, xt_time, xt_addrtype.
 May know: the packet as it was parsed, and what the context holds.  Must not know: syntax, other rules.
 """
 from libc.string cimport memcmp, memcpy
-from pyfw.rules.addresses cimport NO_INTERFACE, OWN_INTERFACE, TYPE_MULTICAST, TYPE_UNICAST, TYPE_UNSPEC
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NOT
+from pyfw.rules.xt.addrtype cimport NO_INTERFACE, OWN_INTERFACE, TYPE_MULTICAST, TYPE_UNICAST, TYPE_UNSPEC
 from pyfw.wire.packet cimport FAMILY_IPV4, Packet
 
 cdef enum Field:

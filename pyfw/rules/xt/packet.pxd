@@ -1,7 +1,7 @@
 """Tests of one packet, beyond ports and types."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.rules.addresses cimport LocalAddresses
 from pyfw.rules.parts cimport Context, Fit, PacketTest
+from pyfw.rules.xt.addrtype cimport LocalAddresses
 from pyfw.wire.packet cimport Address
 
 cdef enum:
