@@ -114,7 +114,7 @@ def _check_installed_helper(name: str, name_node: yaml.Node, ports: Sequence[int
 
 
 def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
-    from pyfw.rules.yaml_rules import load_rules
+    from pyfw.rules.language.yaml_rules import load_rules
     if is_null(node):
         return None
     try:
@@ -132,8 +132,8 @@ def _shadow(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
 
 def _shadow_rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
     """The rules of another config (a name in .yaml or .yml, read with its own variables), or a file of iptables-save text."""
-    from pyfw.rules.check import check_ruleset
-    from pyfw.rules.iptables import parse_save
+    from pyfw.rules.language.check import check_ruleset
+    from pyfw.rules.language.iptables import parse_save
     if is_null(node):
         return None
     path = scope.directory / read_text(node, name, scope)
@@ -357,7 +357,7 @@ def load_diversion(path: Path | str = DEFAULT_CONFIG) -> tuple[Config, list[Conf
 
 def rule_files(path: Path | str) -> dict[str | None, Path]:
     """The files that a config's rules are read from, by table; None: one that holds all tables."""
-    from pyfw.rules.yaml_rules import rule_files
+    from pyfw.rules.language.yaml_rules import rule_files
     path = Path(path)
     root = _compose(_file_text(path), str(path))
     rules = [value for key, _, value in entries(root, "the config") if key == "rules"]

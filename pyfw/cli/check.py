@@ -11,7 +11,7 @@ from pyfw.config import DEFAULT_CONFIG, Config, ConfigError, load_config
 from pyfw.escape import json_line
 
 if TYPE_CHECKING:
-    from pyfw.rules.lint import Warning
+    from pyfw.rules.language.lint import Warning
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,7 +38,7 @@ def add_skip_argument(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 nothing wrong; 1 warnings, with --strict; 2 an error."""
     from pyfw.build import check_rules
-    from pyfw.rules.lint import lint
+    from pyfw.rules.language.lint import lint
     skipped: list[str] | None = [] if arguments.skip_unsupported else None
     try:
         config = load_config(arguments.config, arguments.overrides, skipped)

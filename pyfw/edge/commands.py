@@ -271,7 +271,7 @@ def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.rules.printing import rule_lines
+    from pyfw.rules.language.printing import rule_lines
     program = services.engine.program
     if program is None:
         raise CommandError("no rules are loaded: everything is accepted")

@@ -23,10 +23,10 @@ from typing import Any
 from pyfw.build import check_rules
 from pyfw.config import Config, ConfigError, parse_config
 from pyfw.edge.safe_files import open_path, write_atomically
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
-from pyfw.rules.printing import print_ruleset
 
 NAME = "last-good-rules"
 VERSION = 1

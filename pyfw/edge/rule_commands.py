@@ -11,12 +11,12 @@ from typing import Any
 
 from pyfw.config import ConfigError
 from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background, in_pieces
-from pyfw.rules.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
+from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
+from pyfw.rules.language.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
+from pyfw.rules.language.restore import Restored, restore
+from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
-from pyfw.rules.restore import Restored, restore
-from pyfw.rules.view import list_chains
 
 LISTS = ("-L", "-S", "-Z")
 

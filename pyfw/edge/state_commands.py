@@ -10,7 +10,7 @@ from typing import Any
 from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
 from pyfw.formats.shadow import difference_record, difference_text
 from pyfw.kill_states import review
-from pyfw.rules.printing import rule_lines
+from pyfw.rules.language.printing import rule_lines
 from pyfw.shadow import Shadow
 
 

@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 from pyfw.degraded import PARTS
 from pyfw.enums import Reason
 from pyfw.escape import printable
-from pyfw.rules.matches import implied_families
+from pyfw.rules.language.matches import implied_families
 from pyfw.rules.model import Rule
 from pyfw.rules.program import Program
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyfw.rules.code import Action, RuleCode
-from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.language.matches import MATCHES, TARGETS
 from pyfw.rules.model import Chain, Rule, Ruleset, Target
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyfw.rules.builder import RuleBuilder
-from pyfw.rules.iptables import read_rule
+from pyfw.rules.language.builder import RuleBuilder
+from pyfw.rules.language.extensions.header import IP
+from pyfw.rules.language.iptables import read_rule
 from pyfw.rules.lexer import Word
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Match, Rule, RulesError, Ruleset, Table, Target
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
-from pyfw.rules.vocabulary.header import IP
 
 ABOUT_CONNECTIONS = {"state", "conntrack", "connmark", "connbytes", "connlimit", "helper"}
 KNOWN_LATE = {"-o"}

@@ -24,13 +24,13 @@ from pyfw.rules.log.ring cimport LogEntry, LogRing, log_done, log_init, log_next
 from pyfw.rules.parts cimport *
 
 from pyfw.enums import Hook, Reject, Verdict
-from pyfw.rules.check import check_ruleset
 from pyfw.rules.code import RuleCode
 from pyfw.rules.flat import TABLE_NUMBERS
+from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.printing import AUDIT, print_rule
 from pyfw.rules.linker import Numbering, compile_rule, link
 from pyfw.rules.log.format import LogRecord, audit_settings, trace_settings
 from pyfw.rules.model import Rule, RulesError, Ruleset
-from pyfw.rules.printing import AUDIT, print_rule
 from pyfw.rules.values import suggestion
 
 SERIALS = count(1)

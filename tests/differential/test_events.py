@@ -9,7 +9,7 @@ import pytest
 from pyfw.conntrack.selection import Selection
 from pyfw.engine import Engine
 from pyfw.events import Kind, Listener
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 
 from differential import engine_side, generate_ftp

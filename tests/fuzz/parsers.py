@@ -23,13 +23,13 @@ from pyfw.events import Kind, Listener
 from pyfw.helpers import bind
 from pyfw.limits import SourceLimits
 from pyfw.policy.cases import PolicyError, read_cases
-from pyfw.rules.edit import CommandFailed, edit, read_request
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.edit import CommandFailed, edit, read_request
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.language.restore import restore
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.packet_filter import packet_filter
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
-from pyfw.rules.restore import restore
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
 from pyfw.wire.reassembly import Reassembler

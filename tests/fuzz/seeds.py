@@ -12,7 +12,7 @@ from unit.core.packets import CLIENT, CLIENT6, FRAGMENT, SERVER, SERVER6, UDP, e
 from pyfw.edge.commands import COMMANDS
 from pyfw.edge.messages import verdict_message
 from pyfw.enums import CtState
-from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.language.matches import MATCHES, TARGETS
 
 TOP = Path(__file__).resolve().parents[2]
 

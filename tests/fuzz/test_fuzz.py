@@ -8,8 +8,8 @@ from fuzz.build import build
 from fuzz.packets import everything
 from fuzz.run import TARGETS, drive, run, unpack
 
-from pyfw.rules import matches
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language import matches
+from pyfw.rules.language.iptables import parse_save
 
 SECONDS = 4
 SEED = 1                        # what another would find is for `scripts/fuzz` to find, and no fault of the change under test

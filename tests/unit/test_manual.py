@@ -20,10 +20,10 @@ from pyfw.conntrack.timeouts import DEFAULTS
 from pyfw.edge.ask_commands import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
 from pyfw.edge.set_commands import FLAGS as SET_FLAGS
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.rules.matches import MATCHES, TARGETS
+from pyfw.rules.language.matches import MATCHES, TARGETS
+from pyfw.rules.language.yaml_rules import rule_keys
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
 from pyfw.rules.sets.text import TYPES
-from pyfw.rules.yaml_rules import rule_keys
 
 MAN = Path(__file__).resolve().parents[2] / "pyfw" / "man"
 PAGES = sorted(path.name for path in MAN.iterdir())

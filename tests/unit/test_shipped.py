@@ -10,8 +10,8 @@ import pytest
 
 from pyfw.config import load_config
 from pyfw.edge.owner_lock import OWNER_DIRECTORY
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"

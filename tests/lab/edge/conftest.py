@@ -13,7 +13,7 @@ from pyfw.edge.nfqueue import QueueLoop
 from pyfw.edge.queue_stats import QueueCounters, read_kernel_counters
 from pyfw.engine import Engine
 from pyfw.lab import Lab, wait_until
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 
 QUEUE = 30

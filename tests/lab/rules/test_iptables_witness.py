@@ -9,10 +9,10 @@ import pytest
 from lab.rules.kernel import Kernel, program
 from lab.rules.vocabulary import RULES
 
-from pyfw.rules.edit import CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.printing import print_rules
+from pyfw.rules.language.edit import CommandFailed, Request, edit, known_chain, read_request
+from pyfw.rules.language.printing import print_rules
+from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import Ruleset, empty_table
-from pyfw.rules.view import list_chains
 
 
 class Ours:

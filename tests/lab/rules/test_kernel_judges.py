@@ -12,8 +12,8 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.program import Program
 
 V4 = IP(src="10.0.0.2", dst="10.99.0.7")

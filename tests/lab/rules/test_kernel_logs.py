@@ -12,9 +12,9 @@ from scapy.layers.ipsec import AH, ESP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
 
 PREFIX = f"pfr-{os.getpid()} "

@@ -14,9 +14,9 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import CtState, Hook
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
 from pyfw.rules.xt.addrtype import LocalAddresses, Route
 

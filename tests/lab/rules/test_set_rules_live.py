@@ -13,9 +13,9 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.printing import print_ruleset
 from pyfw.rules.program import Program
 from pyfw.rules.sets.store import SetStore
 

@@ -13,7 +13,7 @@ from scapy.utils import wrpcap
 
 from pyfw.edge.commands import COMMANDS
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.control.harness import RunningServer, udp_packet, wait_until
 from unit.control.test_pyfwctl import pyfwctl

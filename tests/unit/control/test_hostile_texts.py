@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.config import ConfigError, load_config
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 
 MEMORY_BYTES = 1 << 30
 CHAIN = "rules:\n  filter:\n    FORWARD:\n      rules:\n"
@@ -85,7 +85,7 @@ def test_rules(tmp_path: Path, text: str | bytes, complaint: str) -> None:
 
 def test_many_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line makes fewer rules than one may; all of them more than there may be."""
-    monkeypatch.setattr("pyfw.rules.builder.MAX_RULES", 1000)
+    monkeypatch.setattr("pyfw.rules.language.builder.MAX_RULES", 1000)
     listed = ",".join(f"10.0.0.{number}" for number in range(30))
     line = f"-A INPUT -s {listed} -d {listed} -j DROP\n"
     assert "hostile.rules:3:1: these are more than 1000 rules" in check(

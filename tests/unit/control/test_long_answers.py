@@ -7,7 +7,7 @@ import pytest
 from unit.control.harness import StillDaemon
 
 from pyfw.edge.commands import COMMANDS, LINES_AT_ONCE, Pause
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 
 RULES = 5000

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyfw.enums import Hook, Reason
 from pyfw.edge.latency import histogram_of
+from pyfw.enums import Hook, Reason
 from pyfw.formats.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 
 from unit.control.harness import engine_with, udp_packet

@@ -14,8 +14,8 @@ from pyfw.edge.journal import Journal
 from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
 from pyfw.enums import Hook, Verdict
-from pyfw.rules.check import MOST_CONN_COUNTERS
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.check import MOST_CONN_COUNTERS
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 from pyfw.rules_in_force import RulesInForce
 from unit.core.packets import SYN, tcp

@@ -18,7 +18,7 @@ from pyfw.engine import Engine
 from pyfw.enums import Hook
 from pyfw.formats.rates import flat, plain, rates, scaled
 from pyfw.formats.top import age_text, cells, sample_text
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, running, udp_packet, wait_until
 from unit.control.test_pyfwctl import pyfwctl

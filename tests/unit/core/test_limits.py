@@ -13,7 +13,7 @@ from pyfw.conntrack.sources import Sources
 from pyfw.enums import Hook, Reason, Verdict
 from pyfw.limits import SourceLimits
 from pyfw.question import ask
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.program import Program
 from unit.core.packets import ACK, CLIENT, SERVER, SYN, tcp, udp

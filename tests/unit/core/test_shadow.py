@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.formats.shadow import difference_record, difference_text
-from pyfw.rules.edit import edit, read_request
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.edit import edit, read_request
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program
 from pyfw.shadow import Otherwise

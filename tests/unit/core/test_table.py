@@ -8,7 +8,7 @@ from pyfw.conntrack.table import siphash_words
 from pyfw.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from pyfw.listing import count_entries
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.core.packets import CLIENT, SERVER, SYN, ip, tcp, udp
 from unit.core.traffic import TcpConversation, Watch

@@ -9,7 +9,7 @@ import pytest
 from pyfw.engine import Engine
 from pyfw.enums import CtState, Hook, Verdict
 from pyfw.formats.explain import explanation_text, passage_record
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
 from pyfw.rules.packet_filter import packet_filter
 from pyfw.rules.program import Program

@@ -10,9 +10,9 @@ from itertools import combinations, product
 
 from hypothesis import strategies as st
 
-from pyfw.rules.iptables import parse_rule
-from pyfw.rules.kinds import MatchKind, Option, TargetKind
-from pyfw.rules.matches import IP, MATCHES, TARGETS
+from pyfw.rules.language.iptables import parse_rule
+from pyfw.rules.language.kinds import MatchKind, Option, TargetKind
+from pyfw.rules.language.matches import IP, MATCHES, TARGETS
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.sets.store import SetStore

@@ -13,14 +13,14 @@ from pyfw.edge.rule_commands import run_iptables
 from pyfw.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.formats.explain import answer_record
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.lint import lint
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.lint import lint
+from pyfw.rules.language.printing import print_rules, print_ruleset
+from pyfw.rules.language.table_view import list_chains
+from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.log.format import format_log
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.printing import print_rules, print_ruleset
 from pyfw.rules.program import Program, Walk
-from pyfw.rules.view import list_chains
-from pyfw.rules.yaml_rules import load_rules
 from unit.control.harness import StillDaemon
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")

@@ -15,9 +15,9 @@ import pytest
 from pyfw.cli.pyfw import main
 from pyfw.enums import Hook, Verdict
 from pyfw.kill_states import review
-from pyfw.rules.check import check_ruleset
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.lint import lint
+from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
 from pyfw.rules.program import Program
 from pyfw.rules.xt import packet as packet_tests

@@ -8,8 +8,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet
 
 from pyfw.enums import CtState, Hook, Verdict
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
 

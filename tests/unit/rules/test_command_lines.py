@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.rules.edit import CommandFailed, Request, edit, read_request
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.edit import CommandFailed, Request, edit, read_request
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.language.restore import restore
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.printing import print_ruleset
-from pyfw.rules.restore import restore
 
 
 def taken_apart(line: list[str], family: int = 4) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from pyfw.asked import asked_packet, read_question
 from pyfw.engine import Engine
 from pyfw.explain import Visit, visits
 from pyfw.helpers import bind
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import Ruleset
 from pyfw.rules.program import Program
 from unit.core.packets import CLIENT, SERVER, ip

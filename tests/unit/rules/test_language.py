@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.rules.iptables import parse_rule
-from pyfw.rules.printing import print_rule
+from pyfw.rules.language.iptables import parse_rule
+from pyfw.rules.language.printing import print_rule
 from pyfw.rules.model import RulesError
 
 HEADER = """

@@ -11,9 +11,9 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from pyfw.cli.pyfw import main
 from pyfw.enums import CtState, Hook
-from pyfw.rules.covers import covers
-from pyfw.rules.iptables import parse_rule, parse_save
-from pyfw.rules.lint import lint
+from pyfw.rules.language.covers import covers
+from pyfw.rules.language.iptables import parse_rule, parse_save
+from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Ruleset
 from pyfw.rules.program import Program
 

@@ -9,7 +9,7 @@ from scapy.layers.ipsec import AH, ESP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import Hook
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.log.format import LogRecord, format_log
 from pyfw.rules.program import Program
 

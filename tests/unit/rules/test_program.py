@@ -10,7 +10,7 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from pyfw.enums import CtState, Hook, Reject, Verdict
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program import Program, Walk

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfw.rules import names
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_ruleset
-from pyfw.rules.kinds import Option
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.kinds import Option
+from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
 from pyfw.rules.program import Program
 from pyfw.rules.values import quote
-from pyfw.rules.yaml_rules import load_rules
 from unit.rules.spellings import (MATCH_KINDS, TARGET_KINDS, TEXT, VALUES, Kind, beginnings, options_of, reads, spelled_rule, surroundings,
                                   tables_of, values_of, written)
 

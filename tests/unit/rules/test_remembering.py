@@ -15,7 +15,7 @@ import pytest
 from pyfw.asked import asked_packet, read_question
 from pyfw.enums import Hook, Verdict
 from pyfw.helpers import bind
-from pyfw.rules.iptables import parse_save
+from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program import Program
 from unit.core.packets import ACK, RST, SYN, UDP, ip, tcp, udp, udp_datagram
 from unit.core.traffic import Watch

@@ -5,8 +5,8 @@ from textwrap import dedent
 
 import pytest
 
-from pyfw.rules.iptables import parse_save
-from pyfw.rules.printing import print_rules, print_ruleset
+from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_rules, print_ruleset
 from pyfw.rules.model import RulesError, Ruleset
 
 SAVED = dedent("""\

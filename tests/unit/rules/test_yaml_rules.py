@@ -8,10 +8,10 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from pyfw.rules.iptables import parse_rule, parse_save
-from pyfw.rules.printing import print_ruleset
+from pyfw.rules.language.iptables import parse_rule, parse_save
+from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.yaml_rules import load_rules
 
 VARIABLES = {"LAN": "eth1", "ADMIN": "192.0.2.0/24", "BOTH": "10.0.0.0/8,fd00::/8"}
 

@@ -30,11 +30,11 @@ from pathlib import Path
 import yaml
 
 from pyfw.bounded_text import RULES_BYTES, place_of, read_text_file
-from pyfw.rules.builder import RuleBuilder, checked_count
-from pyfw.rules.check import check_ruleset
-from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
+from pyfw.rules.language.builder import RuleBuilder, checked_count
+from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
+from pyfw.rules.language.matches import MATCHES, TARGETS
 from pyfw.rules.lexer import Place, substitute
-from pyfw.rules.matches import MATCHES, TARGETS
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported, empty_table
 from pyfw.rules.values import suggestion
 

@@ -5,9 +5,9 @@ if each of its matches is implied by what the other one demands.
 """
 from __future__ import annotations
 
+from pyfw.rules.language.extensions.connection import TRACKED
 from pyfw.rules.model import Match, Rule, Setting
 from pyfw.rules.values import Network, PortRange
-from pyfw.rules.vocabulary.connection import TRACKED
 
 CHANGING = {"limit", "hashlimit", "connlimit", "recent", "statistic", "set", "mark", "connmark"}
 """What they say of a packet may be another thing a few rules later."""

@@ -11,8 +11,8 @@ from itertools import product
 from math import prod
 
 from pyfw.rules import names
-from pyfw.rules.kinds import MatchKind, Option, TargetKind, option_named
-from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
+from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, option_named
+from pyfw.rules.language.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 

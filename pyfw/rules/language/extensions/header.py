@@ -5,7 +5,7 @@ from functools import partial
 
 from pyfw.rules import names, values
 from pyfw.rules.code import IcmpTest, RuleCode, TransportTest
-from pyfw.rules.kinds import MatchKind, Option
+from pyfw.rules.language.kinds import MatchKind, Option
 from pyfw.rules.model import Match
 from pyfw.rules.values import IcmpType, Network
 from pyfw.rules.xt.packet import TcpOptionTest

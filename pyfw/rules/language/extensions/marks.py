@@ -6,9 +6,9 @@ from functools import partial
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import Option, TargetKind, flag
+from pyfw.rules.language.extensions.packet import ALL_32_BITS, Masked, parse_mark
+from pyfw.rules.language.kinds import Option, TargetKind, flag
 from pyfw.rules.model import Rule, Setting, Target
-from pyfw.rules.vocabulary.packet import ALL_32_BITS, Masked, parse_mark
 from pyfw.rules.xt.mark import ConnMarkAction, MarkAction
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pyfw.rules.kinds import MatchKind, TargetKind
+from pyfw.rules.language.extensions import clock, connection, header, marks, packet, rate, sets, tracking, verdicts
+from pyfw.rules.language.extensions.header import IP
+from pyfw.rules.language.extensions.verdicts import reject_family, reject_kind
+from pyfw.rules.language.kinds import MatchKind, TargetKind
 from pyfw.rules.model import Match, Rule
-from pyfw.rules.vocabulary import clock, connection, header, marks, packet, rate, sets, tracking, verdicts
-from pyfw.rules.vocabulary.header import IP
-from pyfw.rules.vocabulary.verdicts import reject_family, reject_kind
 
 MATCHES: dict[str, MatchKind] = {
     kind.name: kind for group in (header, connection, packet, rate, clock, sets) for kind in group.MATCHES}

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyfw.rules import names
-from pyfw.rules.printing import Counters
-from pyfw.rules.matches import MATCHES, TARGETS, settled
+from pyfw.rules.language.matches import MATCHES, TARGETS, settled
+from pyfw.rules.language.printing import Counters
 from pyfw.rules.model import Chain, Match, Rule, Table
 from pyfw.rules.values import Network
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import MatchKind, Option, flag
+from pyfw.rules.language.kinds import MatchKind, Option, flag
 from pyfw.rules.model import Match, Setting
 from pyfw.rules.xt.rate import (COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest)
 

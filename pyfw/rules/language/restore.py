@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pyfw.rules.check import check_ruleset
-from pyfw.rules.edit import CommandFailed, edit, left_for_other, read_request
-from pyfw.rules.iptables import read_lines
-from pyfw.rules.printing import Counters
+from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.edit import CommandFailed, edit, left_for_other, read_request
+from pyfw.rules.language.iptables import read_lines
+from pyfw.rules.language.printing import Counters
 from pyfw.rules.lexer import Place, Word, split_lines
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, RulesError, Ruleset, Table, empty_table
 

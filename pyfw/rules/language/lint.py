@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pyfw.rules.check import MAX_STEPS, chain_targets, longest_way
-from pyfw.rules.covers import contradicts, covers, states_of
+from pyfw.rules.language.check import MAX_STEPS, chain_targets, longest_way
+from pyfw.rules.language.covers import contradicts, covers, states_of
 from pyfw.rules.model import Chain, Location, Match, Rule, Ruleset, Table
 from pyfw.rules.names import STATES
 from pyfw.rules.values import Network

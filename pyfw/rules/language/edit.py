@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pyfw.rules.builder import RuleBuilder
-from pyfw.rules.check import check_ruleset
-from pyfw.rules.iptables import KERNEL_TABLES, POLICIES, check_chain_name, read_rule
+from pyfw.rules.language.builder import RuleBuilder
+from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, read_rule
+from pyfw.rules.language.matches import MATCHES, TARGETS, settled
 from pyfw.rules.lexer import Word
-from pyfw.rules.matches import MATCHES, TARGETS, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
 
 OTHER, PARAMETER, NO_TABLE, RESOURCE = 1, 2, 3, 4       # exit statuses

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import MatchKind, Option, TargetKind, flag
+from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, flag
 from pyfw.rules.model import Match, Rule, Setting, Target
 from pyfw.rules.sets.text import LONGEST_NAME, LONGEST_TIMEOUT_S
 from pyfw.rules.xt.set import SetAction, SetTest

@@ -12,7 +12,7 @@ from functools import partial
 
 from pyfw.rules import names, values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import MatchKind, Option
+from pyfw.rules.language.kinds import MatchKind, Option
 from pyfw.rules.model import Match, Setting
 from pyfw.rules.xt.packet import (AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest)
 from pyfw.rules.values import PortRange

@@ -4,8 +4,8 @@ Each chain is looked at once, however many jumps lead to it.
 """
 from __future__ import annotations
 
-from pyfw.rules.builder import unknown_target
-from pyfw.rules.matches import TARGETS
+from pyfw.rules.language.builder import unknown_target
+from pyfw.rules.language.matches import TARGETS
 from pyfw.rules.model import Chain, RulesError, Ruleset, Table, Target
 
 MAX_DEPTH = 64

@@ -7,7 +7,7 @@ from functools import partial
 from pyfw.enums import CtState
 from pyfw.rules import names, values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import MatchKind, Option
+from pyfw.rules.language.kinds import MatchKind, Option
 from pyfw.rules.model import Match, Setting
 from pyfw.rules.values import Network, PortRange
 from pyfw.rules.xt.connection import STATUSES, ConnAddressTest, ConnBytesTest, ConnTest, HelperTest

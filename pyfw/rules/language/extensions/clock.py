@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
-from pyfw.rules.kinds import MatchKind, Option, flag
+from pyfw.rules.language.kinds import MatchKind, Option, flag
 from pyfw.rules.model import Match, Setting
 from pyfw.rules.xt.packet import TimeTest
 

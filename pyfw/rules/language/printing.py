@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from pyfw.rules.matches import IP, MATCHES, TARGETS, implied_families, settled
+from pyfw.rules.language.matches import IP, MATCHES, TARGETS, implied_families, settled
 from pyfw.rules.model import Chain, Rule, Ruleset, Setting, Target, empty_table
 from pyfw.rules.values import quote
 

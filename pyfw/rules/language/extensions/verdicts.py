@@ -7,7 +7,7 @@ from functools import partial
 from pyfw.enums import Reject
 from pyfw.rules import names, values
 from pyfw.rules.code import Action, LogSettings, RuleCode
-from pyfw.rules.kinds import Option, TargetKind, act, flag
+from pyfw.rules.language.kinds import Option, TargetKind, act, flag
 from pyfw.rules.model import Rule, Setting, Target
 
 LONGEST_LOG_PREFIX = 29

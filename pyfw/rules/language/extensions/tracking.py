@@ -5,7 +5,7 @@ from functools import partial
 
 from pyfw.rules import values
 from pyfw.rules.code import Action, RuleCode
-from pyfw.rules.kinds import Option, TargetKind, act, flag
+from pyfw.rules.language.kinds import Option, TargetKind, act, flag
 from pyfw.rules.model import Rule, Target
 
 

@@ -1,1 +1,0 @@
-"""The entries of the vocabulary, grouped by what they look at or do."""
