@@ -15,9 +15,9 @@ from pyfw.engine import Engine
 from pyfw.helpers import bind
 from pyfw.limits import SourceLimits
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program
+from pyfw.rules.program.packet_filter import connection_filter
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError
 

@@ -56,7 +56,7 @@ from pyfw.kill_states import Slice, review
 from pyfw.metrics_keeper import MetricsKeeper
 from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
 from pyfw.relearn import relearn_windows
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules_in_force import RulesInForce
 
 if TYPE_CHECKING:

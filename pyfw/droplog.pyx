@@ -10,12 +10,12 @@ from libc.string cimport memcpy
 
 from pyfw.enums cimport *
 from pyfw.rules.log.ring cimport log_begin, log_done, log_end, log_init, log_next
-from pyfw.rules.program cimport NO_RULE, device_name
+from pyfw.rules.program.program cimport NO_RULE, device_name
 
 from pyfw.enums import Hook, Reason
 from pyfw.reasons import reason_text
 from pyfw.rules.log.format import LogRecord, drop_settings
-from pyfw.rules.program import DEFAULT_LOG_BURST, DEFAULT_LOG_RATE
+from pyfw.rules.program.program import DEFAULT_LOG_BURST, DEFAULT_LOG_RATE
 
 
 cdef class DropLog:

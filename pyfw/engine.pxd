@@ -7,7 +7,7 @@ from pyfw.enums cimport REASONS
 from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
 from pyfw.lock cimport Lock
-from pyfw.rules.program cimport Context, Outcome, Program, Surroundings
+from pyfw.rules.program.program cimport Context, Outcome, Program, Surroundings
 from pyfw.ruling cimport Ruling
 from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch

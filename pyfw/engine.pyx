@@ -21,7 +21,7 @@ from pyfw.conntrack.tracker cimport *
 from pyfw.enums cimport *
 from pyfw.helper_budget cimport HelperBudget
 from pyfw.limits cimport SourceLimits
-from pyfw.rules.program cimport *
+from pyfw.rules.program.program cimport *
 from pyfw.ruling cimport judgement_of
 from pyfw.shadow cimport Shadow
 from pyfw.watch cimport Watch

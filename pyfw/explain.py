@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
-from pyfw.rules.flat import HEADER_TESTS
 from pyfw.rules.language.extensions.header import IP, IP_FIELDS
 from pyfw.rules.language.printing import print_rule
-from pyfw.rules.linker import chain_end
 from pyfw.rules.model import BUILTIN_CHAINS, Match, Rule, Setting
 from pyfw.rules.names import TCP_FLAGS
-from pyfw.rules.program import Program
+from pyfw.rules.program.flat import HEADER_TESTS
+from pyfw.rules.program.linker import chain_end
+from pyfw.rules.program.program import Program
 from pyfw.rules.values import PortRange, TcpFlags, print_protocol
 from pyfw.rules.xt.packet import TcpOptionTest
 from pyfw.watch import Facts, Met, Passage

@@ -26,9 +26,9 @@ from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.conntrack.tracker cimport *
 from pyfw.engine cimport Engine
 from pyfw.enums cimport *
-from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.parts cimport Context, Outcome
-from pyfw.rules.program cimport Program
+from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.rules.program.program cimport Program
 from pyfw.wire.packet cimport *
 
 from typing import NamedTuple

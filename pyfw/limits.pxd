@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.sources cimport Sources
-from pyfw.rules.program cimport Context, Program
+from pyfw.rules.program.program cimport Context, Program
 from pyfw.rules.sets.lookup cimport SetSlot
 from pyfw.wire.packet cimport Packet
 

@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.enums cimport *
-from pyfw.rules.program cimport TABLE_FILTER
+from pyfw.rules.program.program cimport TABLE_FILTER
 from pyfw.rules.sets.lookup cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
 from pyfw.rules.sets.sets cimport NamedSet
 from pyfw.rules.sets.table cimport INSERTED, IS_THERE, Element, Insertion, cut_to_prefix, insert

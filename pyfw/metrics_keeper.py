@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyfw.config import Config
 from pyfw.degraded import METRICS, Degraded
 from pyfw.edge.defects import Defects
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 if TYPE_CHECKING:
     from pyfw.edge.metrics_server import MetricsServer

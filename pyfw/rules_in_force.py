@@ -15,7 +15,7 @@ from pyfw.edge.journal import SHADOW, Journal
 from pyfw.edge.systemd import ServiceManager
 from pyfw.engine import Engine
 from pyfw.rules.model import RulesError
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
 

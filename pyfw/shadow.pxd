@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.lock cimport Lock
 from pyfw.rules.parts cimport Context, Outcome
-from pyfw.rules.program cimport Program
+from pyfw.rules.program.program cimport Program
 from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport IFNAMSIZ, Packet
 

@@ -16,8 +16,8 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from pyfw.enums cimport DIR_NONE, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP
-from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
-from pyfw.rules.program cimport NO_RULE
+from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.rules.program.program cimport NO_RULE
 from pyfw.wire.packet cimport FAMILY_IPV6
 
 from threading import Lock as Mutex

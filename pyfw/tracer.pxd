@@ -1,7 +1,7 @@
 """Live packets that somebody wants to see, on their way from the packet path to whoever shows them."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.rules.parts cimport Context, Step, Trace
-from pyfw.rules.program cimport Program
+from pyfw.rules.program.program cimport Program
 from pyfw.ruling cimport Ruling
 from pyfw.watch cimport Passed, Watch
 

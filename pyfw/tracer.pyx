@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.engine cimport Engine
 from pyfw.enums cimport VERDICT_ACCEPT
-from pyfw.rules.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.watch cimport keep_passed, passage_of
 
 MOST = TRACERS

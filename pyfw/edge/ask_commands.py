@@ -14,7 +14,7 @@ from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in
 from pyfw.explain import Visit, visits
 from pyfw.formats.explain import answer_record, explanation_text, passage_record
 from pyfw.rules.model import RulesError
-from pyfw.rules.packet_filter import packet_filter
+from pyfw.rules.program.packet_filter import packet_filter
 from pyfw.tracer import TooMany, Tracer
 from pyfw.watch import Passage
 

@@ -25,7 +25,7 @@ from pyfw.edge.handover import Offer
 from pyfw.edge.queue_stats import QueueCounters
 
 if TYPE_CHECKING:
-    from pyfw.rules.program import Program
+    from pyfw.rules.program.program import Program
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from pyfw.droplog import DropLog
 from pyfw.escape import printable
 from pyfw.rules.log.format import LogRecord, format_log
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 STANDARD_ERROR = 2
 INTERVAL_S = 0.1

@@ -16,7 +16,7 @@ from pyfw.rules.language.printing import AUDIT, Counters, print_ruleset, print_r
 from pyfw.rules.language.restore import Restored, restore
 from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 LISTS = ("-L", "-S", "-Z")
 

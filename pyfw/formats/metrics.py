@@ -19,7 +19,7 @@ from pyfw.enums import Reason
 from pyfw.escape import printable
 from pyfw.rules.language.matches import implied_families
 from pyfw.rules.model import Rule
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 MAX_RULES = 1000                # of which counters are shown, at most: each has up to four series
 RULE_LABELS = ("table", "chain", "rule", "family", "comment")

@@ -10,7 +10,7 @@ from pyfw.conntrack.selection import Selection
 from pyfw.engine import Engine
 from pyfw.events import Kind, Listener
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 from differential import engine_side, generate_ftp
 from differential.generate_mix import FLOWS, PACKETS, VARIANTS, Scenario, scenario, with_pauses

@@ -28,8 +28,8 @@ from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.language.restore import restore
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.packet_filter import packet_filter
-from pyfw.rules.program import Program
+from pyfw.rules.program.packet_filter import packet_filter
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
 from pyfw.wire.reassembly import Reassembler

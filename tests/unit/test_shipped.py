@@ -25,7 +25,7 @@ def test_the_gateways_rules_are_the_same_in_both_languages() -> None:
 
 @pytest.mark.parametrize("name", ["pyfw.yaml", "host.yaml"])
 def test_a_configuration_denies_by_default_and_compiles(name: str) -> None:
-    from pyfw.rules.program import Program
+    from pyfw.rules.program.program import Program
 
     config = load_config(CONFIG / name)
     text = print_ruleset(config.rules)

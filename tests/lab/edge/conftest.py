@@ -14,7 +14,7 @@ from pyfw.edge.queue_stats import QueueCounters, read_kernel_counters
 from pyfw.engine import Engine
 from pyfw.lab import Lab, wait_until
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 QUEUE = 30
 MARK = 0xC0FFEE                 # of what the loop itself sends

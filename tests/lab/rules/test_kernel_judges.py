@@ -14,7 +14,7 @@ from scapy.packet import Packet, Raw
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 V4 = IP(src="10.0.0.2", dst="10.99.0.7")
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

@@ -15,7 +15,7 @@ from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 PREFIX = f"pfr-{os.getpid()} "
 V4 = IP(src="10.0.0.2", dst="10.99.0.7", id=7)

@@ -12,7 +12,7 @@ from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 RULES = """
 *raw

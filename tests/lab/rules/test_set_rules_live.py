@@ -16,7 +16,7 @@ from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 
 SETS = {4: """

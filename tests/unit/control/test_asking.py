@@ -14,7 +14,7 @@ from scapy.utils import wrpcap
 from pyfw.edge.commands import COMMANDS
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.control.harness import RunningServer, udp_packet, wait_until
 from unit.control.test_pyfwctl import pyfwctl
 

@@ -21,7 +21,7 @@ from pyfw.enums import Hook
 from pyfw.listing import count_entries
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 from unit.control.harness import Client, StillDaemon, as_user, running, udp_packet, wait_until
 

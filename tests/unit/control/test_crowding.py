@@ -21,7 +21,7 @@ from pyfw.edge.descriptors import KEPT_BACK, Reserve
 from pyfw.edge.systemd import ServiceManager
 from pyfw.edge.unix_socket import connected, roots_path
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, clients_of, running, wait_until
 from unit.control.test_control import GROUP, NOBODY, open_to_all
 

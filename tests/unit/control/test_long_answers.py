@@ -8,7 +8,7 @@ from unit.control.harness import StillDaemon
 
 from pyfw.edge.commands import COMMANDS, LINES_AT_ONCE, Pause
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 RULES = 5000
 

@@ -14,7 +14,7 @@ from pyfw.edge.latency import histogram_of
 from pyfw.enums import Hook, Reason
 from pyfw.formats.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 from unit.control.harness import engine_with, udp_packet
 

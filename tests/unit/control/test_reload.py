@@ -16,7 +16,7 @@ from pyfw.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MOST_CONN_COUNTERS
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules_in_force import RulesInForce
 from unit.core.packets import SYN, tcp
 

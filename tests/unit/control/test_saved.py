@@ -10,7 +10,7 @@ import pytest
 from pyfw.cli import saved
 from pyfw.cli.client import Refused
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.control.harness import StillDaemon, running
 
 NOBODY = 65534

@@ -19,7 +19,7 @@ from pyfw.enums import Hook
 from pyfw.formats.rates import flat, plain, rates, scaled
 from pyfw.formats.top import age_text, cells, sample_text
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, running, udp_packet, wait_until
 from unit.control.test_pyfwctl import pyfwctl
 from unit.core.packets import CLIENT6, SERVER6, gre, icmp, udp

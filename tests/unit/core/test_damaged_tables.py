@@ -19,7 +19,7 @@ from pyfw.kill_states import review
 from pyfw.limits import SourceLimits
 from pyfw.listing import expect_text
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
 from unit.core.test_takeover import (ANNOUNCER, BOOT, ENTRIES, ENTRY_BYTES, EXPECTATIONS, HEADER_BYTES, TABLE_BYTES, Watch, busy,
                                      entry, watch_over)

@@ -9,7 +9,7 @@ from pyfw.enums import Reason, Verdict
 from pyfw.helpers import Finding, HelperBinding
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.log.format import format_log
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, SERVER, UDP, ip, udp, udp_datagram
 from unit.core.traffic import TcpConversation, Watch
 

@@ -16,7 +16,7 @@ from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.listing import table_text
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, CLIENT6, FIN, SERVER, SERVER6, ACK, gre, icmp, ip, udp
 from unit.core.test_sctp import Association
 from unit.core.traffic import TcpConversation, Watch

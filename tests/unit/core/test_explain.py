@@ -14,7 +14,7 @@ from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.listing import expect_text
 from pyfw.question import Answer, ask, find_known
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, chunk, icmp, ip, sctp, spoil, tcp, udp)
 from unit.core.test_expectations import Announcer, Master, coming
 from unit.core.traffic import TcpConversation, Watch

@@ -11,7 +11,7 @@ from pyfw.helpers import HelperBinding
 from pyfw.kill_states import review
 from pyfw.question import ask
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import (CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp, udplite)
 from unit.core.test_expectations import Announcer, Master, coming
 from unit.core.traffic import TcpConversation, Watch

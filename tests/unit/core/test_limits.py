@@ -14,8 +14,8 @@ from pyfw.enums import Hook, Reason, Verdict
 from pyfw.limits import SourceLimits
 from pyfw.question import ask
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.packet_filter import connection_filter
-from pyfw.rules.program import Program
+from pyfw.rules.program.packet_filter import connection_filter
+from pyfw.rules.program.program import Program
 from unit.core.packets import ACK, CLIENT, SERVER, SYN, tcp, udp
 from unit.core.test_sources import counts_are_the_tables, rows
 from unit.core.traffic import TcpConversation, Watch

@@ -9,7 +9,7 @@ from pyfw.enums import Hook
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.listing import expect_text
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, AH, CLIENT, CLIENT6, DSTOPTS, FRAGMENT, HOPOPTS, ROUTING, RST, SERVER, SERVER6, SYN,
                                TCP, UDP, chunk, extended, gre, icmp, ip, pptp, sctp, tcp, tcp_segment, udp, udplite)
 from unit.core.traffic import Watch

@@ -10,7 +10,7 @@ from pyfw.enums import CtState, Hook, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.limits import SourceLimits
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, CLIENT, CLIENT6, FIN, HOPOPTS, NO_NEXT, PSH, RST, SCTP, SERVER, SERVER6,
                                SYN, TCP, UDP, chunk, extended, icmp, ip, pptp, sctp, spoil, tcp, tcp_segment,
                                udp, udp_datagram, udplite)

@@ -15,8 +15,8 @@ from pyfw.conntrack.sources import Sources
 from pyfw.enums import Reason
 from pyfw.limits import SourceLimits
 from pyfw.listing import source_records, table_records
-from pyfw.rules.packet_filter import connection_filter
 from pyfw.rules.parts import Surroundings
+from pyfw.rules.program.packet_filter import connection_filter
 from unit.core.packets import ACK, RST, SERVER, SYN, icmp, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

@@ -9,7 +9,7 @@ from pyfw.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from pyfw.listing import count_entries
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, SERVER, SYN, ip, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

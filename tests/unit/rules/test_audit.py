@@ -20,7 +20,7 @@ from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.log.format import format_log
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.program import Program, Walk
+from pyfw.rules.program.program import Program, Walk
 from unit.control.harness import StillDaemon
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")

@@ -19,7 +19,7 @@ from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.xt import packet as packet_tests
 from unit.core.packets import ACK, FIN, RST, SYN, tcp, udp
 from unit.core.test_reasons import doubled_jumps

@@ -11,7 +11,7 @@ from pyfw.enums import CtState, Hook, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import RulesError
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 CASES = Path(__file__).parents[2] / "cases"
 HOST, PEER = "10.0.0.2", "192.0.2.80"

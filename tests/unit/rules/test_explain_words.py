@@ -10,7 +10,7 @@ from pyfw.explain import Visit, visits
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import Ruleset
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, SERVER, ip
 
 TCP, UDP, ICMP = "tcp 10.0.0.5:40000 203.0.113.7:443", "udp 10.0.0.5:40000 203.0.113.7:53", "icmp 10.0.0.5 203.0.113.7"

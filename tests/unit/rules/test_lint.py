@@ -15,7 +15,7 @@ from pyfw.rules.language.covers import covers
 from pyfw.rules.language.iptables import parse_rule, parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Ruleset
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 ROOT = Path(__file__).resolve().parents[3]
 ESTABLISHED = "-A FORWARD -m state --state ESTABLISHED -j ACCEPT"

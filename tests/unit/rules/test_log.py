@@ -11,7 +11,7 @@ from scapy.packet import Packet, Raw
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.log.format import LogRecord, format_log
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80", id=7)
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

@@ -13,7 +13,7 @@ from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program, Walk
+from pyfw.rules.program.program import Program, Walk
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

@@ -22,7 +22,7 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.values import quote
 from unit.rules.spellings import (MATCH_KINDS, TARGET_KINDS, TEXT, VALUES, Kind, beginnings, options_of, reads, spelled_rule, surroundings,
                                   tables_of, values_of, written)

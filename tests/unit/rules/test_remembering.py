@@ -16,7 +16,7 @@ from pyfw.asked import asked_packet, read_question
 from pyfw.enums import Hook, Verdict
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from unit.core.packets import ACK, RST, SYN, UDP, ip, tcp, udp, udp_datagram
 from unit.core.traffic import Watch
 

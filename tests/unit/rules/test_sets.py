@@ -16,7 +16,7 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError
 

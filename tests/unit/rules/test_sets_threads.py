@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from pyfw.engine import Engine
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 
 CHANGES = 600

@@ -19,18 +19,18 @@ from libc.string cimport memcpy, memset, strncpy
 
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
-from pyfw.rules.flat cimport *
 from pyfw.rules.log.ring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
 from pyfw.rules.parts cimport *
+from pyfw.rules.program.flat cimport *
 
 from pyfw.enums import Hook, Reject, Verdict
 from pyfw.rules.code import RuleCode
-from pyfw.rules.flat import TABLE_NUMBERS
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.printing import AUDIT, print_rule
-from pyfw.rules.linker import Numbering, compile_rule, link
 from pyfw.rules.log.format import LogRecord, audit_settings, trace_settings
 from pyfw.rules.model import Rule, RulesError, Ruleset
+from pyfw.rules.program.flat import TABLE_NUMBERS
+from pyfw.rules.program.linker import Numbering, compile_rule, link
 from pyfw.rules.values import suggestion
 
 SERIALS = count(1)

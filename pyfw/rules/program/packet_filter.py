@@ -13,7 +13,7 @@ from pyfw.rules.language.iptables import read_rule
 from pyfw.rules.lexer import Word
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Match, Rule, RulesError, Ruleset, Table, Target
 from pyfw.rules.parts import Surroundings
-from pyfw.rules.program import Program
+from pyfw.rules.program.program import Program
 
 ABOUT_CONNECTIONS = {"state", "conntrack", "connmark", "connbytes", "connlimit", "helper"}
 KNOWN_LATE = {"-o"}
