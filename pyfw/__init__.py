@@ -8,7 +8,7 @@ Names are loaded when they are first asked for, so that the command line can say
 from importlib import import_module
 
 _HOMES = {
-    "Engine": "pyfw.engine", "Judgement": "pyfw.engine",
+    "Engine": "pyfw.engine.engine", "Judgement": "pyfw.engine.engine",
     "Hook": "pyfw.enums", "Verdict": "pyfw.enums", "CtState": "pyfw.enums", "Direction": "pyfw.enums",
     "load_config": "pyfw.config",
 }

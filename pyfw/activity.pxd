@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.selection cimport Selection
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
 
 cdef enum SortKey:
     SORT_BYTES

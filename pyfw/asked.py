@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, TcpState
 from pyfw.question import Answer, Known, ask, find_known
 from pyfw.rules import names, values

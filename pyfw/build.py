@@ -11,9 +11,9 @@ from pyfw.config import Config, ConfigError
 from pyfw.config_limits import PerSourceConfig
 from pyfw.config_values import ShadowError
 from pyfw.conntrack.sources import Sources
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.helpers import bind
-from pyfw.limits import SourceLimits
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program.packet_filter import connection_filter

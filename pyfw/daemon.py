@@ -51,11 +51,11 @@ from pyfw.edge.restarts import SERVED_S, Restarts
 from pyfw.edge.safe_files import open_directory
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.systemd import NativeJournal, ServiceManager
-from pyfw.engine import Engine
-from pyfw.kill_states import Slice, review
+from pyfw.engine.engine import Engine
+from pyfw.engine.relearn import relearn_windows
+from pyfw.engine.review import Slice, review
 from pyfw.metrics_keeper import MetricsKeeper
 from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
-from pyfw.relearn import relearn_windows
 from pyfw.rules.program.program import Program
 from pyfw.rules_in_force import RulesInForce
 
@@ -239,7 +239,7 @@ class Daemon:
             return engine_from_config(self._config, self.now_ns(), **memory)     # the first has taken what was before
 
     def _adopt_from_kernel(self) -> None:
-        from pyfw.adopt import adopt
+        from pyfw.engine.import_connections import adopt
         from pyfw.edge.kernel_conntrack import ConntrackUnreadable, read_connections
         try:
             self._adopted += adopt(self.engine, read_connections(), self.now_ns())

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t
 from pyfw.conntrack.events cimport Event, EventRing
 from pyfw.conntrack.text.event cimport EventLook
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
 
 cdef class Listener:
     cdef EventRing ring

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from pyfw.engine.observer import Facts, Met, Passage
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.language.extensions.header import IP, IP_FIELDS
 from pyfw.rules.language.printing import print_rule
@@ -17,7 +18,6 @@ from pyfw.rules.program.linker import chain_end
 from pyfw.rules.program.program import Program
 from pyfw.rules.values import PortRange, TcpFlags, print_protocol
 from pyfw.rules.xt.packet import TcpOptionTest
-from pyfw.watch import Facts, Met, Passage
 
 FITS_NOT, FITS, FITS_DROP, FITS_NO_ROOM = range(4)
 TABLES = tuple(BUILTIN_CHAINS)

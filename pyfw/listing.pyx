@@ -15,9 +15,9 @@ from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.sources cimport Source, Sources
 from pyfw.conntrack.table cimport invert
 from pyfw.conntrack.text.proc cimport *
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
+from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport *
-from pyfw.limits cimport SourceLimits
 from pyfw.wire.packet cimport *
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

@@ -1,8 +1,8 @@
 """A question to the engine: one packet, judged in a copy."""
 from libc.stdint cimport uint64_t
+from pyfw.engine.judgement cimport Ruling
+from pyfw.engine.observer cimport Passed, Watch
 from pyfw.rules.parts cimport Context, Trace
-from pyfw.ruling cimport Ruling
-from pyfw.watch cimport Passed, Watch
 
 cdef class Question(Watch):
     cdef Trace trace

@@ -15,11 +15,11 @@ from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.icmp cimport *
 from pyfw.conntrack.table cimport *
 from pyfw.conntrack.tracker cimport *
-from pyfw.engine cimport *
+from pyfw.engine.engine cimport *
+from pyfw.engine.judgement cimport *
+from pyfw.engine.observer cimport *
 from pyfw.enums cimport *
 from pyfw.rules.parts cimport *
-from pyfw.ruling cimport *
-from pyfw.watch cimport *
 from pyfw.wire.packet cimport *
 
 from typing import NamedTuple

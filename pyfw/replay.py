@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pyfw.conntrack.selection import Selection
 from pyfw.edge.pcap import IpPacket, Record
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook
 from pyfw.listing import table_text
 from pyfw.wire.reassembly import Reassembler, Withheld

@@ -13,7 +13,7 @@ from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets
 from pyfw.config import Config, ConfigError, changed_keys
 from pyfw.edge.journal import SHADOW, Journal
 from pyfw.edge.systemd import ServiceManager
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore

@@ -1,9 +1,9 @@
 """Live packets that somebody wants to see, on their way from the packet path to whoever shows them."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from pyfw.engine.judgement cimport Ruling
+from pyfw.engine.observer cimport Passed, Watch
 from pyfw.rules.parts cimport Context, Step, Trace
 from pyfw.rules.program.program cimport Program
-from pyfw.ruling cimport Ruling
-from pyfw.watch cimport Passed, Watch
 
 cdef enum:
     TRACERS = 4                 # at once

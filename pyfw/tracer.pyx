@@ -9,10 +9,10 @@ suppressed.  What stands between tail and head is the reader's.  While nobody tr
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
+from pyfw.engine.observer cimport keep_passed, passage_of
 from pyfw.enums cimport VERDICT_ACCEPT
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
-from pyfw.watch cimport keep_passed, passage_of
 
 MOST = TRACERS
 PROGRAMS_KEPT = 4

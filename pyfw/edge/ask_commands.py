@@ -11,12 +11,12 @@ from typing import Any
 
 from pyfw.asked import QuestionError, asked_packet, question_parser, read_question
 from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in_background
+from pyfw.engine.observer import Passage
 from pyfw.explain import Visit, visits
 from pyfw.formats.explain import answer_record, explanation_text, passage_record
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter
 from pyfw.tracer import TooMany, Tracer
-from pyfw.watch import Passage
 
 DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
 PACKETS_PER_SECOND = 100

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from pyfw.droplog import DropLog
+from pyfw.engine.drop_log import DropLog
 from pyfw.escape import printable
 from pyfw.rules.log.format import LogRecord, format_log
 from pyfw.rules.program.program import Program

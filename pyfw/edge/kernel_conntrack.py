@@ -9,7 +9,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
-from pyfw.adopt import Foreign
+from pyfw.engine.import_connections import Foreign
 
 IPS_EXPECTED, IPS_SEEN_REPLY, IPS_ASSURED, IPS_DYING = 1 << 0, 1 << 1, 1 << 2, 1 << 9     # nf_conntrack_common.h
 TCP_FLAGS = 0x17                # IP_CT_TCP_FLAG_WINDOW_SCALE, _SACK_PERM, _CLOSE_INIT, _DATA_UNACKNOWLEDGED: what pyfw has, too

@@ -5,7 +5,7 @@ from pyfw.edge.latency cimport Latency
 from pyfw.edge.link_names cimport LinkNames
 from pyfw.edge.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.reject cimport Rejecter
-from pyfw.engine cimport Engine, Ruling
+from pyfw.engine.engine cimport Engine, Ruling
 from pyfw.wire.packet cimport Packet
 
 cdef enum:

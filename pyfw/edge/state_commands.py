@@ -8,10 +8,10 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
+from pyfw.engine.review import review
+from pyfw.engine.shadow import Shadow
 from pyfw.formats.shadow import difference_record, difference_text
-from pyfw.kill_states import review
 from pyfw.rules.language.printing import rule_lines
-from pyfw.shadow import Shadow
 
 
 def kill_states(services: Services) -> Generator[dict[str, Any] | Pause, None, dict[str, Any]]:

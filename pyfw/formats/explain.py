@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyfw.asked import Asked
+from pyfw.engine.observer import Passage
 from pyfw.enums import Direction, Reject
 from pyfw.explain import Visit, visits
 from pyfw.question import Answer
 from pyfw.rules import names
-from pyfw.watch import Passage
 from pyfw.wire.summary import summarize
 
 REJECTS: dict[Reject, str] = {reject: name for known in (names.REJECTS_V4, names.REJECTS_V6) for name, reject in known.items()}

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyfw.engine.shadow import Otherwise, Saying
 from pyfw.formats.explain import REJECTS, packet_record
-from pyfw.shadow import Otherwise, Saying
 
 NAME_WIDTH = 25
 

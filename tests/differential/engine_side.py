@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
 from pyfw.edge.pcap import IpPacket
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper

@@ -9,7 +9,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
 from pyfw.edge.pcap import Capture
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.replay import Replay
 
 from differential import captures

@@ -25,13 +25,13 @@ from pyfw.conntrack.conn cimport CONN_CONFIRMED
 from pyfw.conntrack.expect cimport EXPECT_FREE
 from pyfw.edge.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message, sound_verdicts
 from pyfw.edge.reject cimport REJECT_MAX_BYTES, build_answer
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
+from pyfw.engine.judgement cimport Ruling
 from pyfw.enums cimport *
-from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport *
 
 from pyfw.conntrack.selection import Selection
-from pyfw.engine import Engine as make_engine
+from pyfw.engine.engine import Engine as make_engine
 from pyfw.listing import expect_text, table_records, table_text
 
 cdef enum:

@@ -17,11 +17,11 @@ from pyfw.conntrack.sources import Sources
 from pyfw.edge.commands import FINISH_HANDOVER, HAND_OVER, CommandError, find_command
 from pyfw.edge.pcap import Capture, CaptureError, IpPacket
 from pyfw.edge.session import parsed as parsed_request
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
 from pyfw.events import Kind, Listener
 from pyfw.helpers import bind
-from pyfw.limits import SourceLimits
 from pyfw.policy.cases import PolicyError, read_cases
 from pyfw.rules.language.edit import CommandFailed, edit, read_request
 from pyfw.rules.language.iptables import parse_save

@@ -12,9 +12,9 @@ from lab.edge.conftest import QUEUE
 
 from pyfw.cli.client import ask
 from pyfw.edge.divert import Diversion
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.relearn import relearn_windows
 from pyfw.lab import SERVER, Lab, wait_until
-from pyfw.relearn import relearn_windows
 
 Guard = Callable[..., Firewall]
 

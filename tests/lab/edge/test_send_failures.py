@@ -17,7 +17,7 @@ import pytest
 
 from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue_socket import port_of
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.lab import SERVER, Lab, wait_until
 
 QUEUE = 30

@@ -16,7 +16,7 @@ from pyfw.config import ConfigError
 from pyfw.edge.commands import Reload
 from pyfw.edge.control import ControlServer
 from pyfw.edge.queue_stats import QueueCounters
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 
 LATER_NS = 1_000_000_000

@@ -58,7 +58,7 @@ def test_a_set_can_replace_a_policy(config: Path):
     assert wrong.returncode == 2 and "MAYBE" in wrong.stderr
 
 
-@pytest.mark.parametrize("missing", ["pyfw.engine", "pyfw.rules.program.program", "netfilterqueue._impl"])
+@pytest.mark.parametrize("missing", ["pyfw.engine.engine", "pyfw.rules.program.program", "netfilterqueue._impl"])
 def test_a_missing_module_is_named_with_the_command_that_builds_it(config: Path, missing: str):
     done = pyfw("run", "-c", config, before=f"sys.modules[{missing!r}] = None")
     assert (done.returncode, done.stderr) == (

@@ -12,7 +12,7 @@ from pyfw.build import check_rules, engine_from_config
 from pyfw.config import Config, ConfigError, load_config
 from pyfw.edge.journal import Journal
 from pyfw.edge.systemd import ServiceManager
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MOST_CONN_COUNTERS
 from pyfw.rules.language.iptables import parse_save

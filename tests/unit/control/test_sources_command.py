@@ -4,9 +4,9 @@ from __future__ import annotations
 import pytest
 
 from pyfw.conntrack.sources import Sources
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
-from pyfw.limits import SourceLimits
 from unit.control.harness import LATER_NS, StillDaemon, running, udp_packet
 from unit.core.packets import SERVER, udp
 

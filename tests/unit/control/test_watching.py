@@ -14,7 +14,7 @@ import pytest
 
 from pyfw.edge.commands import COMMANDS, CommandError, Listen, Pause
 from pyfw.edge.queue_stats import QueueCounters
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 from pyfw.formats.rates import flat, plain, rates, scaled
 from pyfw.formats.top import age_text, cells, sample_text

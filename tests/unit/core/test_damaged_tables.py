@@ -12,11 +12,11 @@ from random import Random
 from pyfw.activity import Activity
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.review import review
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import CtState
 from pyfw.events import Kind, Listener
-from pyfw.kill_states import review
-from pyfw.limits import SourceLimits
 from pyfw.listing import expect_text
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

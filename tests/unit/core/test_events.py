@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from pyfw.conntrack.selection import Selection
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.events import KEPT, MOST, Kind, Listener, TooMany
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from pyfw.asked import Asked
-from pyfw.engine import Engine, Judgement
+from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
 from pyfw.formats.explain import answer_record, explanation_text
 from pyfw.helpers import Expectation, Finding, HelperBinding

@@ -3,7 +3,7 @@ import struct
 
 import pytest
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from unit.core.packets import (CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp,
                                udplite)
 from unit.core.traffic import TcpConversation, Watch

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
+from pyfw.engine.review import review
 from pyfw.enums import CtState, Hook, Verdict
 from pyfw.helpers import HelperBinding
-from pyfw.kill_states import review
 from pyfw.question import ask
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.adopt import Foreign, adopt
 from pyfw.conntrack.sources import Sources
+from pyfw.engine.import_connections import Foreign, adopt
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook, Reason, Verdict
-from pyfw.limits import SourceLimits
 from pyfw.question import ask
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.packet_filter import connection_filter

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from unit.core.packets import ACK, CLIENT, CLIENT6, RST, SERVER, SERVER6, SYN, chunk, gre, sctp, tcp, udp, udplite
 from unit.core.traffic import TcpConversation, Watch

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import pytest
 
 from pyfw.conntrack.sources import Sources
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import CtState, Hook, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from pyfw.limits import SourceLimits
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, CLIENT, CLIENT6, FIN, HOPOPTS, NO_NEXT, PSH, RST, SCTP, SERVER, SERVER6,

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
+from pyfw.engine.relearn import relearn_windows
 from pyfw.enums import CtState, Reason
-from pyfw.relearn import relearn_windows
 from unit.core.packets import ACK, RST
 from unit.core.traffic import End, TcpConversation, Watch
 

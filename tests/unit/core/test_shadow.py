@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyfw.engine.shadow import Otherwise
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.formats.shadow import difference_record, difference_text
 from pyfw.rules.language.edit import edit, read_request
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program.program import Program
-from pyfw.shadow import Otherwise
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, icmp, ip, spoil, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

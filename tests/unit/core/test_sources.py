@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.adopt import Foreign, adopt
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
+from pyfw.engine.import_connections import Foreign, adopt
+from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Reason
-from pyfw.limits import SourceLimits
 from pyfw.listing import source_records, table_records
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program.packet_filter import connection_filter

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from pyfw.conntrack.table import siphash_words
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from pyfw.listing import count_entries
 from pyfw.rules.language.iptables import parse_save

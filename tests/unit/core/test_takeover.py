@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import CtState
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.listing import expect_text

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Hook, Verdict
 from pyfw.formats.explain import explanation_text, passage_record
 from pyfw.rules.language.iptables import parse_save

@@ -5,7 +5,7 @@
     assert tcp.client.data(100).state == CtState.ESTABLISHED
 """
 from pyfw.conntrack.selection import Selection
-from pyfw.engine import Engine, Judgement
+from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook
 from pyfw.listing import table_records, table_text
 from unit.core.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp

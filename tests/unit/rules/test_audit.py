@@ -10,7 +10,7 @@ from scapy.packet import Packet, Raw
 
 from pyfw.asked import asked_packet, read_question
 from pyfw.edge.rule_commands import run_iptables
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.formats.explain import answer_record
 from pyfw.rules.language.iptables import parse_save

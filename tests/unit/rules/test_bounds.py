@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyfw.cli.pyfw import main
+from pyfw.engine.review import review
 from pyfw.enums import Hook, Verdict
-from pyfw.kill_states import review
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint

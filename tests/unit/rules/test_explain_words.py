@@ -5,7 +5,7 @@ import pytest
 from lab.rules.vocabulary import RULES as VOCABULARY
 
 from pyfw.asked import asked_packet, read_question
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.explain import Visit, visits
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save

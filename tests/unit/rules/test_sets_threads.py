@@ -6,7 +6,7 @@ import threading
 
 from scapy.layers.inet import IP, UDP
 
-from pyfw.engine import Engine
+from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

@@ -7,8 +7,8 @@ from libc.string cimport memcpy
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
+from pyfw.engine.judgement cimport judgement_of
 from pyfw.rules.parts cimport FAILED_STATE, FAILED_TEST_SHIFT
-from pyfw.ruling cimport judgement_of
 from pyfw.wire.packet cimport *
 
 from ipaddress import ip_address

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.tcp_segment cimport PEER_LIBERAL
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport Address, FAMILY_IPV4, FAMILY_IPV6, PROTO_SCTP, PROTO_TCP
 

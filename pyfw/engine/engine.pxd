@@ -2,15 +2,15 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
-from pyfw.droplog cimport DropLog
+from pyfw.engine.drop_log cimport DropLog
+from pyfw.engine.helper_budget cimport HelperBudget
+from pyfw.engine.judgement cimport Ruling
+from pyfw.engine.observer cimport Watch
+from pyfw.engine.shadow cimport Shadow
+from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport REASONS
-from pyfw.helper_budget cimport HelperBudget
-from pyfw.limits cimport SourceLimits
 from pyfw.lock cimport Lock
 from pyfw.rules.program.program cimport Context, Outcome, Program, Surroundings
-from pyfw.ruling cimport Ruling
-from pyfw.shadow cimport Shadow
-from pyfw.watch cimport Watch
 from pyfw.wire.packet cimport Packet
 
 cdef struct Counters:

@@ -2,8 +2,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.protocol cimport Settings
+from pyfw.engine.judgement cimport Ruling
 from pyfw.rules.parts cimport Context, Step, Trace
-from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef struct Passed:             # a packet that was judged; what its pointers led to stands beside it

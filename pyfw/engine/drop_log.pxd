@@ -1,7 +1,7 @@
 """Dropped packets, each with its rule and its reason, on their way to whoever prints them."""
 from libc.stdint cimport uint64_t
+from pyfw.engine.judgement cimport Ruling
 from pyfw.rules.log.ring cimport LogEntry, LogRing
-from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport Packet
 
 cdef class DropLog:

@@ -18,20 +18,20 @@ from pyfw.conntrack.events cimport CHANGED_MARK
 from pyfw.conntrack.expect cimport *
 from pyfw.conntrack.first_seen cimport origin_of
 from pyfw.conntrack.tracker cimport *
+from pyfw.engine.helper_budget cimport HelperBudget
+from pyfw.engine.judgement cimport judgement_of
+from pyfw.engine.observer cimport Watch
+from pyfw.engine.shadow cimport Shadow
+from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport *
-from pyfw.helper_budget cimport HelperBudget
-from pyfw.limits cimport SourceLimits
 from pyfw.rules.program.program cimport *
-from pyfw.ruling cimport judgement_of
-from pyfw.shadow cimport Shadow
-from pyfw.watch cimport Watch
 from pyfw.wire.packet cimport *
 
+from pyfw.engine.judgement import DIRECTIONS, Judgement
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.xt.addrtype import LocalAddresses
-from pyfw.ruling import DIRECTIONS, Judgement
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds

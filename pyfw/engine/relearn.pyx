@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t
 
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.tcp cimport tcp_relearn
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
 from pyfw.wire.packet cimport PROTO_TCP
 
 cdef enum:

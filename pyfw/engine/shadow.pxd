@@ -1,10 +1,10 @@
 """A second ruleset that judges every packet and decides none."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
+from pyfw.engine.judgement cimport Ruling
 from pyfw.lock cimport Lock
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program.program cimport Program
-from pyfw.ruling cimport Ruling
 from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef enum:

@@ -24,7 +24,7 @@ from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.first_seen cimport read_origin
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.conntrack.tracker cimport *
-from pyfw.engine cimport Engine
+from pyfw.engine.engine cimport Engine
 from pyfw.enums cimport *
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
