@@ -13,7 +13,7 @@ from pyfw.conntrack.selection import Selection
 from pyfw.edge.pcap import IpPacket, Record
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook
-from pyfw.listing import table_text
+from pyfw.observe.dump import table_text
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 SWEEP_EVERY = 64                # packets: expired entries must not pile up in a capture that lasts days

@@ -14,9 +14,9 @@ from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in
 from pyfw.engine.observer import Passage
 from pyfw.explain import Visit, visits
 from pyfw.formats.explain import answer_record, explanation_text, passage_record
+from pyfw.observe.trace import TooMany, Tracer
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter
-from pyfw.tracer import TooMany, Tracer
 
 DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
 PACKETS_PER_SECOND = 100

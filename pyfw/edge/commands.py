@@ -217,7 +217,7 @@ def _mark(text: str) -> tuple[int, int]:
 def _walk(services: Services, selection: Any, style: str, *,
           delete: bool) -> Generator[dict[str, Any], None, int]:
     """Yields the selected connections in chunks; returns how many there were."""
-    from pyfw.listing import table_records, table_text
+    from pyfw.observe.dump import table_records, table_text
     engine, now_ns = services.engine, services.now_ns()
     cursor, matched = FIRST_CURSOR, 0
     while cursor:
@@ -255,14 +255,14 @@ def flush(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def count(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.listing import count_entries
+    from pyfw.observe.dump import count_entries
     entries = count_entries(services.engine, services.now_ns(), selection(arguments))
     yield {"text": f"{entries}\n"}
     return {"count": entries}
 
 
 def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.listing import expect_text
+    from pyfw.observe.dump import expect_text
     yield {"text": expect_text(services.engine, services.now_ns())}
     return {}
 

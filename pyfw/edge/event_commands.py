@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, selection
-from pyfw.events import Kind, Listener, TooMany
+from pyfw.observe.events import Kind, Listener, TooMany
 
 POLL_S = 0.05                   # a ring holds what comes in this time at 300,000 events a second
 HEARTBEAT_POLLS = 20            # in vain, until something is said nevertheless: a peer that has gone is noticed by it

@@ -32,7 +32,7 @@ def sources(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def _slices(services: Services) -> Iterator[list[dict[str, Any]]]:
-    from pyfw.listing import source_records
+    from pyfw.observe.dump import source_records
     cursor, now_ns = FIRST_CURSOR, services.now_ns()
     while cursor:
         records, cursor = source_records(services.engine, cursor, now_ns)

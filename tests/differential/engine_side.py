@@ -10,7 +10,7 @@ from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.listing import expect_text, table_text
+from pyfw.observe.dump import expect_text, table_text
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 from differential.packets import is_fragment, whole_length

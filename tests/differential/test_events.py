@@ -8,7 +8,7 @@ import pytest
 
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine
-from pyfw.events import Kind, Listener
+from pyfw.observe.events import Kind, Listener
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 

@@ -32,7 +32,7 @@ from pyfw.wire.packet cimport *
 
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine as make_engine
-from pyfw.listing import expect_text, table_records, table_text
+from pyfw.observe.dump import expect_text, table_records, table_text
 
 cdef enum:
     SEEDS_MAX = 128

@@ -20,8 +20,8 @@ from pyfw.edge.session import parsed as parsed_request
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
-from pyfw.events import Kind, Listener
 from pyfw.helpers import bind
+from pyfw.observe.events import Kind, Listener
 from pyfw.policy.cases import PolicyError, read_cases
 from pyfw.rules.language.edit import CommandFailed, edit, read_request
 from pyfw.rules.language.iptables import parse_save

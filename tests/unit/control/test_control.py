@@ -18,7 +18,7 @@ from pyfw.edge.session import LINE_BYTES
 from pyfw.edge.state_commands import kill_states
 from pyfw.edge.unix_socket import SocketInUse
 from pyfw.enums import Hook
-from pyfw.listing import count_entries
+from pyfw.observe.dump import count_entries
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program.program import Program

@@ -12,7 +12,7 @@ import pytest
 from pyfw.edge import event_commands
 from pyfw.edge.commands import COMMANDS
 from pyfw.enums import Hook
-from pyfw.events import KEPT, MOST
+from pyfw.observe.events import KEPT, MOST
 from unit.control.harness import LATER_NS, Client, RunningServer, StillDaemon, running, udp_packet, wait_until
 from unit.control.test_pyfwctl import pyfwctl
 

@@ -5,8 +5,8 @@ from threading import Thread
 
 import pytest
 
-from pyfw.activity import Activity
 from pyfw.conntrack.selection import Selection
+from pyfw.observe.top import Activity
 from unit.core.packets import CLIENT, SERVER, udp
 from unit.core.traffic import TcpConversation, Watch
 

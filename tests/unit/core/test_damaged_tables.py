@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable
 from random import Random
 
-from pyfw.activity import Activity
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.engine import Engine
 from pyfw.engine.review import review
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import CtState
-from pyfw.events import Kind, Listener
-from pyfw.listing import expect_text
+from pyfw.observe.dump import expect_text
+from pyfw.observe.events import Kind, Listener
+from pyfw.observe.top import Activity
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp

@@ -11,10 +11,10 @@ import pytest
 
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine
-from pyfw.events import KEPT, MOST, Kind, Listener, TooMany
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.listing import table_text
+from pyfw.observe.dump import table_text
+from pyfw.observe.events import KEPT, MOST, Kind, Listener, TooMany
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, CLIENT6, FIN, SERVER, SERVER6, ACK, gre, icmp, ip, udp

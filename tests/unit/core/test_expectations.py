@@ -5,7 +5,7 @@ import pytest
 
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from pyfw.listing import expect_text
+from pyfw.observe.dump import expect_text
 from unit.core.packets import ACK, CLIENT, CLIENT6, SERVER, SERVER6, SYN, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

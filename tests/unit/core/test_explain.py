@@ -11,7 +11,7 @@ from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
 from pyfw.formats.explain import answer_record, explanation_text
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from pyfw.listing import expect_text
+from pyfw.observe.dump import expect_text
 from pyfw.question import Answer, ask, find_known
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

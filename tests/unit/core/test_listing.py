@@ -6,7 +6,7 @@ import pytest
 
 from pyfw.conntrack.selection import Selection
 from pyfw.enums import CtState
-from pyfw.listing import count_entries, table_records, table_text
+from pyfw.observe.dump import count_entries, table_records, table_text
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, gre, icmp, udp

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pyfw.enums import Hook
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from pyfw.listing import expect_text
+from pyfw.observe.dump import expect_text
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, AH, CLIENT, CLIENT6, DSTOPTS, FRAGMENT, HOPOPTS, ROUTING, RST, SERVER, SERVER6, SYN,

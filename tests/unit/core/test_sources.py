@@ -14,7 +14,7 @@ from pyfw.conntrack.sources import Sources
 from pyfw.engine.import_connections import Foreign, adopt
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Reason
-from pyfw.listing import source_records, table_records
+from pyfw.observe.dump import source_records, table_records
 from pyfw.rules.parts import Surroundings
 from pyfw.rules.program.packet_filter import connection_filter
 from unit.core.packets import ACK, RST, SERVER, SYN, icmp, tcp, udp

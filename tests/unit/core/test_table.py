@@ -7,7 +7,7 @@ import pytest
 from pyfw.conntrack.table import siphash_words
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
-from pyfw.listing import count_entries
+from pyfw.observe.dump import count_entries
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, SERVER, SYN, ip, tcp, udp

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from pyfw.listing import expect_text
+from pyfw.observe.dump import expect_text
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

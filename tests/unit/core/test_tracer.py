@@ -9,11 +9,11 @@ import pytest
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Hook, Verdict
 from pyfw.formats.explain import explanation_text, passage_record
+from pyfw.observe.trace import MOST, TooMany, Tracer
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter
 from pyfw.rules.program.program import Program
-from pyfw.tracer import MOST, TooMany, Tracer
 from unit.core.packets import ACK, CLIENT, CLIENT6, PSH, SERVER, SERVER6, SYN, icmp, ip, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
 

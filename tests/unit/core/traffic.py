@@ -7,7 +7,7 @@
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook
-from pyfw.listing import table_records, table_text
+from pyfw.observe.dump import table_records, table_text
 from unit.core.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp
 
 START_S = 1000.0

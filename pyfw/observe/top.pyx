@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyfw.conntrack.conn cimport *
-from pyfw.listing cimport record
+from pyfw.observe.dump cimport record
 
 cdef enum:
     SLICE_SLOTS = 512           # as a listing's

@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from pyfw.conntrack.events cimport *
 from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.text.event cimport EVENT_LINE_MAX, write_event
-from pyfw.listing cimport record
+from pyfw.observe.dump cimport record
 
 from enum import IntFlag
 from typing import NamedTuple
