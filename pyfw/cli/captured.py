@@ -15,7 +15,7 @@ def with_captured_packet(request: dict[str, Any]) -> dict[str, Any]:
     words = request.get("words", ())
     if request["command"] != "explain" or "pcap" not in words:
         return request
-    from pyfw.asked import QuestionError        # loads the engine, which nothing else here needs
+    from pyfw.explain.packet_spec import QuestionError        # loads the engine, which nothing else here needs
     try:
         return {**request, "words": without_files(words)}
     except QuestionError as error:
@@ -24,7 +24,7 @@ def with_captured_packet(request: dict[str, Any]) -> dict[str, Any]:
 
 def without_files(words: Sequence[str]) -> list[str]:
     """A question's words, those about a capture file as `hex`.  Raises QuestionError."""
-    from pyfw.asked import captured_packet, read_question
+    from pyfw.explain.packet_spec import captured_packet, read_question
     question = read_question(words)
     if question.packet[0] != "pcap":
         return list(words)

@@ -6,10 +6,10 @@ import sys
 import time
 from typing import Any
 
-from pyfw.asked import HELP, QuestionError, add_question_arguments, asked_packet
 from pyfw.cli.check import add_config_arguments
 from pyfw.cli.pyfw import fail
 from pyfw.config import ConfigError, load_config
+from pyfw.explain.packet_spec import HELP, QuestionError, add_question_arguments, asked_packet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 answered; 2 the config or the question cannot be read."""
     from pyfw.build import engine_from_config
     from pyfw.escape import json_line
-    from pyfw.formats.explain import answer_record, explanation_text
+    from pyfw.explain.text import answer_record, explanation_text
     now_ns = time.time_ns()
     try:
         engine = engine_from_config(load_config(arguments.config, arguments.overrides), now_ns)

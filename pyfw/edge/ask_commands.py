@@ -9,11 +9,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.asked import QuestionError, asked_packet, question_parser, read_question
 from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in_background
 from pyfw.engine.observer import Passage
-from pyfw.explain import Visit, visits
-from pyfw.formats.explain import answer_record, explanation_text, passage_record
+from pyfw.explain.packet_spec import QuestionError, asked_packet, question_parser, read_question
+from pyfw.explain.text import answer_record, explanation_text, passage_record
+from pyfw.explain.walkthrough import Visit, visits
 from pyfw.observe.trace import TooMany, Tracer
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter

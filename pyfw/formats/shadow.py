@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyfw.engine.shadow import Otherwise, Saying
-from pyfw.formats.explain import REJECTS, packet_record
+from pyfw.explain.text import REJECTS, packet_record
 
 NAME_WIDTH = 25
 

@@ -10,7 +10,6 @@ from typing import Any
 import fuzz_native
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 
-from pyfw.asked import QuestionError, asked_packet, read_question
 from pyfw.config import ConfigError, parse_config
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
@@ -20,6 +19,7 @@ from pyfw.edge.session import parsed as parsed_request
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
+from pyfw.explain.packet_spec import QuestionError, asked_packet, read_question
 from pyfw.helpers import bind
 from pyfw.observe.events import Kind, Listener
 from pyfw.policy.cases import PolicyError, read_cases

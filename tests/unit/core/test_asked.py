@@ -9,9 +9,9 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from pyfw.asked import Asked, QuestionError, asked_packet, read_question
 from pyfw.cli.captured import without_files
 from pyfw.enums import Hook
+from pyfw.explain.packet_spec import Asked, QuestionError, asked_packet, read_question
 from pyfw.wire.summary import summarize
 from unit.core.packets import CLIENT, SERVER, chunk, sctp
 from unit.core.traffic import TcpConversation, Watch

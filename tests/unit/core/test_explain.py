@@ -6,13 +6,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from pyfw.asked import Asked
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
-from pyfw.formats.explain import answer_record, explanation_text
+from pyfw.explain.dry_run import Answer, ask, find_known
+from pyfw.explain.packet_spec import Asked
+from pyfw.explain.text import answer_record, explanation_text
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.observe.dump import expect_text
-from pyfw.question import Answer, ask, find_known
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import (ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, chunk, icmp, ip, sctp, spoil, tcp, udp)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pyfw.engine.engine import Engine
 from pyfw.engine.review import review
 from pyfw.enums import CtState, Hook, Verdict
+from pyfw.explain.dry_run import ask
 from pyfw.helpers import HelperBinding
-from pyfw.question import ask
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import (CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp, udplite)

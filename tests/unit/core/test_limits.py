@@ -12,7 +12,7 @@ from pyfw.conntrack.sources import Sources
 from pyfw.engine.import_connections import Foreign, adopt
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook, Reason, Verdict
-from pyfw.question import ask
+from pyfw.explain.dry_run import ask
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.packet_filter import connection_filter
 from pyfw.rules.program.program import Program

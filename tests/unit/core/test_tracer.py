@@ -8,7 +8,7 @@ import pytest
 
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Hook, Verdict
-from pyfw.formats.explain import explanation_text, passage_record
+from pyfw.explain.text import explanation_text, passage_record
 from pyfw.observe.trace import MOST, TooMany, Tracer
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError

@@ -8,11 +8,11 @@ import yaml
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
-from pyfw.asked import asked_packet, read_question
 from pyfw.edge.rule_commands import run_iptables
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
-from pyfw.formats.explain import answer_record
+from pyfw.explain.packet_spec import asked_packet, read_question
+from pyfw.explain.text import answer_record
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.language.printing import print_rules, print_ruleset

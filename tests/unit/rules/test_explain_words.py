@@ -4,9 +4,9 @@ from __future__ import annotations
 import pytest
 from lab.rules.vocabulary import RULES as VOCABULARY
 
-from pyfw.asked import asked_packet, read_question
 from pyfw.engine.engine import Engine
-from pyfw.explain import Visit, visits
+from pyfw.explain.packet_spec import asked_packet, read_question
+from pyfw.explain.walkthrough import Visit, visits
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import Ruleset

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from pyfw.asked import asked_packet, read_question
 from pyfw.enums import Hook, Verdict
+from pyfw.explain.packet_spec import asked_packet, read_question
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

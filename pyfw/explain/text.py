@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pyfw.asked import Asked
 from pyfw.engine.observer import Passage
 from pyfw.enums import Direction, Reject
-from pyfw.explain import Visit, visits
-from pyfw.question import Answer
+from pyfw.explain.dry_run import Answer
+from pyfw.explain.packet_spec import Asked
+from pyfw.explain.walkthrough import Visit, visits
 from pyfw.rules import names
 from pyfw.wire.summary import summarize
 

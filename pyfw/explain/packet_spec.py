@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, TcpState
-from pyfw.question import Answer, Known, ask, find_known
+from pyfw.explain.dry_run import Answer, Known, ask, find_known
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
 
