@@ -8,8 +8,8 @@ from pathlib import Path
 from pyfw.build import check_rules
 from pyfw.config import Config, ConfigError, load_config, mixed_settings, rule_files
 from pyfw.config_values import ShadowError
-from pyfw.degraded import RULES, SHADOW, Degraded
 from pyfw.edge.last_good import LastGoodRules, NoLastGood
+from pyfw.report.degraded import RULES, SHADOW, Degraded
 from pyfw.rules.model import Ruleset
 
 

@@ -35,7 +35,6 @@ from pyfw.build import compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError
 from pyfw.config_source import ConfigSource
 from pyfw.config_values import ShadowError
-from pyfw.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
 from pyfw.edge.defects import Defects
 from pyfw.edge.descriptors import Reserve, raise_limit
 from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
@@ -56,6 +55,7 @@ from pyfw.engine.relearn import relearn_windows
 from pyfw.engine.review import Slice, review
 from pyfw.metrics_keeper import MetricsKeeper
 from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
+from pyfw.report.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
 from pyfw.rules.program.program import Program
 from pyfw.rules_in_force import RulesInForce
 

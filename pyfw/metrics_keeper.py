@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pyfw.config import Config
-from pyfw.degraded import METRICS, Degraded
 from pyfw.edge.defects import Defects
+from pyfw.report.degraded import METRICS, Degraded
 from pyfw.rules.program.program import Program
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MetricsKeeper:
         from pyfw.edge.metrics_server import MetricsServer
         from pyfw.edge.unix_socket import group_id_of
         try:
-            from pyfw.formats.metrics import Exposition
+            from pyfw.report.metrics import Exposition
         except ModuleNotFoundError as error:
             self._degraded.fails(METRICS, f"{error.name} is not installed: `scripts/install --with metrics` installs it")
             return

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pyfw.cli.screen import DOWN, UP, stepped_interval
-from pyfw.formats.rates import flat, scaled
-from pyfw.formats.top import clock
+from pyfw.report.rates import flat, scaled
+from pyfw.report.top import clock
 
 COLUMN_WIDTH = 64               # the longest name, a value and a rate
 NAME_WIDTH, VALUE_WIDTH, RATE_WIDTH = 34, 16, 10

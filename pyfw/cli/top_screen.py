@@ -13,8 +13,8 @@ from rich.text import Text
 from pyfw.cli.arguments import add_argument
 from pyfw.cli.screen import BACKSPACE, ENTER, ESCAPE, stepped_interval
 from pyfw.edge.commands import FILTERS
-from pyfw.formats.rates import scaled
-from pyfw.formats.top import COLUMNS, MOST_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head
+from pyfw.report.rates import scaled
+from pyfw.report.top import COLUMNS, MOST_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head
 
 SELECTOR_FLAGS = {argument.name: argument.flags[0] for argument in FILTERS}
 SORT_KEYS = {key[0]: key for key in SORT_COLUMNS}       # b, p, a

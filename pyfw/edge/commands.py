@@ -293,7 +293,7 @@ def in_pieces(lines: Iterable[str], exact: bool = True) -> Generator[dict[str, A
 
 
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.formats.stats import stats_text
+    from pyfw.report.stats import stats_text
     if "watch" in arguments:
         return (yield from elsewhere("watch_commands", "watch_stats")(services, arguments))
     statistics = services.statistics()

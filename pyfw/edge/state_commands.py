@@ -10,7 +10,7 @@ from typing import Any
 from pyfw.edge.commands import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
 from pyfw.engine.review import review
 from pyfw.engine.shadow import Shadow
-from pyfw.formats.shadow import difference_record, difference_text
+from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.printing import rule_lines
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from pyfw.edge.commands import USAGE, Answers, CommandError, Listen, Pause, Services, find_command, selection
 from pyfw.enums import Reason
-from pyfw.formats.rates import flat, plain, rates
-from pyfw.formats.top import MOST_LINES, QUEUE_LOSSES, TABLE_CHANGES, clock, sample_text
 from pyfw.observe.top import Activity
+from pyfw.report.rates import flat, plain, rates
+from pyfw.report.top import MOST_LINES, QUEUE_LOSSES, TABLE_CHANGES, clock, sample_text
 
 WATCHERS = 4                    # at once: each takes 20 bytes for every connection that the table has room for
 DEFAULT_LINES = 20

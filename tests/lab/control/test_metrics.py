@@ -17,8 +17,8 @@ from firewall import Firewall
 from prometheus_client.parser import text_string_to_metric_families
 
 from pyfw.edge.metrics_server import ROOM
-from pyfw.formats.metrics import DROP_REASONS
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
+from pyfw.report.metrics import DROP_REASONS
 
 Guard = Callable[..., Firewall]
 

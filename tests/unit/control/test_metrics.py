@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pyfw.edge.latency import histogram_of
 from pyfw.enums import Hook, Reason
-from pyfw.formats.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
+from pyfw.report.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 

@@ -16,8 +16,8 @@ from pyfw.edge.commands import COMMANDS, CommandError, Listen, Pause
 from pyfw.edge.queue_stats import QueueCounters
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
-from pyfw.formats.rates import flat, plain, rates, scaled
-from pyfw.formats.top import age_text, cells, sample_text
+from pyfw.report.rates import flat, plain, rates, scaled
+from pyfw.report.top import age_text, cells, sample_text
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, running, udp_packet, wait_until

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyfw.engine.shadow import Otherwise
 from pyfw.enums import CtState, Hook, Reject, Verdict
-from pyfw.formats.shadow import difference_record, difference_text
+from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.edit import edit, read_request
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import Surroundings

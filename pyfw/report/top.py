@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyfw.formats.rates import plain
+from pyfw.report.rates import plain
 
 Number = Callable[[float], str]
 

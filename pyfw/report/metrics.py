@@ -14,9 +14,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from pyfw.degraded import PARTS
 from pyfw.enums import Reason
 from pyfw.escape import printable
+from pyfw.report.degraded import PARTS
 from pyfw.rules.language.matches import implied_families
 from pyfw.rules.model import Rule
 from pyfw.rules.program.program import Program
