@@ -41,11 +41,11 @@ from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverErro
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
 from pyfw.edge.last_good import LastGoodRules
-from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.own_mark import own_mark
 from pyfw.edge.owner_lock import DiversionOwner
-from pyfw.edge.queue_socket import QueueError, port_of, why_not_bound
-from pyfw.edge.queue_stats import QueueCounters, QueueStats, queue_owner
+from pyfw.edge.queue.counters import QueueCounters, QueueStats, queue_owner
+from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
+from pyfw.edge.queue.socket import QueueError, port_of, why_not_bound
 from pyfw.edge.restarts import SERVED_S, Restarts
 from pyfw.edge.safe_files import open_directory
 from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file

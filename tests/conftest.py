@@ -17,7 +17,7 @@ settings.load_profile("pyfw")
 if "PYFW_LOCK_TIMES" not in os.environ:
     os.environ["PYFW_LOCK_TIMES"] = tempfile.mkstemp(prefix="pyfw-lock-")[1]
 
-PACKET_PATH = ("pyfw.edge.nfqueue.serve_batch", "pyfw.engine.engine.Engine.judge")    # hold it for a batch of packets; the others for 100 microseconds at most
+PACKET_PATH = ("pyfw.edge.queue.loop.serve_batch", "pyfw.engine.engine.Engine.judge")    # hold it for a batch of packets; the others for 100 microseconds at most
 SHOWN = 5
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.config import ConfigError
 from pyfw.edge.handover import Offer
-from pyfw.edge.queue_stats import QueueCounters
+from pyfw.edge.queue.counters import QueueCounters
 
 if TYPE_CHECKING:
     from pyfw.rules.program.program import Program

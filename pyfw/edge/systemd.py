@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-from pyfw.edge.queue_socket import timeval
+from pyfw.edge.queue.socket import timeval
 from pyfw.escape import printable
 
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START

@@ -23,8 +23,8 @@ from libc.string cimport memcpy, memset
 
 from pyfw.conntrack.conn cimport CONN_CONFIRMED
 from pyfw.conntrack.expect cimport EXPECT_FREE
-from pyfw.edge.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message, sound_verdicts
-from pyfw.edge.reject cimport REJECT_MAX_BYTES, build_answer
+from pyfw.edge.queue.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message, sound_verdicts
+from pyfw.edge.queue.reject_sender cimport REJECT_MAX_BYTES, build_answer
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.judgement cimport Ruling
 from pyfw.enums cimport *

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.programs import CFLAGS, SOURCES
 
-from pyfw.edge.queue_stats import PATH, parse_queue_counters
+from pyfw.edge.queue.counters import PATH, parse_queue_counters
 from pyfw.lab import SERVER, Lab
 
 CONFIG = """

@@ -9,8 +9,8 @@ import pytest
 
 from pyfw.edge.divert import Diversion
 from pyfw.edge.links import Links
-from pyfw.edge.nfqueue import QueueLoop
-from pyfw.edge.queue_stats import QueueCounters, read_kernel_counters
+from pyfw.edge.queue.counters import QueueCounters, read_kernel_counters
+from pyfw.edge.queue.loop import QueueLoop
 from pyfw.engine.engine import Engine
 from pyfw.lab import Lab, wait_until
 from pyfw.rules.language.iptables import parse_save

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
-from pyfw.edge.queue_socket import QueueError
+from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
+from pyfw.edge.queue.socket import QueueError
 from pyfw.engine.engine import Engine
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
 
@@ -272,8 +272,8 @@ def test_a_socket_that_owns_another_queue_is_refused(lab: Lab, serve: Callable):
 
 
 OPEN = """
-from pyfw.edge.nfqueue import QueueLoop
-from pyfw.edge.queue_socket import QueueError
+from pyfw.edge.queue.loop import QueueLoop
+from pyfw.edge.queue.socket import QueueError
 from pyfw.engine.engine import Engine
 try:
     QueueLoop(Engine(max_entries=16), number=30, mark=1)

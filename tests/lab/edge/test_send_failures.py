@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.nfqueue import IN_HAND_BYTES, QueueLoop
-from pyfw.edge.queue_socket import port_of
+from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
+from pyfw.edge.queue.socket import port_of
 from pyfw.engine.engine import Engine
 from pyfw.lab import SERVER, Lab, wait_until
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pyfw.config import ConfigError
 from pyfw.edge.commands import Reload
 from pyfw.edge.control import ControlServer
-from pyfw.edge.queue_stats import QueueCounters
+from pyfw.edge.queue.counters import QueueCounters
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 

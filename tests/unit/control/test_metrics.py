@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyfw.edge.latency import histogram_of
+from pyfw.edge.queue.latency import histogram_of
 from pyfw.enums import Hook, Reason
 from pyfw.report.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
 from pyfw.rules.language.iptables import parse_save

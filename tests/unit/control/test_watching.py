@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pyfw.edge.commands import COMMANDS, CommandError, Listen, Pause
-from pyfw.edge.queue_stats import QueueCounters
+from pyfw.edge.queue.counters import QueueCounters
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 from pyfw.report.rates import flat, plain, rates, scaled

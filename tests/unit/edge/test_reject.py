@@ -7,7 +7,7 @@ from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6Pack
                                 IPv6ExtHdrHopByHop)
 from scapy.packet import Packet, Raw
 
-from pyfw.edge.reject import build_reject
+from pyfw.edge.queue.reject_sender import build_reject
 from pyfw.enums import Reject
 
 IP4 = IP(src="192.0.2.2", dst="198.51.100.2", id=7, ttl=63)

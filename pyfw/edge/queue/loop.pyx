@@ -27,15 +27,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
 
-from pyfw.edge.latency cimport latency_counters, observe
-from pyfw.edge.link_names cimport *
-from pyfw.edge.messages cimport *
+from pyfw.edge.queue.latency cimport latency_counters, observe
+from pyfw.edge.queue.link_names cimport *
+from pyfw.edge.queue.messages cimport *
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
 
-from pyfw.edge import queue_socket
-from pyfw.edge.queue_socket import QueueError
-from pyfw.edge.queue_stats import read_kernel_counters
+from pyfw.edge.queue import socket as queue_socket
+from pyfw.edge.queue.counters import read_kernel_counters
+from pyfw.edge.queue.socket import QueueError
 
 cdef extern from "<libnetfilter_queue/libnetfilter_queue.h>":
     int nfq_set_queue_flags(nfq_q_handle *, uint32_t mask, uint32_t flags)

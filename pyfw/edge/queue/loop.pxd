@@ -1,10 +1,10 @@
 """The queue loop: packets from NFQUEUE to the engine, verdicts back."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netfilterqueue._impl cimport NetfilterQueue
-from pyfw.edge.latency cimport Latency
-from pyfw.edge.link_names cimport LinkNames
-from pyfw.edge.messages cimport VERDICT_MAX_BYTES
-from pyfw.edge.reject cimport Rejecter
+from pyfw.edge.queue.latency cimport Latency
+from pyfw.edge.queue.link_names cimport LinkNames
+from pyfw.edge.queue.messages cimport VERDICT_MAX_BYTES
+from pyfw.edge.queue.reject_sender cimport Rejecter
 from pyfw.engine.engine cimport Engine, Ruling
 from pyfw.wire.packet cimport Packet
 
