@@ -35,9 +35,9 @@ from pyfw.build import compile_shadow, engine_from_config
 from pyfw.config import Config, ConfigError
 from pyfw.config_source import ConfigSource
 from pyfw.config_values import ShadowError
+from pyfw.edge.control.descriptors import Reserve, raise_limit
+from pyfw.edge.control.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.defects import Defects
-from pyfw.edge.descriptors import Reserve, raise_limit
-from pyfw.edge.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.iptables import DivertError
 from pyfw.edge.journal import Journal
 from pyfw.edge.last_good import LastGoodRules
@@ -62,8 +62,8 @@ from pyfw.rules_in_force import RulesInForce
 if TYPE_CHECKING:
     import asyncio
 
-    from pyfw.edge.commands import Reload
-    from pyfw.edge.control import ControlServer
+    from pyfw.edge.control.table import Reload
+    from pyfw.edge.control.server import ControlServer
     from pyfw.edge.diversion_keeper import DiversionKeeper
     from pyfw.edge.links import Links
     from pyfw.edge.local_addresses import AddressAlarm
@@ -275,8 +275,8 @@ class Daemon:
         self._learn_addresses()
 
     def _open_control(self, stack: ExitStack, handed: dict[str, int]) -> None:
-        from pyfw.edge.control import ControlServer
-        from pyfw.edge.unix_socket import group_id_of
+        from pyfw.edge.control.server import ControlServer
+        from pyfw.edge.control.unix_socket import group_id_of
         config = self._config.control
         self._control = ControlServer(config.socket, config.group, self, defects=self._defects)
         self._control.bind(handed)
@@ -484,7 +484,7 @@ class Daemon:
         self._note_review(slices)
 
     def _note_review(self, slices: Sequence[Slice]) -> None:
-        from pyfw.edge.state_commands import review_text
+        from pyfw.edge.control.handlers.shadow import review_text
         self._journal.say(review_text(sum(part.killed for part in slices), sum(part.unknown for part in slices)))
 
     def _greeting(self) -> str:
@@ -620,7 +620,7 @@ class Daemon:
 def load_what_is_needed() -> None:
     """Load the modules that would otherwise be loaded while packets wait."""
     from importlib import import_module
-    for name in ("asyncio", "pyfw.edge.control", "pyfw.edge.diversion_keeper", "pyfw.edge.links", "pyfw.edge.local_addresses"):
+    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.diversion_keeper", "pyfw.edge.links", "pyfw.edge.local_addresses"):
         import_module(name)
 
 

@@ -10,7 +10,7 @@ from pyfw.report.degraded import METRICS, Degraded
 from pyfw.rules.program.program import Program
 
 if TYPE_CHECKING:
-    from pyfw.edge.metrics_server import MetricsServer
+    from pyfw.edge.control.metrics_server import MetricsServer
 
 
 class MetricsKeeper:
@@ -31,8 +31,8 @@ class MetricsKeeper:
         listen = self._config.metrics.listen
         if listen is None or self._server is not None:
             return
-        from pyfw.edge.metrics_server import MetricsServer
-        from pyfw.edge.unix_socket import group_id_of
+        from pyfw.edge.control.metrics_server import MetricsServer
+        from pyfw.edge.control.unix_socket import group_id_of
         try:
             from pyfw.report.metrics import Exposition
         except ModuleNotFoundError as error:

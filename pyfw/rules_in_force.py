@@ -22,7 +22,7 @@ from pyfw.rules.sets.text import SetError
 if TYPE_CHECKING:
     import asyncio
 
-    from pyfw.edge.commands import Reload
+    from pyfw.edge.control.table import Reload
 
 
 class RulesInForce:
@@ -83,7 +83,7 @@ class RulesInForce:
 
     def _load(self, confirm_s: int) -> Reload:
         import asyncio
-        from pyfw.edge.commands import Reload
+        from pyfw.edge.control.table import Reload
         config, former = self._read(), self._engine.program
         fresh = config_sets(config, self._now_ns()) if config.sets else None
         if fresh is not None:

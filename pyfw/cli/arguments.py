@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from pyfw.edge.commands import Argument
+from pyfw.edge.control.table import Argument
 
 
 def add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
 
-from pyfw.edge.unix_socket import connected
+from pyfw.edge.control.unix_socket import connected
 
 ANSWER_TIMEOUT_S = 60.0         # of silence; a working daemon answers within milliseconds
 READ_BUFFER_BYTES = 1 << 20     # holds a whole chunk of a listing
@@ -37,7 +37,7 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def daemon_uid(path: str) -> int:
     """The user whose daemon listens at `path`, as the kernel says.  Raises NoDaemon, Refused."""
-    from pyfw.edge.peers import Peer
+    from pyfw.edge.control.peers import Peer
     with _connected(path) as connection:
         return Peer.of(connection).uid
 

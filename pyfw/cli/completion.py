@@ -13,7 +13,7 @@ import shtab
 
 from pyfw.cli import pyfw, pyfwctl
 from pyfw.conntrack.selection import STATUSES
-from pyfw.edge.commands import PROTOCOLS
+from pyfw.edge.control.table import PROTOCOLS
 from pyfw.enums import TcpState
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
 from pyfw.rules.sets.text import TYPES

@@ -20,7 +20,7 @@ from pyfw.bounded_text import RULES_BYTES
 from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.pyfwctl import SOCKET_VARIABLE
 from pyfw.config import ControlConfig
-from pyfw.edge.commands import NO_DAEMON
+from pyfw.edge.control.table import NO_DAEMON
 from pyfw.escape import escaping_output
 
 USAGE = """Usage: {name} [-t filter|raw] -[ACD] chain rule-specification [options]

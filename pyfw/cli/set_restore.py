@@ -14,7 +14,7 @@ NEWLINE = b"\n"
 def is_restore(request: dict[str, Any]) -> bool:
     if request["command"] != "set":
         return False
-    from pyfw.edge.set_commands import SetError, SetRequest
+    from pyfw.edge.control.handlers.sets import SetError, SetRequest
     try:
         return SetRequest.read(request.get("words", ())).command == "restore"
     except SetError:            # the daemon says what is wrong

@@ -9,7 +9,7 @@ from pathlib import Path
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 from unit.core.packets import CLIENT, CLIENT6, FRAGMENT, SERVER, SERVER6, UDP, extended, ip
 
-from pyfw.edge.commands import COMMANDS
+from pyfw.edge.control.table import COMMANDS
 from pyfw.edge.queue.messages import verdict_message
 from pyfw.enums import CtState
 from pyfw.rules.language.matches import MATCHES, TARGETS

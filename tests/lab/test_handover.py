@@ -20,8 +20,8 @@ Guard = Callable[..., Firewall]
 SHORT_S = 0.5
 IN_SHORT = """
 import sys
-from pyfw.edge import control, session
 from pyfw.cli.pyfw import main
+from pyfw.edge.control import server as control, session
 control.ControlServer.__init__.__kwdefaults__["request_s"] = float(sys.argv.pop(1))
 session.HANDOVER_S = float(sys.argv.pop(1))
 sys.exit(main())

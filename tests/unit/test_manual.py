@@ -16,8 +16,8 @@ from pyfw.cli import pyfw, pyfwctl
 from pyfw.config import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
 from pyfw.config_limits import AdaptiveConfig, PerSourceConfig
 from pyfw.conntrack.timeouts import DEFAULTS
-from pyfw.edge.ask_commands import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
-from pyfw.edge.set_commands import FLAGS as SET_FLAGS
+from pyfw.edge.control.handlers.explain import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
+from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS
 from pyfw.explain.packet_spec import add_question_arguments
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.rules.language.matches import MATCHES, TARGETS

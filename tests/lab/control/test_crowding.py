@@ -18,7 +18,7 @@ from firewall import Firewall
 from lab.keeper import KeptFirewall
 
 from pyfw.cli.client import ask
-from pyfw.edge.control import ROOM
+from pyfw.edge.control.server import ROOM
 from pyfw.lab import SERVER, Lab, wait_until
 
 NOBODY = 65534

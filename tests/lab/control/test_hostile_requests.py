@@ -10,7 +10,7 @@ from typing import Any
 
 from firewall import Firewall
 
-from pyfw.edge.commands import COMMANDS, FILTERS, FINISH_HANDOVER, HAND_OVER, Argument
+from pyfw.edge.control.table import COMMANDS, FILTERS, FINISH_HANDOVER, HAND_OVER, Argument
 from pyfw.lab import SERVER, Lab
 
 Guard = Callable[..., Firewall]

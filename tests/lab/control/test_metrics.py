@@ -16,7 +16,7 @@ import pytest
 from firewall import Firewall
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyfw.edge.metrics_server import ROOM
+from pyfw.edge.control.metrics_server import ROOM
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 from pyfw.report.metrics import DROP_REASONS
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyfw.config import ConfigError
-from pyfw.edge.commands import Reload
-from pyfw.edge.control import ControlServer
+from pyfw.edge.control.server import ControlServer
+from pyfw.edge.control.table import Reload
 from pyfw.edge.queue.counters import QueueCounters
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook

@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from pyfw.edge.commands import COMMANDS
+from pyfw.edge.control.table import COMMANDS
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

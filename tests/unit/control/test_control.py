@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.commands import COMMANDS
-from pyfw.edge.control import ROOM, ControlServer
-from pyfw.edge.session import LINE_BYTES
-from pyfw.edge.state_commands import kill_states
-from pyfw.edge.unix_socket import SocketInUse
+from pyfw.edge.control.handlers.shadow import kill_states
+from pyfw.edge.control.server import ROOM, ControlServer
+from pyfw.edge.control.session import LINE_BYTES
+from pyfw.edge.control.table import COMMANDS
+from pyfw.edge.control.unix_socket import SocketInUse
 from pyfw.enums import Hook
 from pyfw.observe.dump import count_entries
 from pyfw.rules.language.iptables import parse_save

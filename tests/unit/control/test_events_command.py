@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge import event_commands
-from pyfw.edge.commands import COMMANDS
+from pyfw.edge.control.handlers import events as event_commands
+from pyfw.edge.control.table import COMMANDS
 from pyfw.enums import Hook
 from pyfw.observe.events import KEPT, MOST
 from unit.control.harness import LATER_NS, Client, RunningServer, StillDaemon, running, udp_packet, wait_until

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 from unit.control.harness import StillDaemon
 
-from pyfw.edge.commands import COMMANDS, LINES_AT_ONCE, Pause
+from pyfw.edge.control.table import COMMANDS, LINES_AT_ONCE, Pause
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 

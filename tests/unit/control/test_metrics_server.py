@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyfw.config_values import LoopbackAddress
-from pyfw.edge.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
-from pyfw.edge.unix_socket import SocketInUse
+from pyfw.edge.control.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
+from pyfw.edge.control.unix_socket import SocketInUse
 
 from unit.control.harness import as_user, wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 from pyfw.cli.client import Refused
 from pyfw.cli.saved import save
-from pyfw.edge.commands import COMMANDS
+from pyfw.edge.control.table import COMMANDS
 from unit.control.harness import StillDaemon, running
 
 FLOW = "udp      17 3599 src=10.0.0.{0} dst=192.0.2.1 sport=5000 dport=53 packets=1 bytes=28 [UNREPLIED] " \

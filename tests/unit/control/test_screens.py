@@ -14,7 +14,7 @@ from rich.console import Console
 from pyfw.cli.screen import KEY, stepped_interval
 from pyfw.cli.stats_screen import StatsScreen
 from pyfw.cli.top_screen import TopScreen, read_filter
-from pyfw.edge.watch_commands import HEARTBEAT_S
+from pyfw.edge.control.handlers.top import HEARTBEAT_S
 from unit.control.harness import RunningServer, running, wait_until
 from unit.control.terminal import LEAVE_SCREEN, OnTerminal
 from unit.control.test_watching import Asked, LiveDaemon, MovedDaemon

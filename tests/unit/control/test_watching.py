@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pyfw.edge.commands import COMMANDS, CommandError, Listen, Pause
+from pyfw.edge.control.table import COMMANDS, CommandError, Listen, Pause
 from pyfw.edge.queue.counters import QueueCounters
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook

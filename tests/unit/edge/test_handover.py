@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.handover import Handover, HandoverError
+from pyfw.edge.control.handover import Handover, HandoverError
 
 DONE = {"done": True}
 GOES_ON = {"error": "no whole request within 120 s"}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.handover import Handover, HandoverError
+from pyfw.edge.control.handover import Handover, HandoverError
+from pyfw.edge.control.unix_socket import bind_unix_socket
 from pyfw.edge.safe_files import UnsafePath, open_directory, open_file, open_path, write_atomically
 from pyfw.edge.state_file import BATCH, LOCK, TABLE, StateFileError, open_state_file
-from pyfw.edge.unix_socket import bind_unix_socket
 
 STRANGER = 65534
 SIZE = 8192

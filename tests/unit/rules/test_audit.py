@@ -8,7 +8,7 @@ import yaml
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
-from pyfw.edge.rule_commands import run_iptables
+from pyfw.edge.control.handlers.rules import run_iptables
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.explain.packet_spec import asked_packet, read_question

@@ -9,9 +9,9 @@ import pytest
 
 from pyfw.cli.client import Refused
 from pyfw.cli.set_restore import is_restore, restore_requests
-from pyfw.edge.commands import CommandError, Pause
-from pyfw.edge.session import LINE_BYTES
-from pyfw.edge.set_commands import run_set_command
+from pyfw.edge.control.handlers.sets import run_set_command
+from pyfw.edge.control.session import LINE_BYTES
+from pyfw.edge.control.table import CommandError, Pause
 from pyfw.rules.lexer import Place
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError, parse_create

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from pyfw.edge.peers import Peer
-from pyfw.edge.unix_socket import connected
+from pyfw.edge.control.peers import Peer
+from pyfw.edge.control.unix_socket import connected
 
 QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
 """With state_file's names: what is handed over."""

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from pyfw.config_values import LoopbackAddress
+from pyfw.edge.control.peers import Peer, Room, Turns, who_makes_room
+from pyfw.edge.control.socket_owner import SocketOwners
+from pyfw.edge.control.unix_socket import bind_unix_socket
 from pyfw.edge.defects import Defects
-from pyfw.edge.peers import Peer, Room, Turns, who_makes_room
-from pyfw.edge.socket_owner import SocketOwners
-from pyfw.edge.unix_socket import bind_unix_socket
 
 PATH = "/metrics"
 REQUEST_BYTES = 8192

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyfw.config import ConfigError
-from pyfw.edge.commands import USAGE, Answers, CommandError, Services, in_background, in_pieces
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.language.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
 from pyfw.rules.language.restore import Restored, restore

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.edge.commands import DONE, NOTHING_MATCHED, USAGE, Answers, CommandError, Pause, Services
+from pyfw.edge.control.table import DONE, NOTHING_MATCHED, USAGE, Answers, CommandError, Pause, Services
 from pyfw.rules.sets.store import EXIST, SetStore, command_named, take_arguments
 from pyfw.rules.sets.text import SetError
 

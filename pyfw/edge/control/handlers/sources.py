@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyfw.edge.commands import FIRST_CURSOR, USAGE, Answers, CommandError, Pause, Services
+from pyfw.edge.control.table import FIRST_CURSOR, USAGE, Answers, CommandError, Pause, Services
 
 MOST_SOURCES = 10_000           # that are put in order
 

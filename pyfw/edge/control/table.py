@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.config import ConfigError
-from pyfw.edge.handover import Offer
+from pyfw.edge.control.handover import Offer
 from pyfw.edge.queue.counters import QueueCounters
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def in_pieces(lines: Iterable[str], exact: bool = True) -> Generator[dict[str, A
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
     from pyfw.report.stats import stats_text
     if "watch" in arguments:
-        return (yield from elsewhere("watch_commands", "watch_stats")(services, arguments))
+        return (yield from elsewhere("top", "watch_stats")(services, arguments))
     statistics = services.statistics()
     yield {"records": [statistics]} if arguments.get("json") else {"text": stats_text(statistics)}
     return {}
@@ -309,7 +309,7 @@ def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
     yield {"note": outcome.text()}
     killed = {}
     if (outcome.kill_states or arguments.get("kill_states")) and not outcome.confirm_s:
-        from pyfw.edge.state_commands import kill_states
+        from pyfw.edge.control.handlers.shadow import kill_states
         killed = yield from kill_states(services)
     return {"rules": outcome.rules, "needs_restart": outcome.needs_restart, **killed}
 
@@ -340,7 +340,7 @@ def in_background(services: Services, work: Callable[..., T], *arguments: Any) -
 
 
 def hand_over(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """What a successor asks for; see pyfw.edge.handover."""
+    """What a successor asks for; see pyfw.edge.control.handover."""
     deadline_ns = services.now_ns() + int(REST_S * 1e9)
     while not services.begin_handover():
         if services.now_ns() > deadline_ns:
@@ -393,9 +393,9 @@ def _queue_counters(services: Services) -> QueueCounters:
 
 
 def elsewhere(module: str, name: str) -> Callable[[Services, Mapping[str, Any]], Answers]:
-    """A handler that stands in another module of pyfw.edge, which is loaded when it is first needed."""
+    """A handler that stands in another module, which is loaded when it is first needed."""
     def handler(services: Services, arguments: Mapping[str, Any]) -> Answers:
-        return (yield from getattr(importlib.import_module(f"pyfw.edge.{module}"), name)(services, arguments))
+        return (yield from getattr(importlib.import_module(f"pyfw.edge.control.handlers.{module}"), name)(services, arguments))
     return handler
 
 
@@ -438,7 +438,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
     Command("count", "how many connections there are, or how many the filters select", count, arguments=FILTERS),
     Command("list-expect", "list the connections that helpers expect", list_expect),
     Command("events", "show connections as they begin, change and go, in the words of conntrack",
-            elsewhere("event_commands", "events"), others=3, arguments=(
+            elsewhere("events", "events"), others=3, arguments=(
                 Argument("event_mask", "only these: NEW, UPDATE, DESTROY, with commas (default: all)", ("-e", "--event-mask")),
                 *FILTERS,
                 Argument("output", "format: text (default) or json; more in a line of text: id, timestamp, extended, with commas",
@@ -448,15 +448,15 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),
         Argument("table", "the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")))),
     Command("explain", "what would become of a packet, and why; nothing is changed",
-            elsewhere("ask_commands", "explain"), others=2, arguments=(
+            elsewhere("explain", "explain"), others=2, arguments=(
                 Argument("words", "such as: tcp 10.0.0.5:40000 203.0.113.7:443 --in eth1 --out eth0", kind=list),)),
     Command("trace", "show packets as they are judged, each with the rules it met",
-            elsewhere("ask_commands", "trace"), needs_root=True, arguments=(
+            elsewhere("explain", "trace"), needs_root=True, arguments=(
                 Argument("words", "such as: -p tcp --dport 443 --count 5", kind=list),)),
     Command("stats", "counters: packets, refusals by name, table, queue", stats, arguments=(
         Argument("json", "as one JSON object", ("--json",), bool),
         Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
-    Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("watch_commands", "top"),
+    Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("top", "top"),
             others=3, arguments=FILTERS + (
         Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
                  ("--sort",), choices=("bytes", "packets", "age")),
@@ -466,7 +466,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("once", "one sample as text, then end; the default where the output is no terminal", ("--once",), bool),
         Argument("json", "one sample as one JSON object", ("--json",), bool))),
     Command("sources", "list who began the connections, if limits.per_source is set: how many each has, and began lately",
-            elsewhere("limit_commands", "sources"), arguments=(
+            elsewhere("sources", "sources"), arguments=(
                 Argument("number", "only the NUMBER that have the most", ("-n", "--number"), int),
                 Argument("json", "one JSON object a line", ("--json",), bool))),
     Command("flush", "forget all connections", flush, needs_root=True),
@@ -478,29 +478,29 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
                  ("--kill-states",), bool))),
     Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", confirm, needs_root=True),
     Command("shadow", "rules that are judged and not enforced: what they would decide otherwise (diff), their counters (rules), "
-            "count anew (reset)", elsewhere("state_commands", "shadow"), needs_root=True, arguments=(
+            "count anew (reset)", elsewhere("shadow", "shadow"), needs_root=True, arguments=(
                 Argument("action", "diff, rules or reset (default: diff)", choices=("diff", "rules", "reset")),
                 Argument("chain", "rules: only this chain"),
                 Argument("table", "rules: the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")),
                 Argument("json", "diff: one JSON object for each", ("--json",), bool))),
     Command("save", "write the rules as they are now to the file that the config reads them from",
-            elsewhere("rule_commands", "save"), needs_root=True, arguments=(Argument("file", "another file", is_path=True),)),
-    Command("rules-saved", "the config's files are written", elsewhere("rule_commands", "rules_saved"), needs_root=True, spoken=False),
+            elsewhere("rules", "save"), needs_root=True, arguments=(Argument("file", "another file", is_path=True),)),
+    Command("rules-saved", "the config's files are written", elsewhere("rules", "rules_saved"), needs_root=True, spoken=False),
     Command("iptables", "what pyfw-iptables does",
-            elsewhere("rule_commands", "run_iptables"), needs_root=True, spoken=False, arguments=(
+            elsewhere("rules", "run_iptables"), needs_root=True, spoken=False, arguments=(
         Argument("words", "the command line of iptables", kind=list), Argument("family", "4 or 6", kind=int))),
-    Command("iptables-save", "what pyfw-iptables-save does", elsewhere("rule_commands", "iptables_save"), spoken=False, arguments=(
+    Command("iptables-save", "what pyfw-iptables-save does", elsewhere("rules", "iptables_save"), spoken=False, arguments=(
         Argument("family", "4 or 6", kind=int), Argument("counters", "with counters", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
     Command("iptables-restore", "what pyfw-iptables-restore does",
-            elsewhere("rule_commands", "iptables_restore"), needs_root=True, spoken=False, arguments=(
+            elsewhere("rules", "iptables_restore"), needs_root=True, spoken=False, arguments=(
         Argument("text", "what iptables-save printed"), Argument("family", "4 or 6", kind=int),
         Argument("noflush", "keep what is there", kind=bool), Argument("test", "change nothing", kind=bool),
         Argument("counters", "restore counters", kind=bool), Argument("skip_unsupported", "leave out what pyfw does not do", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
     Command("ping", "wait until every packet queued so far has its verdict", ping),
     Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",
-            elsewhere("set_commands", "run_set_command"), needs_root=True, arguments=(
+            elsewhere("sets", "run_set_command"), needs_root=True, arguments=(
                 Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
                 Argument("text", "what `restore` reads", typed=False),
                 Argument("line", "number of the text's first line", kind=int, typed=False))),

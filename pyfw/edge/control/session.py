@@ -8,12 +8,12 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pyfw.edge.commands import NOTHING_MATCHED, Command, CommandError
-from pyfw.edge.handover import HANDOVER_S, Offer
-from pyfw.edge.peers import Peer
+from pyfw.edge.control.handover import HANDOVER_S, Offer
+from pyfw.edge.control.peers import Peer
+from pyfw.edge.control.table import NOTHING_MATCHED, Command, CommandError
 
 if TYPE_CHECKING:
-    from pyfw.edge.control import ControlServer
+    from pyfw.edge.control.server import ControlServer
 
 LINE_BYTES = 64 * 1024
 SEND_BUFFER_BYTES = 1 << 20         # of the kernel, per connection of root's: the next chunk is made while the client reads

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.edge.commands import USAGE, Answers, CommandError, Pause, Services, in_background
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services, in_background
 from pyfw.engine.observer import Passage
 from pyfw.explain.packet_spec import QuestionError, asked_packet, question_parser, read_question
 from pyfw.explain.text import answer_record, explanation_text, passage_record
