@@ -38,18 +38,18 @@ from pyfw.config_values import ShadowError
 from pyfw.edge.control.descriptors import Reserve, raise_limit
 from pyfw.edge.control.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.defects import Defects
-from pyfw.edge.iptables import DivertError
-from pyfw.edge.journal import Journal
+from pyfw.edge.host.iptables import DivertError
+from pyfw.edge.host.journal import Journal
+from pyfw.edge.host.own_mark import own_mark
+from pyfw.edge.host.owner_lock import DiversionOwner
+from pyfw.edge.host.restarts import SERVED_S, Restarts
+from pyfw.edge.host.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
+from pyfw.edge.host.systemd import NativeJournal, ServiceManager
 from pyfw.edge.last_good import LastGoodRules
-from pyfw.edge.own_mark import own_mark
-from pyfw.edge.owner_lock import DiversionOwner
 from pyfw.edge.queue.counters import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue.socket import QueueError, port_of, why_not_bound
-from pyfw.edge.restarts import SERVED_S, Restarts
 from pyfw.edge.safe_files import open_directory
-from pyfw.edge.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
-from pyfw.edge.systemd import NativeJournal, ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows
 from pyfw.engine.review import Slice, review
@@ -64,9 +64,9 @@ if TYPE_CHECKING:
 
     from pyfw.edge.control.table import Reload
     from pyfw.edge.control.server import ControlServer
-    from pyfw.edge.diversion_keeper import DiversionKeeper
-    from pyfw.edge.links import Links
-    from pyfw.edge.local_addresses import AddressAlarm
+    from pyfw.edge.host.diversion_keeper import DiversionKeeper
+    from pyfw.edge.host.links import Links
+    from pyfw.edge.host.local_addresses import AddressAlarm
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ class Daemon:
 
     def _adopt_from_kernel(self) -> None:
         from pyfw.engine.import_connections import adopt
-        from pyfw.edge.kernel_conntrack import ConntrackUnreadable, read_connections
+        from pyfw.edge.host.kernel_conntrack import ConntrackUnreadable, read_connections
         try:
             self._adopted += adopt(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
@@ -250,8 +250,8 @@ class Daemon:
             self._degraded.fails(ADOPT, f"a connection could not be read: {error!r}")
 
     def _keep_diversion(self, owner: DiversionOwner, mark: int, had_queue: bool) -> None:
-        from pyfw.edge.divert import Diversion
-        from pyfw.edge.diversion_keeper import DiversionKeeper
+        from pyfw.edge.host.divert import Diversion
+        from pyfw.edge.host.diversion_keeper import DiversionKeeper
         config = self._config
         diversion = Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
                               bypass=config.queue.when_down == "accept", mark=mark)
@@ -263,13 +263,13 @@ class Daemon:
         return 0 if self.handing_over else relearn_windows(self.engine)     # else a successor does
 
     def _watch_links(self, stack: ExitStack) -> None:
-        from pyfw.edge.links import Links
+        from pyfw.edge.host.links import Links
         self._links = Links(on_change=self._queue.set_links)
         stack.callback(self._links.close)
         self._queue.set_links(self._links.names)
 
     def _watch_addresses(self, stack: ExitStack) -> None:
-        from pyfw.edge.local_addresses import AddressAlarm
+        from pyfw.edge.host.local_addresses import AddressAlarm
         self._addresses = AddressAlarm()
         stack.callback(self._addresses.close)
         self._learn_addresses()
@@ -431,7 +431,7 @@ class Daemon:
         self._apart(self._learn_addresses)
 
     def _learn_addresses(self) -> None:
-        from pyfw.edge.local_addresses import read_routes
+        from pyfw.edge.host.local_addresses import read_routes
         self.engine.surroundings.addresses.replace(read_routes())
 
     def _came_into_force(self, config: Config) -> None:
@@ -620,7 +620,7 @@ class Daemon:
 def load_what_is_needed() -> None:
     """Load the modules that would otherwise be loaded while packets wait."""
     from importlib import import_module
-    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.diversion_keeper", "pyfw.edge.links", "pyfw.edge.local_addresses"):
+    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.host.diversion_keeper", "pyfw.edge.host.links", "pyfw.edge.host.local_addresses"):
         import_module(name)
 
 

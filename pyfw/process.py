@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import threading
 
-from pyfw.edge.capabilities import PURPOSES, missing_capability
+from pyfw.edge.host.capabilities import PURPOSES, missing_capability
 
 WORKER_NICE = 19
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets
 from pyfw.config import Config, ConfigError, changed_keys
-from pyfw.edge.journal import SHADOW, Journal
-from pyfw.edge.systemd import ServiceManager
+from pyfw.edge.host.journal import SHADOW, Journal
+from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.program import Program

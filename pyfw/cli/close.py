@@ -7,10 +7,10 @@ from typing import Any
 
 from pyfw.cli.pyfw import fail
 from pyfw.config import DEFAULT_CONFIG, load_diversion
-from pyfw.edge.capabilities import missing_capability
-from pyfw.edge.divert import Diversion
-from pyfw.edge.iptables import DivertError
-from pyfw.edge.owner_lock import AnotherDiverts, DiversionOwner
+from pyfw.edge.host.capabilities import missing_capability
+from pyfw.edge.host.divert import Diversion
+from pyfw.edge.host.iptables import DivertError
+from pyfw.edge.host.owner_lock import AnotherDiverts, DiversionOwner
 
 
 def add_parser(subparsers: Any) -> None:

@@ -5,9 +5,9 @@ import argparse
 from typing import Any
 
 from pyfw.cli.pyfw import fail
-from pyfw.edge.divert import Diversion
-from pyfw.edge.iptables import DivertError
-from pyfw.edge.owner_lock import DiversionOwner
+from pyfw.edge.host.divert import Diversion
+from pyfw.edge.host.iptables import DivertError
+from pyfw.edge.host.owner_lock import DiversionOwner
 
 
 def add_parser(subparsers: Any) -> None:

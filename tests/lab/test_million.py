@@ -19,7 +19,7 @@ from firewall import BIN, Firewall
 
 from pyfw.build import engine_from_config
 from pyfw.config import load_config
-from pyfw.edge.state_file import open_state_file
+from pyfw.edge.host.state_file import open_state_file
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 from pyfw.lab import SERVER, Lab

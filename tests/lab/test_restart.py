@@ -15,7 +15,7 @@ from firewall import Firewall
 from lab.keeper import KeptFirewall
 from lab.restart_load import BATCH, CONFIG, EVENTS, TALKS, build_echo_load, queued, talks, under_load
 
-from pyfw.edge.state_file import read_boot_id
+from pyfw.edge.host.state_file import read_boot_id
 from pyfw.engine.engine import Engine
 from pyfw.helpers import bind
 from pyfw.lab import SERVER, Lab, wait_until

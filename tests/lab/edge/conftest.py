@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from pyfw.edge.divert import Diversion
-from pyfw.edge.links import Links
+from pyfw.edge.host.divert import Diversion
+from pyfw.edge.host.links import Links
 from pyfw.edge.queue.counters import QueueCounters, read_kernel_counters
 from pyfw.edge.queue.loop import QueueLoop
 from pyfw.engine.engine import Engine

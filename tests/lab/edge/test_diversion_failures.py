@@ -10,8 +10,8 @@ import pytest
 from firewall import Firewall
 from lab.edge.wrapper import failing_program
 
-from pyfw.edge.iptables import ATTEMPTS, DivertError
-from pyfw.edge.owner_lock import DiversionOwner, lock_path
+from pyfw.edge.host.iptables import ATTEMPTS, DivertError
+from pyfw.edge.host.owner_lock import DiversionOwner, lock_path
 from pyfw.lab import SERVER, Lab, LabError, wait_until
 
 Guard = Callable[..., Firewall]

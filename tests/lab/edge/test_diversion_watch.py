@@ -11,7 +11,7 @@ from firewall import Firewall
 from lab.edge.wrapper import failing_program
 
 from pyfw.cli.client import ask
-from pyfw.edge.divert import Diversion
+from pyfw.edge.host.divert import Diversion
 from pyfw.lab import SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from pyfw.edge.divert import Diversion
-from pyfw.edge.iptables import DivertError
-from pyfw.edge.owner_lock import DiversionOwner
+from pyfw.edge.host.divert import Diversion
+from pyfw.edge.host.iptables import DivertError
+from pyfw.edge.host.owner_lock import DiversionOwner
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
 
 QUEUE = 31
@@ -125,7 +125,7 @@ def test_one_diversion_in_a_namespace(lab: Lab):
 
 
 def test_without_the_right(lab: Lab):
-    code = "from pyfw.edge.divert import *\ntry: Diversion(0).install()\nexcept DivertError as error: print(error)"
+    code = "from pyfw.edge.host.divert import *\ntry: Diversion(0).install()\nexcept DivertError as error: print(error)"
     done = lab.run("gateway", ["setpriv", "--bounding-set=-net_admin,-sys_admin", sys.executable, "-c", code])
     assert done.stdout.startswith("iptables-save failed: ")
     assert done.stdout.endswith("run as root (CAP_NET_ADMIN)\n") and done.stdout.count("\n") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import NetNS
 
-from pyfw.edge.links import Links
+from pyfw.edge.host.links import Links
 from pyfw.lab import Lab
 
 

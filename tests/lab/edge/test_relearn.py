@@ -11,7 +11,7 @@ from firewall import Firewall
 from lab.edge.conftest import QUEUE
 
 from pyfw.cli.client import ask
-from pyfw.edge.divert import Diversion
+from pyfw.edge.host.divert import Diversion
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows
 from pyfw.lab import SERVER, Lab, wait_until

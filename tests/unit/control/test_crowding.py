@@ -18,7 +18,7 @@ from pyfw.edge.control.server import ROOM
 from pyfw.edge.control.table import COMMANDS, CommandError
 from pyfw.edge.control.unix_socket import connected, roots_path
 from pyfw.edge.defects import Defects
-from pyfw.edge.systemd import ServiceManager
+from pyfw.edge.host.systemd import ServiceManager
 from pyfw.explain.packet_spec import QuestionError, read_question
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program

@@ -10,8 +10,8 @@ import pytest
 
 from pyfw.build import check_rules, engine_from_config
 from pyfw.config import Config, ConfigError, load_config
-from pyfw.edge.journal import Journal
-from pyfw.edge.systemd import ServiceManager
+from pyfw.edge.host.journal import Journal
+from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MOST_CONN_COUNTERS

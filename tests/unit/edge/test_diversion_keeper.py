@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.edge import diversion_keeper
-from pyfw.edge.diversion_keeper import GAP_S, LONGEST_GAP_S, _Limited, _summary, next_gap_s
+from pyfw.edge.host import diversion_keeper
+from pyfw.edge.host.diversion_keeper import GAP_S, LONGEST_GAP_S, _Limited, _summary, next_gap_s
 
 
 def test_the_longer_others_change_rules_the_less_often_it_looks():

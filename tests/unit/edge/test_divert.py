@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pyfw.edge.divert import Diversion
-from pyfw.edge.iptables_rules import SavedTable, installation, is_printed_form, removal, restoration
-from pyfw.edge.own_mark import draw_mark
+from pyfw.edge.host.divert import Diversion
+from pyfw.edge.host.iptables_rules import SavedTable, installation, is_printed_form, removal, restoration
+from pyfw.edge.host.own_mark import draw_mark
 
 NOTHING = """\
 *mangle

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pyfw.edge.journal import Journal, Line
+from pyfw.edge.host.journal import Journal, Line
 
 
 class Kept:

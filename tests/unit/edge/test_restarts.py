@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge import restarts
-from pyfw.edge.restarts import FREE, LONGEST_DELAY_S, NAME, Restarts, delay
+from pyfw.edge.host import restarts
+from pyfw.edge.host.restarts import FREE, LONGEST_DELAY_S, NAME, Restarts, delay
 
 
 def test_the_delay_grows_to_its_end() -> None:
@@ -53,7 +53,7 @@ def test_without_a_service_nothing_waits_and_nothing_is_written(directory: str, 
 
 def test_who_ends_a_waiting_start_need_not_wait_at_the_next(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("1000")
-    program = ("import time; from pyfw.edge.restarts import Restarts; sleep = time.sleep\n"
+    program = ("import time; from pyfw.edge.host.restarts import Restarts; sleep = time.sleep\n"
                "time.sleep = lambda seconds: (print(flush=True), sleep(seconds))\n"
                "Restarts().begin()")
     with subprocess.Popen([sys.executable, "-c", program], env={"RUNTIME_DIRECTORY": str(tmp_path)},

@@ -15,8 +15,8 @@ import pytest
 
 from pyfw.edge.control.handover import Handover, HandoverError
 from pyfw.edge.control.unix_socket import bind_unix_socket
+from pyfw.edge.host.state_file import BATCH, LOCK, TABLE, StateFileError, open_state_file
 from pyfw.edge.safe_files import UnsafePath, open_directory, open_file, open_path, write_atomically
-from pyfw.edge.state_file import BATCH, LOCK, TABLE, StateFileError, open_state_file
 
 STRANGER = 65534
 SIZE = 8192
@@ -157,7 +157,7 @@ def test_what_is_no_directory(tmp_path: Path):
 
 def test_a_user_without_rights_has_directories_of_its_own(shared: Path):
     """The daemon need not be root: what is its user's is as good as what is root's."""
-    code = ("import os, sys; from pathlib import Path; from pyfw.edge.state_file import open_state_file\n"
+    code = ("import os, sys; from pathlib import Path; from pyfw.edge.host.state_file import open_state_file\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534); open_state_file(Path(sys.argv[1]), 8192); print('held')")
     shared.parent.chmod(0o755)
     home = shared / "its"
@@ -268,7 +268,7 @@ def test_files_with_holes_are_filled(tmp_path: Path, name: str):
 HOLES = """
 import os, sys
 from pathlib import Path
-from pyfw.edge.state_file import StateFileError, open_state_file
+from pyfw.edge.host.state_file import StateFileError, open_state_file
 place, name, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 holes = os.open(place / name, os.O_RDWR | os.O_CREAT, 0o600)
 os.truncate(holes, size)
@@ -304,7 +304,7 @@ def test_a_full_disk_is_known_at_the_start(tmp_path: Path, name: str, size: int)
 
 def test_a_stopped_process_that_has_the_lock_does_not_stop_others(tmp_path: Path):
     """It is named, at once."""
-    holder = subprocess.Popen([sys.executable, "-c", "import sys; from pathlib import Path; from pyfw.edge.state_file import *\n"
+    holder = subprocess.Popen([sys.executable, "-c", "import sys; from pathlib import Path; from pyfw.edge.host.state_file import *\n"
                                f"open_state_file(Path({str(tmp_path)!r}), {SIZE}); print(flush=True); sys.stdin.read()"],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with holder:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.state_file import StateFileError, open_state_file, read_boot_id
+from pyfw.edge.host.state_file import StateFileError, open_state_file, read_boot_id
 
 SIZE = 8192
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pyfw.edge.state_file import open_state_file
+from pyfw.edge.host.state_file import open_state_file
 state = open_state_file(Path(sys.argv[1]), 8192)
 state.memory[:5] = b"alive"
 print("held", flush=True)

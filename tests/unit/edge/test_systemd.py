@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.systemd import NativeJournal, ServiceManager
+from pyfw.edge.host.systemd import NativeJournal, ServiceManager
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.edge.iptables import DivertError, Family, time_limit
+from pyfw.edge.host.iptables import DivertError, Family, time_limit
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from pyfw.edge.divert import Diversion, Installed
-from pyfw.edge.iptables import DivertError, ip_versions
-from pyfw.edge.owner_lock import DiversionOwner
-from pyfw.edge.ruleset_changes import RulesetChanges
+from pyfw.edge.host.divert import Diversion, Installed
+from pyfw.edge.host.iptables import DivertError, ip_versions
+from pyfw.edge.host.owner_lock import DiversionOwner
+from pyfw.edge.host.ruleset_changes import RulesetChanges
 
 INTERVAL_S = 1.0
 GAP_S = 0.02

@@ -12,8 +12,8 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from pyfw.edge.iptables_rules import TABLE
-from pyfw.edge.legacy_tables import table_digest
+from pyfw.edge.host.iptables_rules import TABLE
+from pyfw.edge.host.legacy_tables import table_digest
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7                    # linux/netfilter/nfnetlink.h

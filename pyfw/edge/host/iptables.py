@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyfw.edge.iptables_rules import TABLE, SavedTable
+from pyfw.edge.host.iptables_rules import TABLE, SavedTable
 
 LOCK_WAIT_S = 5                 # for others that change the rules
 TIMEOUT_S = 10

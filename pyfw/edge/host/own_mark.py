@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterable
 
-from pyfw.edge.owner_lock import DiversionOwner
+from pyfw.edge.host.owner_lock import DiversionOwner
 
 ALL_BITS = 0xFFFFFFFF
 ATTEMPTS = 10_000               # where routing rules take nearly all marks

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pyfw.edge.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
-from pyfw.edge.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
+from pyfw.edge.host.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
+from pyfw.edge.host.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
                                       is_printed_form, jump_put_first, removal, restoration)
 
 INSTALL_S = 30.0                # that it may take, and as long again to undo what has failed

@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from pyfw.edge.iptables import DivertError
+from pyfw.edge.host.iptables import DivertError
 from pyfw.edge.safe_files import WRITABLE_BY_OTHERS, open_directory
 
 OWNER_DIRECTORY = Path("/run/pyfw-locks")
