@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyfw.conntrack.selection import Selection
-from pyfw.edge.pcap import IpPacket, Record
+from pyfw.edge.capture.pcap import IpPacket, Record
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook
 from pyfw.observe.dump import table_text

@@ -11,8 +11,8 @@ from pyfw.build import engine_from_config, rule_texts
 from pyfw.cli.pyfw import fail
 from pyfw.config import HOOKS, Config, ConfigError, load_config, parse_config
 from pyfw.config_values import MAX_INTERFACE_NAME
-from pyfw.edge.pcap import Capture, CaptureError, Record
-from pyfw.edge.pcapng import AnnotatedCapture
+from pyfw.edge.capture.pcap import Capture, CaptureError, Record
+from pyfw.edge.capture.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
 from pyfw.escape import json_line, printable
 from pyfw.replay import Replay, Replayed

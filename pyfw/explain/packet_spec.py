@@ -18,7 +18,7 @@ from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
 
 if TYPE_CHECKING:
-    from pyfw.edge.pcap import IpPacket
+    from pyfw.edge.capture.pcap import IpPacket
 
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFAULT_SPORT = 40000
@@ -155,7 +155,7 @@ def _hex(text: str) -> bytes:
 
 def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
     """The IP packet in frame number `frame` of a capture file.  Raises QuestionError."""
-    from pyfw.edge.pcap import Capture, CaptureError    # with scapy, which takes long to load and serves nothing else here
+    from pyfw.edge.capture.pcap import Capture, CaptureError    # with scapy, which takes long to load and serves nothing else here
     if len(words) != 1:
         raise QuestionError("pcap takes one file, as pcap capture.pcap --frame 3")
     last = 0

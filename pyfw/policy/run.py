@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from pyfw.build import engine_from_config, rule_texts
 from pyfw.config import Config
-from pyfw.edge.pcap import Capture, CaptureError
+from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
 from pyfw.policy.cases import Address, Case, End, Expected, PolicyError, Step, Traffic, families

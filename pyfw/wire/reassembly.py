@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pyfw.edge.pcap import IpPacket
+from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
 
 IPV4_TIMEOUT_NS = 30 * 1_000_000_000    # net.ipv4.ipfrag_time

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import SystemRandom
 
-from pyfw.edge.pcap import CaptureError
+from pyfw.edge.capture.pcap import CaptureError
 
 from differential import captures, recorded
 from differential.examine import Examination, examine, shrink

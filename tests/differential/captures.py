@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyfw.edge.pcap import Capture, IpPacket
+from pyfw.edge.capture.pcap import Capture, IpPacket
 
 from differential.packets import checksums_filled
 from differential.witness import Sent

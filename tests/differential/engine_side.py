@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
-from pyfw.edge.pcap import IpPacket
+from pyfw.edge.capture.pcap import IpPacket
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding

@@ -8,7 +8,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from pyfw.edge.pcap import Capture
+from pyfw.edge.capture.pcap import Capture
 from pyfw.engine.engine import Engine
 from pyfw.replay import Replay
 

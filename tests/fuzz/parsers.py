@@ -13,9 +13,9 @@ from fuzz.packets import GATEWAY, SETS, everything, seeds
 from pyfw.config import ConfigError, parse_config
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
+from pyfw.edge.capture.pcap import Capture, CaptureError, IpPacket
 from pyfw.edge.control.session import parsed as parsed_request
 from pyfw.edge.control.table import FINISH_HANDOVER, HAND_OVER, CommandError, find_command
-from pyfw.edge.pcap import Capture, CaptureError, IpPacket
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook

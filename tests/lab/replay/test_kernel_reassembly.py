@@ -24,7 +24,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from unit.replay.captures import fragment
 
-from pyfw.edge.pcap import IpPacket
+from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
 from pyfw.wire.reassembly import Reassembler
 

@@ -10,7 +10,7 @@ from unit.replay.captures import block, enhanced, ethernet, interface, pcap, pca
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from pyfw.edge.pcap import Capture, CaptureError, IpPacket, Record
+from pyfw.edge.capture.pcap import Capture, CaptureError, IpPacket, Record
 
 SYN, SYN6 = syn(), syn6()
 COOKED_V1 = struct.pack(">HHH8s", 0, 1, 6, bytes(8))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from pyfw.wire.checksum import internet_checksum
 
 if TYPE_CHECKING:
-    from pyfw.edge.pcap_readers import PcapNgReader, PcapReader
+    from pyfw.edge.capture.readers import PcapNgReader, PcapReader
 
 MAX_RECORD = 16 << 20           # bytes; the longest pcapng block that is read (Wireshark's limit)
 MAX_TIME_NS = 1 << 62           # the year 2116; later times are a damaged clock and would outgrow the engine's
@@ -94,7 +94,7 @@ class Capture:
         if magic != _PCAPNG_MAGIC and magic not in _PCAP_MAGICS:
             raise CaptureError(f"{self._path}: not a capture file; a pcap or pcapng file (also .gz) was expected, "
                                "as tcpdump -w writes it")
-        from pyfw.edge import pcap_readers as readers
+        from pyfw.edge.capture import readers
         kind = readers.PcapNgReader if magic == _PCAPNG_MAGIC else readers.PcapReader
         try:
             return kind(self._stream)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from scapy.error import Scapy_Exception, log_runtime
 from scapy.utils import RawPcapNgReader, RawPcapReader
 
-from pyfw.edge.pcap import MAX_FRAME, MAX_RECORD
+from pyfw.edge.capture.pcap import MAX_FRAME, MAX_RECORD
 
 # What scapy warns about ends here as a CaptureError, said once and with the place in the file.
 log_runtime.setLevel(logging.ERROR)
