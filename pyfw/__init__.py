@@ -10,7 +10,7 @@ from importlib import import_module
 _HOMES = {
     "Engine": "pyfw.engine.engine", "Judgement": "pyfw.engine.engine",
     "Hook": "pyfw.enums", "Verdict": "pyfw.enums", "CtState": "pyfw.enums", "Direction": "pyfw.enums",
-    "load_config": "pyfw.config",
+    "load_config": "pyfw.config.schema",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfw
-from pyfw.build import compile_shadow, engine_from_config
-from pyfw.config import Config, ConfigError
-from pyfw.config_source import ConfigSource
-from pyfw.config_values import ShadowError
+from pyfw.config.engine import compile_shadow, engine_from_config
+from pyfw.config.last_good import LastGoodRules
+from pyfw.config.schema import Config, ConfigError
+from pyfw.config.source import ConfigSource
+from pyfw.config.values import ShadowError
 from pyfw.edge.control.descriptors import Reserve, raise_limit
 from pyfw.edge.control.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.defects import Defects
@@ -45,7 +46,6 @@ from pyfw.edge.host.owner_lock import DiversionOwner
 from pyfw.edge.host.restarts import SERVED_S, Restarts
 from pyfw.edge.host.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.host.systemd import NativeJournal, ServiceManager
-from pyfw.edge.last_good import LastGoodRules
 from pyfw.edge.queue.counters import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue.socket import QueueError, port_of, why_not_bound

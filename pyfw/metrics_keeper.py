@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyfw.config import Config
+from pyfw.config.schema import Config
 from pyfw.edge.defects import Defects
 from pyfw.report.degraded import METRICS, Degraded
 from pyfw.rules.program.program import Program

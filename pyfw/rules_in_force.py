@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pyfw.build import check_rules, compile_rules, compile_shadow, config_sets
-from pyfw.config import Config, ConfigError, changed_keys
+from pyfw.config.engine import check_rules, compile_rules, compile_shadow, config_sets
+from pyfw.config.schema import Config, ConfigError, changed_keys
 from pyfw.edge.host.journal import SHADOW, Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyfw.cli.pyfw import fail
-from pyfw.config import DEFAULT_CONFIG, Config, ConfigError, load_config
+from pyfw.config.schema import DEFAULT_CONFIG, Config, ConfigError, load_config
 from pyfw.escape import json_line
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_skip_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 nothing wrong; 1 warnings, with --strict; 2 an error."""
-    from pyfw.build import check_rules
+    from pyfw.config.engine import check_rules
     from pyfw.rules.language.lint import lint
     skipped: list[str] | None = [] if arguments.skip_unsupported else None
     try:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pyfw.cli.pyfw import fail
-from pyfw.config import DEFAULT_CONFIG, load_diversion
+from pyfw.config.schema import DEFAULT_CONFIG, load_diversion
 from pyfw.edge.host.capabilities import missing_capability
 from pyfw.edge.host.divert import Diversion
 from pyfw.edge.host.iptables import DivertError

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyfw.cli.check import add_config_arguments
 from pyfw.cli.pyfw import fail
-from pyfw.config import ConfigError, load_config
+from pyfw.config.schema import ConfigError, load_config
 from pyfw.explain.packet_spec import HELP, QuestionError, add_question_arguments, asked_packet
 
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 answered; 2 the config or the question cannot be read."""
-    from pyfw.build import engine_from_config
+    from pyfw.config.engine import engine_from_config
     from pyfw.escape import json_line
     from pyfw.explain.text import answer_record, explanation_text
     now_ns = time.time_ns()

@@ -16,7 +16,7 @@ from pyfw.cli.client import NoDaemon, Refused, ask
 from pyfw.cli.live import shown_live
 from pyfw.cli.saved import FAILED, save
 from pyfw.cli.set_restore import is_restore, restore_requests
-from pyfw.config import ControlConfig
+from pyfw.config.schema import ControlConfig
 from pyfw.edge.control.table import COMMANDS, NO_DAEMON
 from pyfw.escape import escaping_output, json_line, shortened
 

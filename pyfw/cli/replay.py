@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyfw.build import engine_from_config, rule_texts
 from pyfw.cli.pyfw import fail
-from pyfw.config import HOOKS, Config, ConfigError, load_config, parse_config
-from pyfw.config_values import MAX_INTERFACE_NAME
+from pyfw.config.engine import engine_from_config, rule_texts
+from pyfw.config.schema import HOOKS, Config, ConfigError, load_config, parse_config
+from pyfw.config.values import MAX_INTERFACE_NAME
 from pyfw.edge.capture.pcap import Capture, CaptureError, Record
 from pyfw.edge.capture.pcapng import AnnotatedCapture
 from pyfw.enums import Hook

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyfw.cli.check import add_config_arguments, add_skip_argument
 from pyfw.cli.pyfw import fail
-from pyfw.config import ConfigError
+from pyfw.config.schema import ConfigError
 
 
 def add_parser(subparsers: Any) -> None:

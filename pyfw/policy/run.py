@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from pyfw.build import engine_from_config, rule_texts
-from pyfw.config import Config
+from pyfw.config.engine import engine_from_config, rule_texts
+from pyfw.config.schema import Config
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject

@@ -10,7 +10,7 @@ from typing import Any
 import fuzz_native
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 
-from pyfw.config import ConfigError, parse_config
+from pyfw.config.schema import ConfigError, parse_config
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.edge.capture.pcap import Capture, CaptureError, IpPacket

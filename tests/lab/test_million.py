@@ -17,8 +17,8 @@ from statistics import median
 import pytest
 from firewall import BIN, Firewall
 
-from pyfw.build import engine_from_config
-from pyfw.config import load_config
+from pyfw.config.engine import engine_from_config
+from pyfw.config.schema import load_config
 from pyfw.edge.host.state_file import open_state_file
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from pyfw.cli import pyfw, pyfwctl
-from pyfw.config import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
-from pyfw.config_limits import AdaptiveConfig, PerSourceConfig
+from pyfw.config.limits import AdaptiveConfig, PerSourceConfig
+from pyfw.config.schema import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
 from pyfw.conntrack.timeouts import DEFAULTS
 from pyfw.edge.control.handlers.explain import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
 from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS

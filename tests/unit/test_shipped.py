@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config import load_config
+from pyfw.config.schema import load_config
 from pyfw.edge.host.owner_lock import OWNER_DIRECTORY
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset

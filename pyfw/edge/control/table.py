@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from pyfw.config import ConfigError
+from pyfw.config.schema import ConfigError
 from pyfw.edge.control.handover import Offer
 from pyfw.edge.queue.counters import QueueCounters
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from firewall import BIN, Firewall
 
-from pyfw.edge.last_good import NAME, LastGoodRules
+from pyfw.config.last_good import NAME, LastGoodRules
 from pyfw.lab import SERVER, Lab, LabError, wait_until
 
 RULES = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p icmp -j ACCEPT\nCOMMIT\n"

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyfw.config import ConfigError
+from pyfw.config.schema import ConfigError
 from pyfw.edge.control.server import ControlServer
 from pyfw.edge.control.table import Reload
 from pyfw.edge.queue.counters import QueueCounters

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config
-from pyfw.config_values import LoopbackAddress
+from pyfw.config.schema import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config
+from pyfw.config.values import LoopbackAddress
 
 
 def config(text: str, *overrides: str) -> Config:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.build import check_rules, engine_from_config
-from pyfw.config import Config, ConfigError, changed_keys, parse_config
-from pyfw.config_limits import AdaptiveConfig, LimitsConfig, PerSourceConfig, Rate
+from pyfw.config.engine import check_rules, engine_from_config
+from pyfw.config.limits import AdaptiveConfig, LimitsConfig, PerSourceConfig, Rate
+from pyfw.config.schema import Config, ConfigError, changed_keys, parse_config
 
 SETS = """sets: |
   create blocked hash:ip timeout 3600

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config import ConfigError, load_config
+from pyfw.config.schema import ConfigError, load_config
 from pyfw.rules.language.iptables import parse_save
 
 MEMORY_BYTES = 1 << 30

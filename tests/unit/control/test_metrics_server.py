@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config_values import LoopbackAddress
+from pyfw.config.values import LoopbackAddress
 from pyfw.edge.control.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
 from pyfw.edge.control.unix_socket import SocketInUse
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.build import check_rules, engine_from_config
-from pyfw.config import Config, ConfigError, load_config
+from pyfw.config.engine import check_rules, engine_from_config
+from pyfw.config.schema import Config, ConfigError, load_config
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine

@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.utils import wrpcap
 
 from pyfw.cli.pyfw import main
-from pyfw.config import load_config
+from pyfw.config.schema import load_config
 from pyfw.policy.cases import PolicyError, read_cases
 from pyfw.policy.run import Run, run_cases
 

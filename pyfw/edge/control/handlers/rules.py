@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyfw.config import ConfigError
+from pyfw.config.schema import ConfigError
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.language.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines

@@ -7,9 +7,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pyfw.config import Config, ConfigError
-from pyfw.config_limits import PerSourceConfig
-from pyfw.config_values import ShadowError
+from pyfw.config.limits import PerSourceConfig
+from pyfw.config.schema import Config, ConfigError
+from pyfw.config.values import ShadowError
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pyfw.build import check_rules
-from pyfw.config import Config, ConfigError, load_config, mixed_settings, rule_files
-from pyfw.config_values import ShadowError
-from pyfw.edge.last_good import LastGoodRules, NoLastGood
+from pyfw.config.engine import check_rules
+from pyfw.config.last_good import LastGoodRules, NoLastGood
+from pyfw.config.schema import Config, ConfigError, load_config, mixed_settings, rule_files
+from pyfw.config.values import ShadowError
 from pyfw.report.degraded import RULES, SHADOW, Degraded
 from pyfw.rules.model import Ruleset
 

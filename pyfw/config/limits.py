@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pyfw.config_values import (SECONDS_PER_UNIT, Reader, Scope, choice, entries, error_at, is_null, list_of, location_of,
+from pyfw.config.values import (SECONDS_PER_UNIT, Reader, Scope, choice, entries, error_at, is_null, list_of, location_of,
                                 read_switch, read_text, shown, suggest, whole_number)
 
 MAX_STATES = 2**28                  # as conntrack.max_entries

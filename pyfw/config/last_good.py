@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyfw.build import check_rules
-from pyfw.config import Config, ConfigError, parse_config
+from pyfw.config.engine import check_rules
+from pyfw.config.schema import Config, ConfigError, parse_config
 from pyfw.edge.safe_files import open_path, write_atomically
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset

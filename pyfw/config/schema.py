@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of, read_file, read_text_file
-from pyfw.config_limits import LimitsConfig, read_limits
-from pyfw.config_values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
+from pyfw.config.limits import LimitsConfig, read_limits
+from pyfw.config.values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
                                 is_null, list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
                                 read_control_path, read_interface, read_listen, read_mark, read_switch, read_text, shown,
                                 suggest)
