@@ -15,7 +15,7 @@ from pyfw.edge.capture.pcap import Capture, CaptureError, Record
 from pyfw.edge.capture.pcapng import AnnotatedCapture
 from pyfw.enums import Hook
 from pyfw.escape import json_line, printable
-from pyfw.replay import Replay, Replayed
+from pyfw.offline.replay import Replay, Replayed
 from pyfw.wire.summary import summarize
 
 WITHOUT_CONFIG = "helpers: {ftp: {}}\n"     # no rules: everything is tracked and accepted

@@ -9,9 +9,9 @@ from typing import Any
 from pyfw.cli.check import add_config_arguments
 from pyfw.cli.pyfw import fail
 from pyfw.config.schema import ConfigError, load_config
-from pyfw.policy.cases import PolicyError, read_cases
-from pyfw.policy.report import junit, tap
-from pyfw.policy.run import run_cases
+from pyfw.offline.cases import PolicyError, read_cases
+from pyfw.offline.player import run_cases
+from pyfw.offline.report import junit, tap
 
 
 def add_parser(subparsers: Any) -> None:

@@ -10,7 +10,7 @@ from scapy.utils import wrpcap
 
 from pyfw.edge.capture.pcap import Capture
 from pyfw.engine.engine import Engine
-from pyfw.replay import Replay
+from pyfw.offline.replay import Replay
 
 from differential import captures
 from differential.examine import examine

@@ -22,7 +22,7 @@ from pyfw.enums import Hook
 from pyfw.explain.packet_spec import QuestionError, asked_packet, read_question
 from pyfw.helpers import bind
 from pyfw.observe.events import Kind, Listener
-from pyfw.policy.cases import PolicyError, read_cases
+from pyfw.offline.cases import PolicyError, read_cases
 from pyfw.rules.language.edit import CommandFailed, edit, read_request
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset

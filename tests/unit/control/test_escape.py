@@ -13,7 +13,7 @@ import pytest
 
 from pyfw.cli import pyfw
 from pyfw.escape import EscapingStream, json_line, printable, printable_text, printable_values
-from pyfw.policy.report import junit, tap
+from pyfw.offline.report import junit, tap
 
 RED = "\x1b[31m"
 

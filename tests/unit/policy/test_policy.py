@@ -10,8 +10,8 @@ from scapy.utils import wrpcap
 
 from pyfw.cli.pyfw import main
 from pyfw.config.schema import load_config
-from pyfw.policy.cases import PolicyError, read_cases
-from pyfw.policy.run import Run, run_cases
+from pyfw.offline.cases import PolicyError, read_cases
+from pyfw.offline.player import Run, run_cases
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 POLICY = """

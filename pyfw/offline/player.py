@@ -10,8 +10,8 @@ from pyfw.config.schema import Config
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
-from pyfw.policy.cases import Address, Case, End, Expected, PolicyError, Step, Traffic, families
-from pyfw.replay import Replay
+from pyfw.offline.cases import Address, Case, End, Expected, PolicyError, Step, Traffic, families
+from pyfw.offline.replay import Replay
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from pyfw.escape import printable
-from pyfw.policy.run import Run
+from pyfw.offline.player import Run
 
 SHOWN_FAILURES = 3              # of the packets of one case
 
