@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.takeover and arguments.confirm:
         return fail("--confirm cannot bring a daemon back that --takeover has replaced; load the rules with "
                     "`pyfwctl reload --confirm SECONDS`", 2)
-    from pyfw.daemon import Daemon, DaemonError
+    from pyfw.daemon.daemon import Daemon, DaemonError
     try:
         overrides = list(arguments.overrides)
         if arguments.socket:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw import daemon as daemons
-from pyfw.daemon import Daemon
+from pyfw.daemon import daemon as daemons
+from pyfw.daemon.daemon import Daemon
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from pyfw.config.engine import check_rules, engine_from_config
 from pyfw.config.schema import Config, ConfigError, load_config
+from pyfw.daemon.active_rules import RulesInForce
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
@@ -17,7 +18,6 @@ from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MOST_CONN_COUNTERS
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
-from pyfw.rules_in_force import RulesInForce
 from unit.core.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"

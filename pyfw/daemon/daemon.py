@@ -36,6 +36,9 @@ from pyfw.config.last_good import LastGoodRules
 from pyfw.config.schema import Config, ConfigError
 from pyfw.config.source import ConfigSource
 from pyfw.config.values import ShadowError
+from pyfw.daemon.active_rules import RulesInForce
+from pyfw.daemon.metrics_keeper import MetricsKeeper
+from pyfw.daemon.process import ProcessError, check_capabilities, enter_namespace, give_way
 from pyfw.edge.control.descriptors import Reserve, raise_limit
 from pyfw.edge.control.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.defects import Defects
@@ -53,11 +56,8 @@ from pyfw.edge.safe_files import open_directory
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows
 from pyfw.engine.review import Slice, review
-from pyfw.metrics_keeper import MetricsKeeper
-from pyfw.process import ProcessError, check_capabilities, enter_namespace, give_way
 from pyfw.report.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
 from pyfw.rules.program.program import Program
-from pyfw.rules_in_force import RulesInForce
 
 if TYPE_CHECKING:
     import asyncio
