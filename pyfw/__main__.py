@@ -1,6 +1,6 @@
 """python -m pyfw"""
 import sys
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 
 sys.exit(main())

@@ -20,7 +20,7 @@ Guard = Callable[..., Firewall]
 SHORT_S = 0.5
 IN_SHORT = """
 import sys
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 from pyfw.edge.control import server as control, session
 control.ControlServer.__init__.__kwdefaults__["request_s"] = float(sys.argv.pop(1))
 session.HANDOVER_S = float(sys.argv.pop(1))

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pyfw.cli.pyfw import EXTRAS as MISSING
+from pyfw.cli.pyfw.main import EXTRAS as MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pyfw.cli import pyfw, pyfwctl
+from pyfw.cli.pyfw import main as pyfw
+from pyfw.cli.pyfwctl import main as pyfwctl
 from pyfw.config.limits import AdaptiveConfig, PerSourceConfig
 from pyfw.config.schema import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
 from pyfw.conntrack.timeouts import DEFAULTS

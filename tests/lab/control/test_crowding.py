@@ -17,7 +17,7 @@ import pytest
 from firewall import Firewall
 from lab.keeper import KeptFirewall
 
-from pyfw.cli.client import ask
+from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.control.server import ROOM
 from pyfw.lab import SERVER, Lab, wait_until
 

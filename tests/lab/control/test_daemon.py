@@ -21,7 +21,7 @@ import pytest
 from firewall import BIN, Firewall
 from unit.control.harness import as_user
 
-from pyfw.cli.client import Refused, ask
+from pyfw.cli.pyfwctl.client import Refused, ask
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]
@@ -196,8 +196,8 @@ def test_a_namespace_that_is_not_there(tmp_path: Path):
 AS_NOBODY = """
 import os, sys
 # Loaded now: nobody may not be allowed to where the interpreter's files are.
-import pyfw.cli.check, pyfw.cli.run, pyfw.daemon.daemon, pyfw.rules.language.yaml_rules
-from pyfw.cli.pyfw import main
+import pyfw.cli.pyfw.check, pyfw.cli.pyfw.run, pyfw.daemon.daemon, pyfw.rules.language.yaml_rules
+from pyfw.cli.pyfw.main import main
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

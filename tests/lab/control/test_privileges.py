@@ -25,7 +25,7 @@ COUNTERS = "/proc/net/netfilter/nfnetlink_queue"
 ALLOWED = {"netfilterqueue", "pyfw", "pyroute2", "yaml"}
 LISTS_ITS_MODULES = """
 import atexit, sys
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 
 @atexit.register
 def say():
@@ -142,7 +142,7 @@ def test_metrics_without_what_they_need_are_a_warning(lab: Lab, service: Callabl
     firewall = service("net_admin", "net_raw", settings=("metrics.listen=127.0.0.1:9469",))
     at = firewall.argv.index(BIN / "pyfw")
     firewall.argv[at:at + 1] = [sys.executable, "-c", "import sys; sys.modules['prometheus_client'] = None\n"
-                                                      "from pyfw.cli.pyfw import main; sys.exit(main())"]
+                                                      "from pyfw.cli.pyfw.main import main; sys.exit(main())"]
     firewall.start()
     assert pings(lab)
     wait_until(lambda: "metrics.listen: prometheus_client is not installed: `scripts/install --with metrics`" in firewall.log.read_text(),

@@ -10,7 +10,7 @@ import pytest
 from firewall import Firewall
 from lab.edge.wrapper import failing_program
 
-from pyfw.cli.client import ask
+from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.host.divert import Diversion
 from pyfw.lab import SERVER, Lab, wait_until
 

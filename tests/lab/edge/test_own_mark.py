@@ -11,7 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
-from pyfw.cli.client import ask
+from pyfw.cli.pyfwctl.client import ask
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
 
 Guard = Callable[..., Firewall]

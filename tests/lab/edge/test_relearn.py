@@ -10,7 +10,7 @@ import pytest
 from firewall import Firewall
 from lab.edge.conftest import QUEUE
 
-from pyfw.cli.client import ask
+from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.host.divert import Diversion
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.cli.completion import BASH, PROGRAMS, script
+from pyfw.cli.pyfwctl.completion import BASH, PROGRAMS, script
 
 TIMEOUT_S = 30
 START = {

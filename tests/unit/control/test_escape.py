@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pyfw.cli import pyfw
+from pyfw.cli.pyfw import main as pyfw
 from pyfw.escape import EscapingStream, json_line, printable, printable_text, printable_values
 from pyfw.offline.report import junit, tap
 

@@ -139,7 +139,7 @@ def test_who_reads_too_slowly_is_told_how_many_were_lost(roomy: RunningServer, o
 
 
 def test_as_a_program(control: RunningServer) -> None:
-    command = [sys.executable, "-m", "pyfw.cli.pyfwctl", "--socket", str(control.path), "events", "-e", "NEW", "-o", "id"]
+    command = [sys.executable, "-m", "pyfw.cli.pyfwctl.main", "--socket", str(control.path), "events", "-e", "NEW", "-o", "id"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: listeners(control) == 1)

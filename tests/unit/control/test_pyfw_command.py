@@ -16,7 +16,7 @@ rules:
 
 def pyfw(*arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, after the statements `before`."""
-    program = f"import sys\n{before}\nfrom pyfw.cli.pyfw import main\nsys.exit(main())"
+    program = f"import sys\n{before}\nfrom pyfw.cli.pyfw.main import main\nsys.exit(main())"
     return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True,
                           timeout=60)
 

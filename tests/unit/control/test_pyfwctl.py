@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pyfw.cli.client import Refused
-from pyfw.cli.saved import save
+from pyfw.cli.pyfwctl.client import Refused
+from pyfw.cli.pyfwctl.saved import save
 from pyfw.edge.control.table import COMMANDS
 from unit.control.harness import StillDaemon, running
 
@@ -19,7 +19,7 @@ FLOW = "udp      17 3599 src=10.0.0.{0} dst=192.0.2.1 sport=5000 dport=53 packet
 
 
 def pyfwctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl.main", *arguments], capture_output=True, text=True,
                           timeout=30, env={**os.environ, **environment})
 
 
@@ -89,7 +89,7 @@ def test_json_is_one_object_a_line(control):
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path):
     with running(tmp_path / "c", StillDaemon(flows=20_000)) as server:
-        done = subprocess.run(f"{sys.executable} -m pyfw.cli.pyfwctl --socket {server.path} list-conntrack | head -n 1",
+        done = subprocess.run(f"{sys.executable} -m pyfw.cli.pyfwctl.main --socket {server.path} list-conntrack | head -n 1",
                               shell=True, capture_output=True, text=True, timeout=30)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
@@ -103,7 +103,7 @@ def test_help_lists_every_command(control):
 
 
 def test_save_writes_where_the_user_stands(control, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl", "--socket", str(control.path), "save", "here.rules"],
+    done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfwctl.main", "--socket", str(control.path), "save", "here.rules"],
                           capture_output=True, text=True, timeout=30, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"pyfwctl: rules saved to {tmp_path / 'here.rules'}\n")
     assert (tmp_path / "here.rules").exists()
@@ -116,7 +116,7 @@ def test_explain_wants_a_packet(control):
 
 
 def test_rules_saved_where_they_cannot_be_are_one_complaint(control, tmp_path):
-    program = "import sys; from pyfw.cli.iptables import save; sys.exit(save())"
+    program = "import sys; from pyfw.cli.pyfwctl.iptables import save; sys.exit(save())"
     done = subprocess.run([sys.executable, "-c", program, "-f", str(tmp_path / "none" / "x")],
                           capture_output=True, text=True, timeout=30, env={**os.environ, "PYFW_SOCKET": str(control.path)})
     assert (done.returncode, done.stdout) == (1, "")
@@ -125,7 +125,7 @@ def test_rules_saved_where_they_cannot_be_are_one_complaint(control, tmp_path):
 
 @pytest.mark.parametrize("words", [["/dev/zero"], []])
 def test_a_text_without_end_is_not_read_to_its_end(control, words):
-    program = "import sys; from pyfw.cli.iptables import restore; sys.exit(restore())"
+    program = "import sys; from pyfw.cli.pyfwctl.iptables import restore; sys.exit(restore())"
     with open("/dev/zero", "rb") as endless:
         done = subprocess.run([sys.executable, "-c", program, *words], stdin=endless, capture_output=True, text=True, timeout=60,
                               env={**os.environ, "PYFW_SOCKET": str(control.path)})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.cli import saved
-from pyfw.cli.client import Refused
+from pyfw.cli.pyfwctl import saved
+from pyfw.cli.pyfwctl.client import Refused
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.control.harness import StillDaemon, running

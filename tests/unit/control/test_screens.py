@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pyfw.cli.screen import KEY, stepped_interval
-from pyfw.cli.stats_screen import StatsScreen
-from pyfw.cli.top_screen import TopScreen, read_filter
+from pyfw.cli.pyfwctl.screen import KEY, stepped_interval
+from pyfw.cli.pyfwctl.stats_screen import StatsScreen
+from pyfw.cli.pyfwctl.top_screen import TopScreen, read_filter
 from pyfw.edge.control.handlers.top import HEARTBEAT_S
 from unit.control.harness import RunningServer, running, wait_until
 from unit.control.terminal import LEAVE_SCREEN, OnTerminal
 from unit.control.test_watching import Asked, LiveDaemon, MovedDaemon
 
-PYFWCTL = [sys.executable, "-m", "pyfw.cli.pyfwctl"]
+PYFWCTL = [sys.executable, "-m", "pyfw.cli.pyfwctl.main"]
 
 
 def drawn(show: TopScreen | StatsScreen, width: int = 100, height: int = 14) -> list[str]:

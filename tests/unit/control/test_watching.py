@@ -419,7 +419,7 @@ def test_values_that_cannot_be(served: RunningServer, arguments: list[str]) -> N
 
 
 def test_stats_go_on_until_the_reader_has_enough(served: RunningServer) -> None:
-    command = f"{sys.executable} -m pyfw.cli.pyfwctl --socket {served.path} stats --watch 0.1 | head -n 5"
+    command = f"{sys.executable} -m pyfw.cli.pyfwctl.main --socket {served.path} stats --watch 0.1 | head -n 5"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
     assert [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()] == [
         "packets 0 -", "version 1 -", "states.NEW 0 -", "packets 0 0.0/s", "version 1 -"]
@@ -427,7 +427,7 @@ def test_stats_go_on_until_the_reader_has_enough(served: RunningServer) -> None:
 
 
 def test_watch_has_an_interval_of_its_own(served: RunningServer) -> None:
-    watching = subprocess.Popen([sys.executable, "-m", "pyfw.cli.pyfwctl", "--socket", str(served.path), "stats", "--watch", "--json"],
+    watching = subprocess.Popen([sys.executable, "-m", "pyfw.cli.pyfwctl.main", "--socket", str(served.path), "stats", "--watch", "--json"],
                                 stdout=subprocess.PIPE, text=True)
     with watching:
         samples = [json.loads(watching.stdout.readline()) for _ in range(2)]

@@ -9,7 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from pyfw.cli.captured import without_files
+from pyfw.cli.pyfwctl.captured import without_files
 from pyfw.enums import Hook
 from pyfw.explain.packet_spec import Asked, QuestionError, asked_packet, read_question
 from pyfw.wire.summary import summarize

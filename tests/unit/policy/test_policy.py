@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import wrpcap
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 from pyfw.config.schema import load_config
 from pyfw.offline.cases import PolicyError, read_cases
 from pyfw.offline.player import Run, run_cases

@@ -8,7 +8,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import PcapNgReader, rdpcap, wrpcap
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 
 POLICY = """
 rules: |

@@ -13,7 +13,7 @@ from scapy.layers.l2 import ARP, Ether
 from unit.replay.captures import (CLIENT, SERVER, Conversation, datagram, datagram6, ethernet, fragment, fragments,
                                   interface, enhanced, pcap, pcapng, syn)
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 
 GATEWAY = {"rules": {"filter": {"FORWARD": {"policy": "DROP", "rules": [
     "-m state --state ESTABLISHED,RELATED -j ACCEPT",
@@ -293,7 +293,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfw", "replay", str(path)], stdout=writer, stderr=subprocess.PIPE,
+        done = subprocess.run([sys.executable, "-m", "pyfw.cli.pyfw.main", "replay", str(path)], stdout=writer, stderr=subprocess.PIPE,
                               text=True, timeout=60)
     finally:
         os.close(writer)

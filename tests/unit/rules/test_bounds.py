@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 from pyfw.engine.review import review
 from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import check_ruleset

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
-from pyfw.cli.pyfw import main
+from pyfw.cli.pyfw.main import main
 from pyfw.enums import CtState, Hook
 from pyfw.rules.language.covers import covers
 from pyfw.rules.language.iptables import parse_rule, parse_save

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pyfw.cli.client import Refused
-from pyfw.cli.set_restore import is_restore, restore_requests
+from pyfw.cli.pyfwctl.client import Refused
+from pyfw.cli.pyfwctl.set_restore import is_restore, restore_requests
 from pyfw.edge.control.handlers.sets import run_set_command
 from pyfw.edge.control.session import LINE_BYTES
 from pyfw.edge.control.table import CommandError, Pause

@@ -12,11 +12,11 @@ def shown_live(path: str, request: dict[str, Any]) -> int | None:
     live = (request["command"] == "top" and not request.get("once")) or (request["command"] == "stats" and "watch" in request)
     if not live:
         return None
-    from pyfw.cli import screen
+    from pyfw.cli.pyfwctl import screen
     if not request.get("json") and screen.has_terminal():
         # They load rich, which takes longer than most commands.
-        from pyfw.cli.stats_screen import StatsScreen
-        from pyfw.cli.top_screen import TopScreen
+        from pyfw.cli.pyfwctl.stats_screen import StatsScreen
+        from pyfw.cli.pyfwctl.top_screen import TopScreen
         return screen.run(path, TopScreen(request) if request["command"] == "top" else StatsScreen(request))
     if request["command"] == "top":
         request["once"] = True

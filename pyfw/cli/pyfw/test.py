@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pyfw.cli.check import add_config_arguments
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.check import add_config_arguments
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import ConfigError, load_config
 from pyfw.offline.cases import PolicyError, read_cases
 from pyfw.offline.player import run_cases

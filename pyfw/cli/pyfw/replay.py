@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.engine import engine_from_config, rule_texts
 from pyfw.config.schema import HOOKS, Config, ConfigError, load_config, parse_config
 from pyfw.config.values import MAX_INTERFACE_NAME

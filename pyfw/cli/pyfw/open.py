@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.main import fail
 from pyfw.edge.host.divert import Diversion
 from pyfw.edge.host.iptables import DivertError
 from pyfw.edge.host.owner_lock import DiversionOwner

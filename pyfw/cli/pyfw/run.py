@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyfw.cli.check import add_config_arguments, add_skip_argument
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.check import add_config_arguments, add_skip_argument
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import ConfigError
 
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = next((word for word in argv if not word.startswith("-")), "")
     try:
         arguments = make_parser((wanted,)).parse_args(argv)
-        return importlib.import_module(f"pyfw.cli.{arguments.command}").run(arguments)
+        return importlib.import_module(f"pyfw.cli.pyfw.{arguments.command}").run(arguments)
     except ModuleNotFoundError as error:
         return fail(missing_module(error), 1)
     except BrokenPipeError:
@@ -68,7 +68,7 @@ def make_parser(wanted: Container[str] = SUBCOMMANDS) -> argparse.ArgumentParser
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in SUBCOMMANDS.items():
         if name in wanted:
-            importlib.import_module(f"pyfw.cli.{name}").add_parser(subparsers)
+            importlib.import_module(f"pyfw.cli.pyfw.{name}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser

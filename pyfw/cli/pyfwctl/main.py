@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pyfw.cli.arguments import add_argument
-from pyfw.cli.captured import with_captured_packet
-from pyfw.cli.client import NoDaemon, Refused, ask
-from pyfw.cli.live import shown_live
-from pyfw.cli.saved import FAILED, save
-from pyfw.cli.set_restore import is_restore, restore_requests
+from pyfw.cli.pyfwctl.arguments import add_argument
+from pyfw.cli.pyfwctl.captured import with_captured_packet
+from pyfw.cli.pyfwctl.client import NoDaemon, Refused, ask
+from pyfw.cli.pyfwctl.live import shown_live
+from pyfw.cli.pyfwctl.saved import FAILED, save
+from pyfw.cli.pyfwctl.set_restore import is_restore, restore_requests
 from pyfw.config.schema import ControlConfig
 from pyfw.edge.control.table import COMMANDS, NO_DAEMON
 from pyfw.escape import escaping_output, json_line, shortened
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refused as error:
         return _fail(str(error), error.status)
     except ModuleNotFoundError as error:
-        from pyfw.cli.pyfw import missing_module
+        from pyfw.cli.pyfw.main import missing_module
         return _fail(missing_module(error), FAILED)
     except BrokenPipeError:             # the reader of our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Completion for bash and zsh, made from the parsers: `python -m pyfw.cli.completion bash|zsh pyfw|pyfwctl` prints the script.
+"""Completion for bash and zsh, made from the parsers: `python -m pyfw.cli.pyfwctl.completion bash|zsh pyfw|pyfwctl` prints the script.
 
 scripts/install runs this once; what completes then is shell alone, but for the names of chains and sets, for which it asks
 the running daemon.
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import shtab
 
-from pyfw.cli import pyfw, pyfwctl
+from pyfw.cli.pyfw import main as pyfw
+from pyfw.cli.pyfwctl import main as pyfwctl
 from pyfw.conntrack.selection import STATUSES
 from pyfw.edge.control.table import PROTOCOLS
 from pyfw.enums import TcpState
@@ -58,7 +59,7 @@ FUNCTIONS = {"chain": "chains", "netns": "namespaces"}  # arguments, by name, th
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pyfw.cli.completion", description="Print a completion script.")
+    parser = argparse.ArgumentParser(prog="python -m pyfw.cli.pyfwctl.completion", description="Print a completion script.")
     parser.add_argument("shell", choices=("bash", "zsh"))
     parser.add_argument("program", choices=sorted(PROGRAMS))
     arguments = parser.parse_args(argv)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pyfw.cli.screen import DOWN, UP, stepped_interval
+from pyfw.cli.pyfwctl.screen import DOWN, UP, stepped_interval
 from pyfw.report.rates import flat, scaled
 from pyfw.report.top import clock
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pyfw.cli.client import Refused, ask, daemon_uid
+from pyfw.cli.pyfwctl.client import Refused, ask, daemon_uid
 from pyfw.config.schema import ConfigError, rule_files
 from pyfw.edge.safe_files import UnsafePath, open_path, write_atomically
 

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any
 
-from pyfw.cli.check import add_config_arguments
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.check import add_config_arguments
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import ConfigError, load_config
 from pyfw.explain.packet_spec import HELP, QuestionError, add_question_arguments, asked_packet
 

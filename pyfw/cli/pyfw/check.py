@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import DEFAULT_CONFIG, Config, ConfigError, load_config
 from pyfw.escape import json_line
 

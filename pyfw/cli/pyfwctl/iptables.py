@@ -17,8 +17,8 @@ from typing import Any
 
 from pyfw import __version__
 from pyfw.bounded_text import RULES_BYTES
-from pyfw.cli.client import NoDaemon, Refused, ask
-from pyfw.cli.pyfwctl import SOCKET_VARIABLE
+from pyfw.cli.pyfwctl.client import NoDaemon, Refused, ask
+from pyfw.cli.pyfwctl.main import SOCKET_VARIABLE
 from pyfw.config.schema import ControlConfig
 from pyfw.edge.control.table import NO_DAEMON
 from pyfw.escape import escaping_output

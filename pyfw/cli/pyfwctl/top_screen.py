@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pyfw.cli.arguments import add_argument
-from pyfw.cli.screen import BACKSPACE, ENTER, ESCAPE, stepped_interval
+from pyfw.cli.pyfwctl.arguments import add_argument
+from pyfw.cli.pyfwctl.screen import BACKSPACE, ENTER, ESCAPE, stepped_interval
 from pyfw.edge.control.table import FILTERS
 from pyfw.report.rates import scaled
 from pyfw.report.top import COLUMNS, MOST_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head

@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pyfw.cli.client import Stream
+from pyfw.cli.pyfwctl.client import Stream
 from pyfw.escape import printable, printable_values
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import argparse
 import sys
 from typing import Any
 
-from pyfw.cli.pyfw import fail
+from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import DEFAULT_CONFIG, load_diversion
 from pyfw.edge.host.capabilities import missing_capability
 from pyfw.edge.host.divert import Diversion

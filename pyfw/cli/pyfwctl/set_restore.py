@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pyfw.cli.client import Refused
+from pyfw.cli.pyfwctl.client import Refused
 
 PIECE_BYTES = 8 * 1024          # and the rest of a line; as JSON it may be six times as long, and a request has at most 64 KiB
 MAX_LINE_BYTES = 2 * 1024       # more than any command needs

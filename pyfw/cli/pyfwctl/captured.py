@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyfw.cli.client import Refused
+from pyfw.cli.pyfwctl.client import Refused
 
 LONGEST_SENT = 16 * 1024        # bytes of a captured packet: more than all its headers
 USAGE = 2
