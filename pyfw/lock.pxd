@@ -6,7 +6,7 @@ cdef extern from "<pthread.h>" nogil:
         pass
 
 cdef enum:
-    MOST_HOLDERS = 64
+    MAX_HOLDERS = 64
 
 cdef struct Holder:             # a place in the code that takes the lock
     void *caller                # where it returns to
@@ -17,11 +17,11 @@ cdef class Lock:
     cdef uint32_t waiting       # threads of the packet path that want the lock
     cdef void *caller           # of the thread that holds it, if holds are timed
     cdef uint64_t since_ns
-    cdef Holder holders[MOST_HOLDERS]
+    cdef Holder holders[MAX_HOLDERS]
 
     cdef void note_hold(self) noexcept nogil
 
-    # lock(): for the packet path, which goes first; lock_politely(): for everybody else.  Both without the GIL (law 10).
+    # lock(): for the packet path, which goes first; lock_background(): for everybody else.  Both without the GIL (law 10).
     cdef void lock(self) noexcept nogil
-    cdef void lock_politely(self) noexcept nogil
+    cdef void lock_background(self) noexcept nogil
     cdef void unlock(self) noexcept nogil

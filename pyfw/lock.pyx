@@ -68,7 +68,7 @@ cdef class Lock:
         if timed:
             self.caller, self.since_ns = pyfw_caller(), pyfw_thread_ns()
 
-    cdef void lock_politely(self) noexcept nogil:
+    cdef void lock_background(self) noexcept nogil:
         """Let the packet path go first: a mutex is not fair, and a listing takes it thousands of times."""
         while pyfw_load(&self.waiting):
             sched_yield()
@@ -84,7 +84,7 @@ cdef class Lock:
     cdef void note_hold(self) noexcept nogil:
         cdef uint64_t held_ns = pyfw_thread_ns() - self.since_ns
         cdef int i
-        for i in range(MOST_HOLDERS):
+        for i in range(MAX_HOLDERS):
             if self.holders[i].caller == NULL or self.holders[i].caller == self.caller:
                 self.holders[i].caller = self.caller
                 self.holders[i].longest_ns = max(self.holders[i].longest_ns, held_ns)
@@ -95,7 +95,7 @@ cdef class Lock:
         cdef size_t offset = 0
         cdef int i
         found = []
-        for i in range(MOST_HOLDERS):
+        for i in range(MAX_HOLDERS):
             if self.holders[i].caller != NULL:
                 module = pyfw_module(self.holders[i].caller, &offset).decode()
                 found.append((self.holders[i].longest_ns, module, offset))

@@ -1,6 +1,6 @@
 """What each Reason means, in the words of the kernel's own log where it has any.
 
-DATA.  `{0}` to `{3}` are the reason's arguments (`Ruling.argument`).
+DATA.  `{0}` to `{3}` are the reason's arguments (`CJudgement.argument`).
 """
 from ipaddress import IPv4Address
 

@@ -15,7 +15,7 @@ from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.helpers import bind
 from pyfw.rules.model import RulesError, Ruleset
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.packet_filter import connection_filter
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore, load_sets
@@ -35,51 +35,51 @@ def check_rules(config: Config, sets: SetStore | None = None) -> None:
 
     `sets`: those that the config's files make, if they were read.
     """
-    surroundings = Surroundings(config.helpers, config_sets(config) if sets is None else sets)
-    compile_rules(config, surroundings)
-    compile_shadow(config, surroundings)
+    environment = RuleEnvironment(config.helpers, config_sets(config) if sets is None else sets)
+    compile_rules(config, environment)
+    compile_shadow(config, environment)
     if config.limits.per_source:
-        limit_references(config.limits.per_source, surroundings)
+        limit_references(config.limits.per_source, environment)
 
 
-def compile_rules(config: Config, surroundings: Surroundings) -> Program | None:
+def compile_rules(config: Config, environment: RuleEnvironment) -> Program | None:
     """The config's rules as the packet path runs them; None: it has none.
 
-    `surroundings` are those of the engine that will run them.  Raises ConfigError.
+    `environment` is that of the engine that will run them.  Raises ConfigError.
     """
-    return compiled(config.rules, surroundings, "rules")
+    return compiled(config.rules, environment, "rules")
 
 
-def compile_shadow(config: Config, surroundings: Surroundings) -> Program | None:
+def compile_shadow(config: Config, environment: RuleEnvironment) -> Program | None:
     """The config's shadow rules, likewise: they see the engine's sets, addresses and connections, and remember by themselves.
 
     Raises ShadowError.
     """
-    own = Surroundings(surroundings.helpers, surroundings.sets, surroundings.table, surroundings.addresses)
+    own = RuleEnvironment(environment.helpers, environment.sets, environment.table, environment.addresses)
     try:
         return compiled(config.policy.shadow, own, "policy.shadow")
     except ConfigError as error:
         raise ShadowError(error.location, error.message) from error
 
 
-def compiled(rules: Ruleset | None, surroundings: Surroundings, place: str) -> Program | None:
+def compiled(rules: Ruleset | None, environment: RuleEnvironment, place: str) -> Program | None:
     if rules is None:
         return None
     try:
-        return Program(rules, surroundings)
+        return Program(rules, environment)
     except RulesError as error:
         raise ConfigError.from_rules(error, place) from error
 
 
-def limit_references(per_source: PerSourceConfig, surroundings: Surroundings) -> dict[str, Any]:
+def limit_references(per_source: PerSourceConfig, environment: RuleEnvironment) -> dict[str, Any]:
     """What the limits per source name elsewhere, as SourceLimits takes it.  Raises ConfigError."""
     found: dict[str, Any] = {}
     for name in per_source.overload:
         place, subject = per_source.places["overload"], f"limits.per_source.overload: set '{name}'"
-        if name not in surroundings.sets.names:
+        if name not in environment.sets.names:
             raise ConfigError(place, f"{subject} does not exist; create it in a file under `sets:`, "
                                      f"such as `create {name} hash:ip timeout 3600`")
-        named = surroundings.sets.find(name)
+        named = environment.sets.find(name)
         options = named.contents.options
         if options.type not in ("hash:ip", "hash:net"):
             raise ConfigError(place, f"{subject} is of type {options.type}; it must be hash:ip or hash:net")
@@ -92,15 +92,15 @@ def limit_references(per_source: PerSourceConfig, surroundings: Surroundings) ->
         found[f"overload{options.family}"] = named
     if per_source.match:
         try:
-            found["match"] = connection_filter(per_source.match, surroundings)
+            found["match"] = connection_filter(per_source.match, environment)
         except RulesError as error:
             text = str(error).removeprefix(f"{error.location}: ")
             raise ConfigError(per_source.places["match"], f"limits.per_source.match: {text}") from error
     return found
 
 
-def source_limits(config: Config, surroundings: Surroundings) -> SourceLimits | None:
-    """The config's limits per source, for an engine with these surroundings.  Raises ConfigError."""
+def source_limits(config: Config, environment: RuleEnvironment) -> SourceLimits | None:
+    """The config's limits per source, for an engine with this environment.  Raises ConfigError."""
     wanted = config.limits.per_source
     if wanted is None:
         return None
@@ -108,7 +108,7 @@ def source_limits(config: Config, surroundings: Surroundings) -> SourceLimits | 
     sources = Sources(config.conntrack.max_entries, wanted.prefix4, wanted.prefix6, window_ns, os.urandom(16))
     return SourceLimits(sources, max_states=wanted.max_states or 0, max_new=wanted.max_new.count if wanted.max_new else 0,
                         flush=wanted.flush, prefix4=wanted.prefix4, prefix6=wanted.prefix6,
-                        **limit_references(wanted, surroundings))
+                        **limit_references(wanted, environment))
 
 
 def adaptive_range(config: Config) -> tuple[int, int] | None:
@@ -137,9 +137,9 @@ def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine
                     tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
                     timeouts=conntrack.timeouts, adaptive=adaptive_range(config),
                     evict=config.limits.when_full == "evict", expect_max=conntrack.expect_max, helpers=helpers, **memory)
-    engine.surroundings.sets.replace(config_sets(config, now_ns))
-    limits = source_limits(config, engine.surroundings)
+    engine.environment.sets.replace(config_sets(config, now_ns))
+    limits = source_limits(config, engine.environment)
     if limits is not None:
         engine.limit_sources(limits)
-    engine.load(compile_rules(config, engine.surroundings))
+    engine.load(compile_rules(config, engine.environment))
     return engine

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Key
 
 cdef enum:
-    MOST_COUNTERS = 1 << 14     # of a table: eight rulesets with as many as one may have, for those before and to come count with it
+    MAX_COUNTERS = 1 << 14     # of a table: eight rulesets with as many as one may have, for those before and to come count with it
 
 cdef struct Group:              # connections that a counter counts together
     uint64_t words[2]           # their address under the rule's mask
@@ -35,7 +35,7 @@ cdef struct ConnCounter:        # of one rule
 
 cdef class ConnCounts:
     cdef uint16_t *heads        # by slot: where its connection is counted, as Member.next; NULL: no rule ever counted
-    cdef ConnCounter *counters[MOST_COUNTERS]
+    cdef ConnCounter *counters[MAX_COUNTERS]
     cdef uint32_t used          # places that had a counter at some time; never falls, for it is read without the GIL
     cdef uint32_t looked_at     # places that were searched for a counter without a rule, since the search began
     cdef uint32_t max_entries

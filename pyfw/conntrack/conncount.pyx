@@ -34,7 +34,7 @@ cdef class ConnCounts:
 
     def __dealloc__(self):
         cdef int number
-        for number in range(MOST_COUNTERS):
+        for number in range(MAX_COUNTERS):
             if self.counters[number] == NULL:
                 continue
             if self.counters[number].abandoned:
@@ -53,9 +53,9 @@ cdef class ConnCounts:
         cdef ConnCounter *counter
         cdef uint16_t *heads
         cdef bytes seed = os.urandom(16)
-        while number < MOST_COUNTERS and self.counters[number] != NULL:
+        while number < MAX_COUNTERS and self.counters[number] != NULL:
             number += 1
-        if number == MOST_COUNTERS:
+        if number == MAX_COUNTERS:
             raise ValueError("connlimit of rules that have gone is still being let go of: try again in some seconds")
         while buckets < self.max_entries:
             buckets *= 2

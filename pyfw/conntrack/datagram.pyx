@@ -41,26 +41,26 @@ cdef bint udp_datagram_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
     return True
 
 
-cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings, Step *step) noexcept nogil:
+cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings, TrackerAnswer *answer) noexcept nogil:
     """Renew the entry; a conversation of both sides becomes a stream, which lives longer and is spared by eviction.
 
     UDP does so only when it still goes on two seconds after it began: question and answer are no stream.
     """
     cdef bint replied = conn.status & CONN_SEEN_REPLY != 0
-    step.action = ACTION_RENEW
+    answer.action = ACTION_RENEW
     if packet.protocol == PROTO_UDP:
         if replied and now_ns > conn.created_ns + STREAM_AFTER_NS:
             conn.status |= CONN_ASSURED
-            step.timeout_ns = settings.timeout_ns[TIMEOUT_UDP_STREAM]
+            answer.timeout_ns = settings.timeout_ns[TIMEOUT_UDP_STREAM]
         else:
-            step.timeout_ns = settings.timeout_ns[TIMEOUT_UDP]
+            answer.timeout_ns = settings.timeout_ns[TIMEOUT_UDP]
     elif packet.protocol == PROTO_UDPLITE:
         if replied:
             conn.status |= CONN_ASSURED
-        step.timeout_ns = settings.timeout_ns[TIMEOUT_UDP_STREAM if replied else TIMEOUT_UDP]
+        answer.timeout_ns = settings.timeout_ns[TIMEOUT_UDP_STREAM if replied else TIMEOUT_UDP]
     elif packet.protocol == PROTO_GRE:
         if replied:
             conn.status |= CONN_ASSURED
-        step.timeout_ns = settings.timeout_ns[TIMEOUT_GRE_STREAM if replied else TIMEOUT_GRE]
+        answer.timeout_ns = settings.timeout_ns[TIMEOUT_GRE_STREAM if replied else TIMEOUT_GRE]
     else:
-        step.timeout_ns = settings.timeout_ns[TIMEOUT_GENERIC]
+        answer.timeout_ns = settings.timeout_ns[TIMEOUT_GENERIC]

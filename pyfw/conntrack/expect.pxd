@@ -60,7 +60,7 @@ cdef class Expectations:
     cdef void sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil
     cdef bint lives(self, const Expect *expect, uint64_t now_ns) noexcept nogil
 
-    cdef void adopt(self) noexcept
+    cdef void take_over(self) noexcept
     cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Address *dst, uint16_t dport, uint8_t protocol) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil

@@ -20,7 +20,7 @@ from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address
 
 cdef enum:
     SWEPT_IF_FULL = 64          # slots that one more expectation looks through, if all are taken
-    MOST_ALIKE = 32             # expectations of the same destination, of other sources: two ends may choose both
+    MAX_ALIKE = 32             # expectations of the same destination, of other sources: two ends may choose both
 
 
 cdef inline bint same_address(const Address *a, const Address *b) noexcept nogil:
@@ -28,9 +28,9 @@ cdef inline bint same_address(const Address *a, const Address *b) noexcept nogil
 
 
 cdef class Expectations:
-    """At most `limit` expectations in `memory` (writable; zeros, or a predecessor's if `adopt`)."""
+    """At most `limit` expectations in `memory` (writable; zeros, or a predecessor's if `take_over`)."""
 
-    def __cinit__(self, Table table, uint32_t limit, memory, bint adopt):
+    def __cinit__(self, Table table, uint32_t limit, memory, bint take_over):
         cdef unsigned char[::1] view = memory
         if limit == 0 or view.shape[0] < Expectations.space(limit):
             raise ValueError(f"{view.shape[0]} bytes are not enough for {limit} expectations")
@@ -49,8 +49,8 @@ cdef class Expectations:
         self.siblings = <uint32_t *> calloc(limit + <size_t> 1, sizeof(uint32_t))
         if self.buckets == NULL or self.master_buckets == NULL or self.siblings == NULL:
             raise MemoryError(f"no memory for {limit} expectations")
-        if adopt:
-            self.adopt()
+        if take_over:
+            self.take_over()
         else:
             memset(self.slots, 0, Expectations.space(limit))
 
@@ -64,7 +64,7 @@ cdef class Expectations:
         """Bytes of memory that `limit` expectations need."""
         return (limit + 1) * sizeof(Expect)
 
-    cdef void adopt(self) noexcept:
+    cdef void take_over(self) noexcept:
         """Link what a predecessor left; what is damaged or whose master is gone never links."""
         cdef uint32_t slot
         cdef Expect *expect
@@ -83,7 +83,7 @@ cdef class Expectations:
         memset(self.buckets, 0, (self.mask + <size_t> 1) * sizeof(uint32_t))
         memset(self.master_buckets, 0, (self.mask + <size_t> 1) * sizeof(uint32_t))
         self.free = self.count = 0
-        self.adopt()
+        self.take_over()
 
     cdef uint32_t *bucket(self, const Address *dst, uint16_t dport, uint8_t protocol) noexcept nogil:
         cdef uint64_t words[3]
@@ -167,7 +167,7 @@ cdef class Expectations:
             self.remove(oldest)
         if self.free == 0 and self.used == self.limit:
             self.sweep(now_ns, SWEPT_IF_FULL)
-        if self.free == 0 and self.used == self.limit or alike >= MOST_ALIKE:
+        if self.free == 0 and self.used == self.limit or alike >= MAX_ALIKE:
             self.counters.no_room += 1
             return EXPECT_NO_ROOM
         slot = self.free

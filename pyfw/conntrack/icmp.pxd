@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
-from pyfw.conntrack.protocol cimport Settings, Step
+from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.wire.packet cimport Packet
 
 cdef enum IcmpKind:
@@ -12,4 +12,4 @@ cdef enum IcmpKind:
 cdef IcmpKind icmp_kind(const Packet *packet, uint8_t *reason) noexcept nogil
 cdef bint icmp_quoted_key(const Packet *packet, Key *key) noexcept nogil
 cdef bint icmp_open(const Packet *packet) noexcept nogil
-cdef void icmp_update(const Packet *packet, const Settings *settings, Step *step) noexcept nogil
+cdef void icmp_update(const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil

@@ -32,7 +32,7 @@ cdef enum Action:
     ACTION_KILL                 # it belongs, and ends the connection at once
     ACTION_REOPEN               # the entry is of the past: remove it and judge the packet as a first one
 
-cdef struct Step:               # a tracker's answer about one packet
+cdef struct TrackerAnswer:      # a tracker's answer about one packet
     uint8_t action              # Action
     uint8_t reason              # ReasonNumber
     uint8_t state_changed       # the protocol's, be it to what it was before: a side may have begun anew

@@ -1,12 +1,12 @@
 from libc.stdint cimport uint8_t, uint32_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.conntrack.protocol cimport Settings, Step
+from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.wire.packet cimport Packet
 
 cdef enum:
     SCTP_CLOSED = 1
 
 cdef bint sctp_packet_ok(const Packet *packet, uint8_t *reason) noexcept nogil
-cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil
+cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noexcept nogil
 cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const Settings *settings,
-                      Step *step) noexcept nogil
+                      TrackerAnswer *answer) noexcept nogil

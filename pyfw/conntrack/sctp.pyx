@@ -114,8 +114,8 @@ cdef bint sctp_packet_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
     return True
 
 
-cdef bint chunks_fit(const Packet *packet, uint32_t *present, Step *step) noexcept nogil:
-    """Whether the chunks may stand together; sets a bit in `present` for each type below 32, or the reason in step."""
+cdef bint chunks_fit(const Packet *packet, uint32_t *present, TrackerAnswer *answer) noexcept nogil:
+    """Whether the chunks may stand together; sets a bit in `present` for each type below 32, or the reason in answer."""
     cdef uint32_t offset = packet.transport + SCTP_HEADER
     cdef uint32_t count = 0
     cdef bint alone = False
@@ -126,17 +126,17 @@ cdef bint chunks_fit(const Packet *packet, uint32_t *present, Step *step) noexce
             alone = True
         if be16(chunk.data + 2) == 0 or count and (alone or chunk.type == CHUNK_COOKIE_ACK
                                                    or chunk.type == CHUNK_COOKIE_ECHO):
-            step.reason = REASON_SCTP_CHUNK
-            step.argument[0] = count
-            step.argument[1] = chunk.type
-            step.argument[2] = be16(chunk.data + 2)
-            step.argument[3] = alone
+            answer.reason = REASON_SCTP_CHUNK
+            answer.argument[0] = count
+            answer.argument[1] = chunk.type
+            answer.argument[2] = be16(chunk.data + 2)
+            answer.argument[3] = alone
             return False
         if chunk.type < 32:
             present[0] |= <uint32_t> 1 << chunk.type
         count += 1
     if count == 0:
-        step.reason = REASON_SCTP_EMPTY
+        answer.reason = REASON_SCTP_EMPTY
     return count != 0
 
 
@@ -144,16 +144,16 @@ cdef inline bint has(uint32_t present, int type) noexcept nogil:
     return (present >> type) & 1 != 0
 
 
-cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil:
-    """Prepare the track of an association that begins with this packet; False (and step.reason) if none may."""
+cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noexcept nogil:
+    """Prepare the track of an association that begins with this packet; False (and answer.reason) if none may."""
     cdef SctpTrack *track = &conn.track.sctp
     cdef uint32_t offset = packet.transport + SCTP_HEADER
     cdef uint32_t present
     cdef Chunk chunk
     memset(track, 0, sizeof(SctpTrack))
-    if not chunks_fit(packet, &present, step):
+    if not chunks_fit(packet, &present, answer):
         return False
-    step.reason = REASON_SCTP_NEW
+    answer.reason = REASON_SCTP_NEW
     if has(present, CHUNK_ABORT) or has(present, CHUNK_SHUTDOWN_COMPLETE) or has(present, CHUNK_COOKIE_ACK):
         return False
     while next_chunk(packet, &offset, &chunk):
@@ -166,12 +166,12 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, Step *step) noexcept nogil
             track.vtag[DIR_ORIGINAL] = packet_tag(packet)
         else:
             track.vtag[DIR_REPLY] = packet_tag(packet)
-    step.reason = REASON_NONE
+    answer.reason = REASON_NONE
     return True
 
 
 cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const Settings *settings,
-                      Step *step) noexcept nogil:
+                      TrackerAnswer *answer) noexcept nogil:
     """Move the track by every chunk of a packet and say in `step` what it means for the entry."""
     cdef SctpTrack *track = &conn.track.sctp
     cdef uint32_t offset = packet.transport + SCTP_HEADER
@@ -179,13 +179,13 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
     cdef uint8_t old, new
     cdef bint silent = False                    # passes without renewing the timer
     cdef Chunk chunk
-    step.action = ACTION_INVALID
-    if not chunks_fit(packet, &present, step):
+    answer.action = ACTION_INVALID
+    if not chunks_fit(packet, &present, answer):
         return
-    step.reason = REASON_SCTP_VTAG
-    step.argument[0] = htonl(packet_tag(packet))    # as the kernel logs them: the bytes of the wire as a number
-    step.argument[1] = htonl(track.vtag[direction])
-    step.argument[2] = direction
+    answer.reason = REASON_SCTP_VTAG
+    answer.argument[0] = htonl(packet_tag(packet))    # as the kernel logs them: the bytes of the wire as a number
+    answer.argument[1] = htonl(track.vtag[direction])
+    answer.argument[2] = direction
     if not chooses_own_tag(present) and packet_tag(packet) != track.vtag[direction]:
         return
     new = track.state
@@ -200,10 +200,10 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
         old = track.state
         new = TRANSITION[direction][chunk.type][old] if chunk.type < MOVING_CHUNKS else old
         if new == SCTP_INVALID:
-            step.reason = REASON_SCTP_STATE
-            step.argument[0] = old
-            step.argument[1] = direction
-            step.argument[2] = chunk.type
+            answer.reason = REASON_SCTP_STATE
+            answer.argument[0] = old
+            answer.argument[1] = direction
+            answer.argument[2] = chunk.type
             return
         if chunk.type == CHUNK_INIT or chunk.type == CHUNK_INIT_ACK:
             if not note_init(track, direction, packet, &chunk, conn.status & CONN_CONFIRMED == 0):
@@ -211,12 +211,12 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
             silent = (chunk.type == CHUNK_INIT and old == SCTP_CLOSED and new == SCTP_CLOSED
                       and conn.status & CONN_CONFIRMED != 0)    # else reuse of the port keeps the entry for ever
         track.state = new
-        step.state_changed |= old != new
+        answer.state_changed |= old != new
         if new == SCTP_ESTABLISHED and old != new:
             conn.status |= CONN_ASSURED
-    step.reason = REASON_NONE
-    step.action = ACTION_PASS if silent else ACTION_RENEW
-    step.timeout_ns = settings.timeout_ns[TIMEOUT_SCTP + new - 1]
+    answer.reason = REASON_NONE
+    answer.action = ACTION_PASS if silent else ACTION_RENEW
+    answer.timeout_ns = settings.timeout_ns[TIMEOUT_SCTP + new - 1]
 
 
 cdef inline bint chooses_own_tag(uint32_t present) noexcept nogil:

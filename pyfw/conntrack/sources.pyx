@@ -19,7 +19,7 @@ from pyfw.conntrack.siphash cimport siphash
 from pyfw.wire.packet cimport FAMILY_IPV4, Address
 
 cdef enum:
-    MOST_OF_A_PART = 0xFFFF
+    MAX_PART = 0xFFFF
 
 
 cdef int fill_mask(Address *mask, unsigned int prefix) except -1:
@@ -285,7 +285,7 @@ cdef class Sources:
                 source.begun[place] = source.completed[place] = 0
             source.part = part
         counts += source.part % WINDOW_COUNTS
-        if counts[0] < MOST_OF_A_PART:
+        if counts[0] < MAX_PART:
             counts[0] += 1
 
     # -- queues --------------------------------------------------------------------------------------------------------

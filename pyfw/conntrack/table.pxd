@@ -30,7 +30,7 @@ cdef struct TableCounters:
     uint64_t ended_early        # expired entries that would live but for adaptive timeouts
     uint64_t unnumbered         # entries whose interfaces have no number: entries bear all there are (origin.pyx)
 
-cdef struct Pace:               # of an entry: since when it runs, and how long where nothing is scaled
+cdef struct AdaptiveTimer:      # of an entry: since when it runs, and how long where nothing is scaled
     uint64_t since_ns
     uint64_t timeout_ns
 
@@ -51,7 +51,7 @@ cdef class Table:
     cdef Sources sources        # told of every entry that comes and goes; None: there are no limits per source
     cdef bint counts_all        # not only the entries marked CONN_COUNTED
     cdef ConnCounts counts      # likewise, for rules that count connections
-    cdef Pace *paces            # by slot, 0: the connection that is about to be entered; NULL: nothing is scaled
+    cdef AdaptiveTimer *timers  # by slot, 0: the connection that is about to be entered; NULL: nothing is scaled
     cdef uint32_t adaptive_start    # timeouts shrink when there are more entries than this,
     cdef uint32_t adaptive_end      # and would be nothing with so many
     cdef uint32_t elsewhere     # entries that count though they are not here: this table stands for another
@@ -72,7 +72,7 @@ cdef class Table:
     cdef bint take_header(self) noexcept
     cdef void publish(self) noexcept nogil
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
-    cdef void adopt(self) noexcept
+    cdef void take_over(self) noexcept
     cdef bint make_sound(self, Conn *conn) noexcept
     cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil

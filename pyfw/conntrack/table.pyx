@@ -37,7 +37,7 @@ cdef extern from *:
 cdef enum:
     LAYOUT = 1
     HEADER_SPACE = 4096
-    MOST_FREED = 128            # entries that a slice of the sweep frees: each is several cache misses
+    MAX_FREED = 128            # entries that a slice of the sweep frees: each is several cache misses
     EVICTION_RANGE = 8          # NF_CT_EVICTION_RANGE: buckets searched for a victim
 
 cdef bytes MAGIC = b"pyfwconn"
@@ -138,14 +138,14 @@ cdef class Table:
         self.evicts = True
         self.initialise(max_entries, expect_max, boot_id, secret)
         if self.take_header():
-            self.adopt()
+            self.take_over()
         else:
             memset(self.conns, 0, sizeof(Conn))
             self.publish()
 
     def __dealloc__(self):
         free(self.buckets)
-        free(self.paces)
+        free(self.timers)
 
     @staticmethod
     def space(max_entries: int) -> int:
@@ -178,7 +178,7 @@ cdef class Table:
     cdef void publish(self) noexcept nogil:
         self.published[0] = self.header
 
-    cdef void adopt(self) noexcept:
+    cdef void take_over(self) noexcept:
         """Link every entry that a predecessor left confirmed and sane; give back the other slots."""
         cdef uint32_t slot, last_id = 0
         cdef uint8_t direction
@@ -209,9 +209,9 @@ cdef class Table:
         if not self.take_header():
             self.header.used = 0
         self.counts.forget_all()
-        self.adopt()
-        if self.paces != NULL:
-            memset(self.paces, 0, (self.header.max_entries + <size_t> 1) * sizeof(Pace))
+        self.take_over()
+        if self.timers != NULL:
+            memset(self.timers, 0, (self.header.max_entries + <size_t> 1) * sizeof(AdaptiveTimer))
 
     def copy_from(self, previous) -> None:
         """Enter the connections of a predecessor's table of another size, as far as there is room.
@@ -260,8 +260,8 @@ cdef class Table:
         if not 0 <= start < end < 1 << 32:
             raise ValueError(f"adaptive timeouts must start at fewer entries than they end at, not at {start} and {end}")
         self.adaptive_start, self.adaptive_end = start, end
-        self.paces = <Pace *> calloc(self.header.max_entries + <size_t> 1, sizeof(Pace))
-        if self.paces == NULL:
+        self.timers = <AdaptiveTimer *> calloc(self.header.max_entries + <size_t> 1, sizeof(AdaptiveTimer))
+        if self.timers == NULL:
             raise MemoryError(f"no memory for the timeouts of {self.header.max_entries} entries")
 
     def count_sources(self, Sources sources not None, bint all_of_them) -> None:
@@ -357,8 +357,8 @@ cdef class Table:
         self.published.next_id = self.header.next_id
         self.link(slot)
         self.counters.created += 1
-        if self.paces != NULL:
-            self.paces[slot].timeout_ns = 0         # not known, unless note_begun() is called
+        if self.timers != NULL:
+            self.timers[slot].timeout_ns = 0         # not known, unless note_begun() is called
         if self.sources is not None and (self.counts_all or conn.status & CONN_COUNTED):
             self.sources.attach(slot, conn, now_ns)
         if self.counts.heads != NULL:
@@ -410,10 +410,10 @@ cdef class Table:
     # -- time --------------------------------------------------------------------------------------------------------
 
     cdef uint32_t sweep(self, uint64_t now_ns, uint32_t slots) noexcept nogil:
-        """Free expired entries among the next `slots` slots, MOST_FREED of them at most; returns how many."""
+        """Free expired entries among the next `slots` slots, MAX_FREED of them at most; returns how many."""
         cdef uint32_t freed = 0, i
         cdef Conn *conn
-        cdef Pace *pace
+        cdef AdaptiveTimer *timer
         if slots > self.header.used:
             slots = self.header.used
         for i in range(slots):
@@ -422,13 +422,13 @@ cdef class Table:
             if not conn.status & CONN_CONFIRMED:
                 continue
             if self.is_adapting():
-                pace = &self.paces[self.sweep_slot]
-                if pace.timeout_ns:             # else taken over, and no packet has come since
-                    conn.expires_ns = min(conn.expires_ns, pace.since_ns + self.scaled(pace.timeout_ns))
+                timer = &self.timers[self.sweep_slot]
+                if timer.timeout_ns:             # else taken over, and no packet has come since
+                    conn.expires_ns = min(conn.expires_ns, timer.since_ns + self.scaled(timer.timeout_ns))
             if conn.expires_ns <= now_ns:
                 self.expire(self.sweep_slot, now_ns)
                 freed += 1
-                if freed == MOST_FREED:
+                if freed == MAX_FREED:
                     break
         return freed
 
@@ -445,27 +445,27 @@ cdef class Table:
 
     cdef void expire(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
         self.counters.expired += 1
-        if self.paces != NULL and self.paces[slot].since_ns + self.paces[slot].timeout_ns > now_ns:
+        if self.timers != NULL and self.timers[slot].since_ns + self.timers[slot].timeout_ns > now_ns:
             self.counters.ended_early += 1
         self.remove(slot, now_ns)
 
     cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
         """An entry that was inserted is not taken over from anybody: it begins now, with its packet."""
-        if self.paces != NULL:
-            self.paces[slot] = self.paces[0]
+        if self.timers != NULL:
+            self.timers[slot] = self.timers[0]
         if self.sources is not None:
             self.sources.note_begun(slot, now_ns)
 
     cdef uint64_t deadline(self, uint32_t slot, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil:
         """When an entry whose timeout runs from now on expires; slot 0: the one that is about to be entered."""
-        if self.paces == NULL:
+        if self.timers == NULL:
             return now_ns + timeout_ns
-        self.paces[slot].since_ns = now_ns
-        self.paces[slot].timeout_ns = timeout_ns
+        self.timers[slot].since_ns = now_ns
+        self.timers[slot].timeout_ns = timeout_ns
         return now_ns + self.scaled(timeout_ns)
 
     cdef bint is_adapting(self) noexcept nogil:
-        return self.paces != NULL and self.count + self.elsewhere > self.adaptive_start
+        return self.timers != NULL and self.count + self.elsewhere > self.adaptive_start
 
     cdef uint64_t scaled(self, uint64_t timeout_ns) noexcept nogil:
         """A timeout as it is with so many entries: times (end - entries) / (end - start), as pf.conf(5) has it."""

@@ -55,8 +55,8 @@ load_transitions()
 
 # -- the first packet ----------------------------------------------------------------------------------------------
 
-cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, Step *step) noexcept nogil:
-    """Prepare the track of a connection that begins with this packet; False (and step.reason) if none may."""
+cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil:
+    """Prepare the track of a connection that begins with this packet; False (and answer.reason) if none may."""
     cdef TcpTrack *track = &conn.track.tcp
     cdef TcpPeer *sender = &track.peer[DIR_ORIGINAL]
     cdef Segment segment
@@ -64,7 +64,7 @@ cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, S
     read_segment(packet, &segment)
     state = TRANSITION[DIR_ORIGINAL][segment.index][TCP_NONE]
     if state == TCP_INVALID or (state != TCP_SYN_SENT and not settings.tcp_loose):
-        step.reason = REASON_TCP_NEW
+        answer.reason = REASON_TCP_NEW
         return False
     memset(track, 0, sizeof(TcpTrack))
     sender.end = segment.end
@@ -82,8 +82,8 @@ cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, S
 # -- every packet --------------------------------------------------------------------------------------------------
 
 cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
-                     const Settings *settings, Step *step) noexcept nogil:
-    """Move the track by one packet and say in `step` what it means for the entry."""
+                     const Settings *settings, TrackerAnswer *answer) noexcept nogil:
+    """Move the track by one packet and say in `answer` what it means for the entry."""
     cdef TcpTrack *track = &conn.track.tcp
     cdef uint8_t old = track.state
     cdef uint8_t new
@@ -94,23 +94,23 @@ cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64
 
     if new == TCP_SYN_SENT and old >= TCP_TIME_WAIT:
         if may_reopen(track, direction):
-            step.action = ACTION_REOPEN
+            answer.action = ACTION_REOPEN
             return
         new = TCP_IGNORE
     if new == TCP_IGNORE:
         if not answers_ignored_syn(track, direction, &segment):
-            ignore(track, direction, packet, &segment, step)
+            ignore(track, direction, packet, &segment, answer)
             return
         resynchronise(track, direction)
         old = TCP_SYN_SENT
         new = TCP_SYN_RECV
     elif new == TCP_INVALID:
-        refuse(step, REASON_TCP_STATE, segment.index, direction, old)
+        refuse(answer, REASON_TCP_STATE, segment.index, direction, old)
         return
     elif new == TCP_TIME_WAIT and is_challenge_ack(track, direction, old, &segment):
         track.last_flags &= ~<uint8_t> LAST_CHALLENGE
-        step.action = ACTION_PASS
-        step.reason = REASON_TCP_CHALLENGE_ACK
+        answer.action = ACTION_PASS
+        answer.reason = REASON_TCP_CHALLENGE_ACK
         return
     elif new == TCP_SYN_SENT2:
         track.last_flags |= LAST_SIMULTANEOUS
@@ -119,27 +119,27 @@ cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64
             new = TCP_ESTABLISHED
     elif new == TCP_CLOSE and segment.index == CLASS_RST:
         if TCP_FIN_WAIT <= old <= TCP_CLOSE:    # it is ending anyhow: an RST can do no harm
-            finish(conn, direction, old, new, &segment, settings, step)
+            finish(conn, direction, old, new, &segment, settings, answer)
             return
         belief = weigh_rst(conn, direction, &segment, settings)
         if belief == RST_FORGED:
-            refuse(step, REASON_TCP_RST, 0, 0, 0)
+            refuse(answer, REASON_TCP_RST, 0, 0, 0)
             return
         if belief == RST_INEXACT:
             new = old
         if belief != RST_EXACT and rst_answers_ignored(conn, direction, &segment):
-            finish(conn, direction, old, new, &segment, settings, step)
+            finish(conn, direction, old, new, &segment, settings, answer)
             return
-    if windows_allow(conn, direction, packet, &segment, now_ns, settings, step):
-        finish(conn, direction, old, new, &segment, settings, step)
+    if windows_allow(conn, direction, packet, &segment, now_ns, settings, answer):
+        finish(conn, direction, old, new, &segment, settings, answer)
 
 
-cdef inline void refuse(Step *step, uint8_t reason, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
-    step.action = ACTION_INVALID
-    step.reason = reason
-    step.argument[0] = a
-    step.argument[1] = b
-    step.argument[2] = c
+cdef inline void refuse(TrackerAnswer *answer, uint8_t reason, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
+    answer.action = ACTION_INVALID
+    answer.reason = reason
+    answer.argument[0] = a
+    answer.argument[1] = b
+    answer.argument[2] = c
 
 
 cdef inline bint may_reopen(const TcpTrack *track, uint8_t direction) noexcept nogil:
@@ -168,7 +168,7 @@ cdef void resynchronise(TcpTrack *track, uint8_t direction) noexcept nogil:
 
 
 cdef void ignore(TcpTrack *track, uint8_t direction, const Packet *packet, const Segment *segment,
-                 Step *step) noexcept nogil:
+                 TrackerAnswer *answer) noexcept nogil:
     """Pass a packet that fits our state badly, and remember it: its answer tells who is out of step."""
     track.last_index = segment.index
     track.last_dir = direction
@@ -183,8 +183,8 @@ cdef void ignore(TcpTrack *track, uint8_t direction, const Packet *packet, const
             track.last_flags |= LAST_CHALLENGE
     if track.state == TCP_SYN_SENT and segment.index == CLASS_ACK and direction == DIR_REPLY:
         track.last_ack = segment.ack            # the RST that follows a challenge ACK bears this number
-    refuse(step, REASON_TCP_IGNORED, segment.index, direction, track.state)
-    step.action = ACTION_PASS
+    refuse(answer, REASON_TCP_IGNORED, segment.index, direction, track.state)
+    answer.action = ACTION_PASS
 
 
 cdef inline bint is_challenge_ack(const TcpTrack *track, uint8_t direction, uint8_t old,
@@ -228,24 +228,24 @@ cdef bint rst_answers_ignored(const Conn *conn, uint8_t direction, const Segment
 
 
 cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const Segment *segment,
-                 const Settings *settings, Step *step) noexcept nogil:
+                 const Settings *settings, TrackerAnswer *answer) noexcept nogil:
     """Enter the new state and choose the timeout."""
     cdef TcpTrack *track = &conn.track.tcp
     track.last_index = segment.index
     track.last_dir = direction
     track.state = new
-    step.state_changed = old != new
+    answer.state_changed = old != new
     if old != new and new == TCP_FIN_WAIT:
         track.peer[direction].flags |= PEER_CLOSED
-    step.action = ACTION_RENEW
-    step.timeout_ns = timeout_of(track, segment.index, settings)
+    answer.action = ACTION_RENEW
+    answer.timeout_ns = timeout_of(track, segment.index, settings)
     if not conn.status & CONN_SEEN_REPLY:
         if segment.index == CLASS_RST:
-            step.action = ACTION_KILL           # the only answer is a refusal: there is no connection to remember
+            answer.action = ACTION_KILL           # the only answer is a refusal: there is no connection to remember
         elif segment.index == CLASS_SYN and old == TCP_SYN_SENT:
-            step.action = ACTION_PASS           # else reuse of the port would keep the entry for ever
+            answer.action = ACTION_PASS           # else reuse of the port would keep the entry for ever
         elif new == TCP_ESTABLISHED:            # picked up, and nobody has answered
-            step.timeout_ns = at_most(step.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
+            answer.timeout_ns = at_most(answer.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
     elif (old == TCP_SYN_RECV or old == TCP_ESTABLISHED) and new == TCP_ESTABLISHED:
         conn.status |= CONN_ASSURED
 
@@ -328,8 +328,8 @@ cdef bint meet_sender(TcpTrack *track, uint8_t direction, const Packet *packet, 
 
 
 cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Segment *segment, uint64_t now_ns,
-                        const Settings *settings, Step *step) noexcept nogil:
-    """Check a segment against the windows and move them; False if `step` says INVALID or PASS instead."""
+                        const Settings *settings, TrackerAnswer *answer) noexcept nogil:
+    """Check a segment against the windows and move them; False if `answer` says INVALID or PASS instead."""
     cdef TcpTrack *track = &conn.track.tcp
     cdef TcpPeer *sender = &track.peer[direction]
     cdef TcpPeer *receiver = &track.peer[1 - direction]
@@ -342,27 +342,27 @@ cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Seg
         segment.ack = segment.sack = receiver.end
     if packet.tcp_flags & TH_RST and segment.seq == 0 and track.state == TCP_SYN_SENT:
         segment.seq = segment.end = sender.end  # refuses a SYN: it had no number to go by
-    position = locate(sender, receiver, segment, step)
+    position = locate(sender, receiver, segment, answer)
     if (sender.flags | receiver.flags) & PEER_RELEARNT:
-        position = learn(sender, receiver, segment, position, step)
+        position = learn(sender, receiver, segment, position, answer)
     if position == IN_WINDOW:
         move_windows(track, direction, packet, segment)
         return True
-    if step.reason == REASON_TCP_OVERSHOT:
+    if answer.reason == REASON_TCP_OVERSHOT:
         note_overshot(sender, segment)
     if sender.flags & PEER_LIBERAL or settings.tcp_be_liberal:
-        step.reason = REASON_NONE
+        answer.reason = REASON_NONE
         return True
     if position == IGNORED:
-        step.action = ACTION_PASS
+        answer.action = ACTION_PASS
     else:
-        step.action = ACTION_INVALID
+        answer.action = ACTION_INVALID
         shorten(conn, direction, segment.index, now_ns, settings)
     return False
 
 
-cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segment *segment, Step *step) noexcept nogil:
-    """Where the segment lies in the drawing above; outside the window step gets the reason and its bound."""
+cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segment *segment, TrackerAnswer *answer) noexcept nogil:
+    """Where the segment lies in the drawing above; outside the window answer gets the reason and its bound."""
     cdef uint32_t oldest_ack = receiver.end - (sender.maxwin if sender.maxwin > ACK_WINDOW else ACK_WINDOW)
     cdef uint32_t oldest_seq = sender.end - receiver.maxwin
     cdef uint32_t overshot
@@ -370,23 +370,23 @@ cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segme
         overshot = segment.end - sender.maxend + 1
         if (receiver.maxwin and after(segment.end, oldest_seq - 1) and after(segment.sack, oldest_ack - 1)
                 and overshot <= receiver.maxwin and not after(segment.sack, receiver.end)):
-            step.reason = REASON_TCP_OVERSHOT
-            step.argument[0] = overshot
+            answer.reason = REASON_TCP_OVERSHOT
+            answer.argument[0] = overshot
             return IGNORED
-        step.reason = REASON_TCP_SEQ_OVER
-        step.argument[0] = sender.maxend + 1
+        answer.reason = REASON_TCP_SEQ_OVER
+        answer.argument[0] = sender.maxend + 1
         return OUT_OF_WINDOW
     if after(segment.sack, receiver.end):
-        step.reason = REASON_TCP_ACK_OVER
-        step.argument[0] = receiver.end + 1
+        answer.reason = REASON_TCP_ACK_OVER
+        answer.argument[0] = receiver.end + 1
         return OUT_OF_WINDOW
     if receiver.maxwin and not after(segment.end, oldest_seq - 1):
-        step.reason = REASON_TCP_SEQ_UNDER
-        step.argument[0] = oldest_seq - 1
+        answer.reason = REASON_TCP_SEQ_UNDER
+        answer.argument[0] = oldest_seq - 1
         return IGNORED
     if not after(segment.sack, oldest_ack - 1):
-        step.reason = REASON_TCP_ACK_UNDER
-        step.argument[0] = oldest_ack - 1
+        answer.reason = REASON_TCP_ACK_UNDER
+        answer.argument[0] = oldest_ack - 1
         return IGNORED
     return IN_WINDOW
 
@@ -407,7 +407,7 @@ cdef bint tcp_relearn(Conn *conn) noexcept nogil:
     return True
 
 
-cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, Position position, Step *step) noexcept nogil:
+cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, Position position, TrackerAnswer *answer) noexcept nogil:
     """Where a segment lies if what is not confirmed of a side gives way to what this segment says; an RST teaches nothing.
 
     The first segment of a side may repeat old data, or be forged: until the other side's acknowledgements go on within what
@@ -424,8 +424,8 @@ cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, 
         guess_peer(sender, receiver, segment)
     if receiver.flags & PEER_RELEARNT:
         receiver.end = receiver.maxend = segment.sack
-    step.reason = REASON_NONE
-    return locate(sender, receiver, segment, step)
+    answer.reason = REASON_NONE
+    return locate(sender, receiver, segment, answer)
 
 
 cdef inline void note_overshot(TcpPeer *sender, const Segment *segment) noexcept nogil:

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.expect cimport Expect, ExpectResult, Expectations
-from pyfw.conntrack.protocol cimport Settings, Step
+from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.conntrack.table cimport Table
 from pyfw.wire.packet cimport Packet
 
@@ -47,12 +47,12 @@ cdef class Tracker:
                     Found *found) noexcept nogil
     cdef uint8_t helper_for(self, const Packet *packet) noexcept nogil
     cdef bint is_sound(self, Packet *packet, uint8_t *reason) noexcept nogil
-    cdef bint opens(self, const Packet *packet, Step *step) noexcept nogil
+    cdef bint opens(self, const Packet *packet, TrackerAnswer *answer) noexcept nogil
     cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
-                     Step *step) noexcept nogil
+                     TrackerAnswer *answer) noexcept nogil
     cdef void account(self, Conn *conn, uint8_t direction, const Packet *packet) noexcept nogil
     cdef void weigh_answer(self, Conn *conn, uint32_t status, uint8_t direction, const Packet *packet,
-                           const Step *step) noexcept nogil
+                           const TrackerAnswer *answer) noexcept nogil
     cdef void note_changes(self, uint32_t slot, uint32_t status, uint64_t expires_ns, uint64_t now_ns) noexcept nogil
 
 cdef void key_of(const Packet *packet, Key *key) noexcept nogil

@@ -155,7 +155,7 @@ cdef class Tracker:
     cdef void follow(self, uint32_t slot, const Key *key, Packet *packet, uint8_t helper, uint8_t direction,
                      uint64_t now_ns, Found *found) noexcept nogil:
         """Let the protocol judge a packet of the connection in `slot`, or of one that it begins (slot 0)."""
-        cdef Step step
+        cdef TrackerAnswer answer
         cdef Conn *subject
         cdef uint64_t expires_ns
         cdef uint32_t status
@@ -165,37 +165,37 @@ cdef class Tracker:
             subject = &self.fresh
             if not self.begin(key, packet, helper, now_ns, found):
                 return
-        memset(&step, 0, sizeof(Step))
+        memset(&answer, 0, sizeof(TrackerAnswer))
         status, expires_ns = subject.status, subject.expires_ns
-        if self.is_sound(packet, &step.reason):
-            if slot or self.opens(packet, &step):
-                self.update(subject, direction, packet, now_ns, &step)
+        if self.is_sound(packet, &answer.reason):
+            if slot or self.opens(packet, &answer):
+                self.update(subject, direction, packet, now_ns, &answer)
         if slot:
-            self.weigh_answer(subject, status, direction, packet, &step)
-            if self.table.sources is not None or self.table.paces != NULL or self.table.counts.heads != NULL:
+            self.weigh_answer(subject, status, direction, packet, &answer)
+            if self.table.sources is not None or self.table.timers != NULL or self.table.counts.heads != NULL:
                 self.note_changes(slot, status, expires_ns, now_ns)
-        if step.action == ACTION_REOPEN:
+        if answer.action == ACTION_REOPEN:
             self.table.remove(slot, now_ns)
             self.follow(0, key, packet, helper, DIR_ORIGINAL, now_ns, found)
             return
-        if step.state_changed and self.table.events.count:
+        if answer.state_changed and self.table.events.count:
             subject.status |= CHANGED_STATE << CONN_UNTOLD_SHIFT
-        found.reason = step.reason
-        memcpy(found.argument, step.argument, sizeof(step.argument))
-        if step.action > ACTION_KILL:
+        found.reason = answer.reason
+        memcpy(found.argument, answer.argument, sizeof(answer.argument))
+        if answer.action > ACTION_KILL:
             found.reason = REASON_INTERNAL
             return
-        if step.action == ACTION_INVALID:
+        if answer.action == ACTION_INVALID:
             return
         found.direction = direction
         found.state = state_of(subject, direction)
         found.slot = slot
         found.conn = subject
-        if step.action == ACTION_RENEW:
-            subject.expires_ns = self.table.deadline(slot, now_ns, step.timeout_ns)
-        if step.action != ACTION_PASS:
+        if answer.action == ACTION_RENEW:
+            subject.expires_ns = self.table.deadline(slot, now_ns, answer.timeout_ns)
+        if answer.action != ACTION_PASS:
             self.account(subject, direction, packet)
-        if step.action == ACTION_KILL:
+        if answer.action == ACTION_KILL:
             self.ended = subject[0]             # which the rules see once more, as it was
             self.table.remove(slot, now_ns)
             subject = &self.ended
@@ -211,7 +211,7 @@ cdef class Tracker:
             conn.bytes[direction] += packet.length
 
     cdef void weigh_answer(self, Conn *conn, uint32_t status, uint8_t direction, const Packet *packet,
-                           const Step *step) noexcept nogil:
+                           const TrackerAnswer *answer) noexcept nogil:
         """Note whether an entry, whose status was `status` before this packet, is ASSURED by one side alone.
 
         Who sends both directions from one side makes entries ASSURED without anybody's answer, here as in the kernel.  The
@@ -220,7 +220,7 @@ cdef class Tracker:
         """
         if status & CONN_ASSURED and not status & CONN_ONE_SIDED:
             return
-        if direction == DIR_REPLY and step.action == ACTION_RENEW and not is_refusal(conn, packet):
+        if direction == DIR_REPLY and answer.action == ACTION_RENEW and not is_refusal(conn, packet):
             if is_other_side(&self.table.header, conn.origin, packet.hook, packet.indev):
                 conn.status |= CONN_ANSWERED
             else:
@@ -238,7 +238,7 @@ cdef class Tracker:
             self.table.sources.note_completed(slot, now_ns)
         if self.table.counts.heads != NULL:
             self.table.counts.note_over(slot, is_over(conn))
-        if self.table.paces != NULL and conn.expires_ns < expires_ns:
+        if self.table.timers != NULL and conn.expires_ns < expires_ns:
             conn.expires_ns = self.table.deadline(slot, now_ns, conn.expires_ns - now_ns)
 
     cdef bint begin(self, const Key *key, const Packet *packet, uint8_t helper, uint64_t now_ns,
@@ -302,23 +302,23 @@ cdef class Tracker:
             return sctp_packet_ok(packet, reason)
         return True
 
-    cdef bint opens(self, const Packet *packet, Step *step) noexcept nogil:
+    cdef bint opens(self, const Packet *packet, TrackerAnswer *answer) noexcept nogil:
         if packet.protocol == PROTO_TCP:
-            return tcp_open(&self.fresh, packet, &self.settings, step)
+            return tcp_open(&self.fresh, packet, &self.settings, answer)
         if packet.protocol == PROTO_SCTP:
-            return sctp_open(&self.fresh, packet, step)
+            return sctp_open(&self.fresh, packet, answer)
         return True
 
     cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
-                     Step *step) noexcept nogil:
+                     TrackerAnswer *answer) noexcept nogil:
         if packet.protocol == PROTO_TCP:
-            tcp_update(conn, direction, packet, now_ns, &self.settings, step)
+            tcp_update(conn, direction, packet, now_ns, &self.settings, answer)
         elif packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
-            icmp_update(packet, &self.settings, step)
+            icmp_update(packet, &self.settings, answer)
         elif packet.protocol == PROTO_SCTP:
-            sctp_update(conn, direction, packet, &self.settings, step)
+            sctp_update(conn, direction, packet, &self.settings, answer)
         else:
-            datagram_update(conn, packet, now_ns, &self.settings, step)
+            datagram_update(conn, packet, now_ns, &self.settings, answer)
 
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil:
         """Enter an accepted packet's fresh connection into the table; False if there is no room left."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyfw.edge.control.table import Reload
 
 
-class RulesInForce:
+class ActiveRules:
     """Puts rules in force, from one packet to the next.
 
     started   the config of the start: what a reload does not change is compared with it
@@ -102,17 +102,17 @@ class RulesInForce:
 
     def _compile(self, config: Config, fresh: SetStore | None) -> tuple[Program | None, Program | None]:
         """The rules and the shadow, of which some may refer to sets that are not there yet."""
-        surroundings = self._engine.surroundings
-        surroundings.sets.announce(fresh)
+        environment = self._engine.environment
+        environment.sets.announce(fresh)
         try:
-            return compile_rules(config, surroundings), compile_shadow(config, surroundings)
+            return compile_rules(config, environment), compile_shadow(config, environment)
         except BaseException:
-            surroundings.sets.announce(None)
+            environment.sets.announce(None)
             raise
 
     async def _replace_sets(self, fresh: SetStore) -> None:
         try:
-            self._engine.surroundings.sets.replace(fresh)
+            self._engine.environment.sets.replace(fresh)
         except SetError as error:
             raise ConfigError("sets", str(error)) from error
 
@@ -141,6 +141,6 @@ class RulesInForce:
     def _serve_again(self, former: Program | None) -> None:
         """The former rules, compiled anew: the sets that they name may be others by now."""
         with suppress(RulesError):
-            former = former and Program(former.ruleset, self._engine.surroundings, previous=self._engine.program)
+            former = former and Program(former.ruleset, self._engine.environment, previous=self._engine.program)
         self.serve(former)
         self._journal.say("nobody confirmed the new rules: the former ones serve again")

@@ -36,9 +36,9 @@ from pyfw.config.last_good import LastGoodRules
 from pyfw.config.schema import Config, ConfigError
 from pyfw.config.source import ConfigSource
 from pyfw.config.values import ShadowError
-from pyfw.daemon.active_rules import RulesInForce
+from pyfw.daemon.active_rules import ActiveRules
 from pyfw.daemon.metrics_keeper import MetricsKeeper
-from pyfw.daemon.process import ProcessError, check_capabilities, enter_namespace, give_way
+from pyfw.daemon.process import ProcessError, check_capabilities, enter_namespace, lower_priority
 from pyfw.edge.control.descriptors import Reserve, raise_limit
 from pyfw.edge.control.handover import CONTROL, DIVERSION, QUEUE, Handover, HandoverError
 from pyfw.edge.defects import Defects
@@ -97,7 +97,7 @@ class Daemon:
         self._takeover = takeover
         self._confirm_s = confirm_s
         self._config: Config            # this and the next ten: made by run()
-        self._rules: RulesInForce
+        self._rules: ActiveRules
         self._state: StateFile
         self._queue: QueueLoop
         self._data_thread: threading.Thread
@@ -111,7 +111,7 @@ class Daemon:
         self._owner: DiversionOwner | None = None
         self._diversion: DiversionKeeper | None = None
         self._manager = ServiceManager()
-        self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=give_way)
+        self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=lower_priority)
         self._journal = Journal(NativeJournal.if_ours())
         self._defects = Defects(self._journal.say)
         self._degraded = Degraded(self._journal.say)
@@ -190,10 +190,10 @@ class Daemon:
         self.engine.bound_lives(self.now_ns())
         config = self._config
         self._adopted = self.engine.adopted
-        self._rules = RulesInForce(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
+        self._rules = ActiveRules(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
                                    self._apart, self._came_into_force)
         try:
-            self._rules.serve_shadow(compile_shadow(config, self.engine.surroundings))
+            self._rules.serve_shadow(compile_shadow(config, self.engine.environment))
         except ShadowError as error:
             self._degraded.fails(SHADOW, str(error))
         if config.policy.kill_states and self.engine.adopted:
@@ -223,7 +223,7 @@ class Daemon:
             self._watch_addresses(stack)
         self._watch_links(stack)
         self._open_control(stack, handed)
-        self._metrics = MetricsKeeper(config, self.statistics, lambda: self.engine.program, prepare_thread=give_way,
+        self._metrics = MetricsKeeper(config, self.statistics, lambda: self.engine.program, prepare_thread=lower_priority,
                                       degraded=self._degraded, defects=self._defects)
         stack.callback(self._metrics.close)
         self._metrics.open()
@@ -239,10 +239,10 @@ class Daemon:
             return engine_from_config(self._config, self.now_ns(), **memory)     # the first has taken what was before
 
     def _adopt_from_kernel(self) -> None:
-        from pyfw.engine.import_connections import adopt
+        from pyfw.engine.import_connections import import_connections
         from pyfw.edge.host.kernel_conntrack import ConntrackUnreadable, read_connections
         try:
-            self._adopted += adopt(self.engine, read_connections(), self.now_ns())
+            self._adopted += import_connections(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
             self._degraded.fails(ADOPT, f"{error}; load nf_conntrack_netlink, or take `adopt` out of the config")
         except Exception as error:          # whatever users have the kernel track
@@ -392,7 +392,7 @@ class Daemon:
 
     def _sweep(self) -> float:
         freed = 0 if self.handing_over else self.engine.sweep(self.now_ns())
-        self.engine.surroundings.sets.sweep(self.now_ns())
+        self.engine.environment.sets.sweep(self.now_ns())
         self._tell_time()
         return BUSY_SWEEP_INTERVAL_S if freed else SWEEP_INTERVAL_S
 
@@ -432,7 +432,7 @@ class Daemon:
 
     def _learn_addresses(self) -> None:
         from pyfw.edge.host.local_addresses import read_routes
-        self.engine.surroundings.addresses.replace(read_routes())
+        self.engine.environment.addresses.replace(read_routes())
 
     def _came_into_force(self, config: Config) -> None:
         """Rules from the config's files serve, and stay."""
@@ -514,7 +514,7 @@ class Daemon:
             self._defects.report("work in the background failed", error)
 
     def reload(self, confirm_s: int = 0) -> Reload:
-        """As RulesInForce.reload(); before, the diversion is seen to."""
+        """As ActiveRules.reload(); before, the diversion is seen to."""
         if self._diversion is not None:
             self._diversion.verify()
         outcome = self._rules.reload(confirm_s)
@@ -522,7 +522,7 @@ class Daemon:
         return outcome
 
     def confirm(self) -> bool:
-        """As RulesInForce.confirm()."""
+        """As ActiveRules.confirm()."""
         return self._rules.confirm()
 
     def serve_rules(self, program: Program | None) -> None:

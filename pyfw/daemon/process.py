@@ -35,6 +35,6 @@ def enter_namespace(name: str) -> None:
         raise ProcessError(f"network namespace '{name}' cannot be entered: {error.strerror}") from error
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """The calling thread takes the processor when nobody else wants it: rules are compiled while packets are judged."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICE)

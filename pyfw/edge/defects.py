@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 INTERVAL_S = 60.0
-MOST_BYTES = 4096               # of one report: its end, where the exception is
+MAX_BYTES = 4096               # of one report: its end, where the exception is
 
 
 def _to_standard_error(text: str) -> None:
@@ -36,7 +36,7 @@ class Defects:
             self.suppressed += 1
             return
         self._told_s[place] = now_s
-        text = "".join(traceback.format_exception(error, limit=-16)).rstrip()[-MOST_BYTES:]
+        text = "".join(traceback.format_exception(error, limit=-16)).rstrip()[-MAX_BYTES:]
         rest = f"; {self.suppressed} reports suppressed so far" if self.suppressed else ""
         self._say(f"{what}: {error!r:.500}{rest}\n{text}")
 

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Dropped packets, each with its rule and its reason, on their way to whoever prints them.
 
-May know: the ring of LOG and its rate limit, rulings, the names of rules.  Must not know: sockets, clocks, the engine.
+May know: the ring of LOG and its rate limit, judgements, the names of rules.  Must not know: sockets, clocks, the engine.
 
 Law: the packet path alone calls note(), one reader alone read(); follow() and retire() hold the GIL.
 """
@@ -26,13 +26,13 @@ cdef class DropLog:
         self.programs = {}
         self.retired = []
 
-    cdef void note(self, const Packet *packet, const Ruling *ruling, uint64_t serial, uint64_t now_ns) noexcept nogil:
+    cdef void note(self, const Packet *packet, const CJudgement *judgement, uint64_t serial, uint64_t now_ns) noexcept nogil:
         """Keep a packet that rules of the program `serial` have judged."""
-        cdef LogEntry *entry = log_begin(&self.ring, packet, packet.outdev, deciding_rule(ruling), now_ns)
+        cdef LogEntry *entry = log_begin(&self.ring, packet, packet.outdev, deciding_rule(judgement), now_ns)
         if entry == NULL:
             return
-        entry.reason = ruling.reason
-        memcpy(entry.argument, ruling.argument, sizeof(entry.argument))
+        entry.reason = judgement.reason
+        memcpy(entry.argument, judgement.argument, sizeof(entry.argument))
         entry.serial = serial
         log_end(&self.ring)
 
@@ -77,6 +77,6 @@ cdef class DropLog:
         return self.ring.suppressed
 
 
-cdef inline uint32_t deciding_rule(const Ruling *ruling) noexcept nogil:
+cdef inline uint32_t deciding_rule(const CJudgement *judgement) noexcept nogil:
     """What the table, a helper or the TTL refused, a rule may have accepted before."""
-    return NO_RULE if ruling.reason >= REASON_TABLE_FULL else ruling.rule
+    return NO_RULE if judgement.reason >= REASON_TABLE_FULL else judgement.rule

@@ -4,13 +4,13 @@ from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.engine.drop_log cimport DropLog
 from pyfw.engine.helper_budget cimport HelperBudget
-from pyfw.engine.judgement cimport Ruling
-from pyfw.engine.observer cimport Watch
+from pyfw.engine.judgement cimport CJudgement
+from pyfw.engine.observer cimport Observer
 from pyfw.engine.shadow cimport Shadow
 from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport REASONS
 from pyfw.lock cimport Lock
-from pyfw.rules.program.program cimport Context, Outcome, Program, Surroundings
+from pyfw.rules.program.program cimport Context, Outcome, Program, RuleEnvironment
 from pyfw.wire.packet cimport Packet
 
 cdef struct Counters:
@@ -19,53 +19,53 @@ cdef struct Counters:
     uint64_t reason[REASONS][2] # by ReasonNumber and VerdictNumber
 
 cdef enum Rulesets:
-    SERVES_NONE = 0             # track and accept everything
-    SERVES_FIRST
-    SERVES_SECOND
+    ACTIVE_NONE = 0             # track and accept everything
+    ACTIVE_FIRST
+    ACTIVE_SECOND
 
 cdef class Engine:
     cdef Tracker tracker
     cdef Program first          # the ruleset is the first or the second: the other place is for the next one
     cdef Program second
-    cdef Rulesets serving
+    cdef Rulesets active
     cdef Counters tally
     cdef list helpers
     cdef readonly HelperBudget budget   # what they may take of the packets' time
     cdef object bindings        # of helpers to ports, as they were given
     cdef readonly SourceLimits limits   # None: there are none
-    cdef Watch watch            # looks on if `watching`, which is changed with the lock held
-    cdef readonly bint watching
-    cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `watching` is
+    cdef Observer observer            # looks on if `observing`, which is changed with the lock held
+    cdef readonly bint observing
+    cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `observing` is
     cdef bint shadowing
     cdef DropLog drops          # takes what is dropped if `logging_drops`, which is changed with the lock held
     cdef bint logging_drops
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
-    cdef readonly Surroundings surroundings     # what its programs refer to by name
+    cdef readonly RuleEnvironment environment     # what its programs refer to by name
     cdef public int64_t wall_offset_ns          # UTC (ns since 1970) less the clock that judge is handed
     cdef public int32_t zone_offset_s           # local time less UTC
     cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody
 
     # As Lock's.
     cdef void lock(self) noexcept nogil
-    cdef void lock_politely(self) noexcept nogil
+    cdef void lock_background(self) noexcept nogil
     cdef void unlock(self) noexcept nogil
-    # With the lock held.  A packet whose ruling.inspect is set is counted once it was inspected.
-    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil
-    # With the GIL and without the lock: runs the helper on an accepted packet whose ruling.inspect
-    # is set; may turn ruling.verdict to DROP.  Never raises.
-    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept
+    # With the lock held.  A packet whose judgement.inspect is set is counted once it was inspected.
+    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept nogil
+    # With the GIL and without the lock: runs the helper on an accepted packet whose judgement.inspect
+    # is set; may turn judgement.verdict to DROP.  Never raises.
+    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept
 
     # Steps of the above.
-    cdef void decide(self, Context *context, Ruling *ruling) noexcept nogil
-    cdef uint64_t serving_serial(self) noexcept nogil
-    cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
-    cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil
-    cdef void accept(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
-    cdef void part_with_helper(self, Found *found, Ruling *ruling) noexcept nogil
-    cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil
-    cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil
-    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255
+    cdef void decide(self, Context *context, CJudgement *judgement) noexcept nogil
+    cdef uint64_t active_serial(self) noexcept nogil
+    cdef bint run_chain(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil
+    cdef bint run_tables(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil
+    cdef void accept(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil
+    cdef void part_with_helper(self, Found *found, CJudgement *judgement) noexcept nogil
+    cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil
+    cdef void count(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept nogil
+    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255
     cdef void retire_counts(self) noexcept nogil
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255
 

@@ -20,7 +20,7 @@ from pyfw.conntrack.first_seen cimport origin_of
 from pyfw.conntrack.tracker cimport *
 from pyfw.engine.helper_budget cimport HelperBudget
 from pyfw.engine.judgement cimport judgement_of
-from pyfw.engine.observer cimport Watch
+from pyfw.engine.observer cimport Observer
 from pyfw.engine.shadow cimport Shadow
 from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport *
@@ -35,7 +35,7 @@ from pyfw.rules.xt.addrtype import LocalAddresses
 
 cdef enum:
     SWEEP_SLOTS = 512           # what a slice of sweeping looks at: well below 100 microseconds
-    SWEEP_FREED = 128           # as table.pyx's MOST_FREED
+    SWEEP_FREED = 128           # as table.pyx's MAX_FREED
     SWEEP_SLICES = 8
     SWEEP_EXPECTATIONS = 512    # each with a look at its master's entry
     SWEEP_MEMBERS = 256         # likewise, for what rules counted that have gone
@@ -58,7 +58,7 @@ cdef class Engine:
                  checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
                  timeouts=None, adaptive=None, evict=True, expect_max=4096, helpers=()):
         self.guard = Lock()
-        self.watch = Watch()
+        self.observer = Observer()
         self.budget = HelperBudget()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
@@ -70,7 +70,7 @@ cdef class Engine:
         self.tracker.number_helpers(helpers)
         self.bindings = helpers
         self.helpers = [binding.helper for binding in helpers]
-        self.surroundings = Surroundings([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table,
+        self.environment = RuleEnvironment([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table,
                                          LocalAddresses(self.guard))
 
     @staticmethod
@@ -80,7 +80,7 @@ cdef class Engine:
 
     def relink(self) -> None:
         """Begin anew with what is in memory: a successor has been at it, and is gone."""
-        self.lock_politely()
+        self.lock_background()
         self.tracker.table.relink()
         self.tracker.expectations.relink()
         self.tracker.number_helpers(self.bindings)
@@ -94,7 +94,7 @@ cdef class Engine:
         cdef uint32_t slot = 1, last = max(self.tracker.table.header.used, self.tracker.expectations.used)
         with nogil:
             while slot <= last:
-                self.lock_politely()
+                self.lock_background()
                 self.tracker.bound_lives(slot, slot + SWEEP_SLOTS, now_ns)
                 self.unlock()
                 slot += SWEEP_SLOTS
@@ -114,27 +114,27 @@ cdef class Engine:
     cdef void lock(self) noexcept nogil:
         self.guard.lock()
 
-    cdef void lock_politely(self) noexcept nogil:
-        self.guard.lock_politely()
+    cdef void lock_background(self) noexcept nogil:
+        self.guard.lock_background()
 
     cdef void unlock(self) noexcept nogil:
         self.guard.unlock()
 
     # -- one packet --------------------------------------------------------------------------------------------
 
-    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept nogil:
-        """Decide about one packet.  `packet` comes with the caller's fields set, `ruling` is filled in."""
+    cdef void judge_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept nogil:
+        """Decide about one packet.  `packet` comes with the caller's fields set, `judgement` is filled in."""
         cdef Context context
         if not self.tracker.settings.checksum or packet.hook == HOOK_OUTPUT:
             packet.checksum = CHECKSUM_TRUSTED  # nf_conntrack_checksum; the kernel, too, looks at arriving packets only
-        memset(ruling, 0, sizeof(Ruling))
-        ruling.direction = DIR_NONE
-        ruling.rule = NO_RULE
-        ruling.mark = packet.mark
-        ruling.reason = parse(packet)
-        if ruling.reason:
+        memset(judgement, 0, sizeof(CJudgement))
+        judgement.direction = DIR_NONE
+        judgement.rule = NO_RULE
+        judgement.mark = packet.mark
+        judgement.reason = parse(packet)
+        if judgement.reason:
             packet.length = packet.captured     # what its header says is not to be believed
-            self.count(packet, now_ns, ruling)
+            self.count(packet, now_ns, judgement)
             return
         memset(&context, 0, sizeof(Context))
         context.packet = packet
@@ -143,21 +143,21 @@ cdef class Engine:
         context.now_ns = now_ns
         context.wall_ns = now_ns + self.wall_offset_ns
         context.zone_offset_s = self.zone_offset_s
-        if self.watching:
-            self.watch.begin(&context)
-        self.decide(&context, ruling)
-        if not ruling.inspect:
-            self.count(packet, now_ns, ruling)
+        if self.observing:
+            self.observer.begin(&context)
+        self.decide(&context, judgement)
+        if not judgement.inspect:
+            self.count(packet, now_ns, judgement)
         if context.trace != NULL:
-            self.watch.end(&context, ruling, self.serving_serial())
+            self.observer.end(&context, judgement, self.active_serial())
 
-    cdef void decide(self, Context *context, Ruling *ruling) noexcept nogil:
+    cdef void decide(self, Context *context, CJudgement *judgement) noexcept nogil:
         """Raw chain, tracking, filter chain, and what follows if they accept."""
         cdef Packet *packet = context.packet
         cdef Outcome outcome
         cdef Found found
         memset(&outcome, 0, sizeof(Outcome))
-        if not self.compared(TABLE_RAW, context, &outcome, ruling):
+        if not self.run_tables(TABLE_RAW, context, &outcome, judgement):
             return
         memset(&found, 0, sizeof(Found))
         found.direction = DIR_NONE
@@ -165,147 +165,147 @@ cdef class Engine:
             found.state = STATE_UNTRACKED
         else:
             self.tracker.track(packet, outcome.helper, context.now_ns, &found)
-        ruling.state = context.state = found.state
-        ruling.direction = context.direction = found.direction
-        ruling.reason = found.reason
-        memcpy(ruling.argument, found.argument, sizeof(found.argument))
+        judgement.state = context.state = found.state
+        judgement.direction = context.direction = found.direction
+        judgement.reason = found.reason
+        memcpy(judgement.argument, found.argument, sizeof(found.argument))
         context.conn = found.conn
         if context.trace != NULL:
             note_tracking(context.trace, &found)
         if found.reason == REASON_TABLE_FULL or found.reason == REASON_INTERNAL:
             return                              # dropped, whatever the rules say (nf_conntrack_alloc())
         if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
-            ruling.reason = REASON_TTL          # ip_forward() sends it back before any rule
-        elif self.compared(TABLE_FILTER, context, &outcome, ruling):
-            self.accept(context, &found, ruling)
+            judgement.reason = REASON_TTL          # ip_forward() sends it back before any rule
+        elif self.run_tables(TABLE_FILTER, context, &outcome, judgement):
+            self.accept(context, &found, judgement)
 
-    cdef uint64_t serving_serial(self) noexcept nogil:
+    cdef uint64_t active_serial(self) noexcept nogil:
         """Program.serial of the rules that judge; 0: there are none."""
-        if self.serving == SERVES_NONE:
+        if self.active == ACTIVE_NONE:
             return 0
-        return self.first.serial if self.serving == SERVES_FIRST else self.second.serial
+        return self.first.serial if self.active == ACTIVE_FIRST else self.second.serial
 
-    cdef void accept(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil:
+    cdef void accept(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
         """Confirm a new connection, and see whether a helper wants the payload."""
         cdef const Packet *packet = context.packet
-        if found.conn == &self.tracker.fresh and not self.enter(context, found, ruling):
-            ruling.rule = NO_RULE               # that decided nothing
+        if found.conn == &self.tracker.fresh and not self.commit(context, found, judgement):
+            judgement.rule = NO_RULE               # that decided nothing
             return
         if found.slot and self.tracker.table.events.count:
             self.tracker.tell(context.now_ns, found)
-        ruling.verdict = VERDICT_ACCEPT
-        ruling.conn = found.slot
-        ruling.conn_id = found.conn.id if found.slot else 0
+        judgement.verdict = VERDICT_ACCEPT
+        judgement.conn = found.slot
+        judgement.conn_id = found.conn.id if found.slot else 0
         if (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
                 and packet.payload_length > 0 and packet.captured == packet.length):
             if self.budget.allows(found.conn.id, packet.payload_length, context.now_ns):
-                ruling.inspect = True
+                judgement.inspect = True
             else:
-                self.part_with_helper(found, ruling)
+                self.part_with_helper(found, judgement)
 
-    cdef void part_with_helper(self, Found *found, Ruling *ruling) noexcept nogil:
+    cdef void part_with_helper(self, Found *found, CJudgement *judgement) noexcept nogil:
         """Its segments are too many: the connection goes on without a helper, for good.
 
         A helper that missed a part of a dialogue could take a reply for the answer to another command, and open what it
         must not.  What was announced and is not active yet never will be.
         """
         found.conn.helper = 0
-        if ruling.reason == REASON_NONE:
-            ruling.reason = REASON_HELPER_BUSY
+        if judgement.reason == REASON_NONE:
+            judgement.reason = REASON_HELPER_BUSY
         else:
             self.tally.reason[REASON_HELPER_BUSY][VERDICT_ACCEPT] += 1
 
-    cdef bint compared(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
+    cdef bint run_tables(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil:
         """Ask the rules, if there are any, and a shadow, if there is one, which does not count."""
         cdef bint accepted
         if not self.shadowing:
-            return not self.serving or self.consult(table, context, outcome, ruling)
+            return not self.active or self.run_chain(table, context, outcome, judgement)
         self.shadow.walk(table, context)
-        accepted = not self.serving or self.consult(table, context, outcome, ruling)
+        accepted = not self.active or self.run_chain(table, context, outcome, judgement)
         if table == TABLE_FILTER or not accepted:
-            self.shadow.compare(context, ruling, accepted, self.serving_serial())
+            self.shadow.compare(context, judgement, accepted, self.active_serial())
         return accepted
 
-    cdef bint enter(self, const Context *context, Found *found, Ruling *ruling) noexcept nogil:
+    cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
         """Enter a fresh connection; False: its source has too many, or the table."""
         cdef const Packet *packet = context.packet
         cdef uint8_t reason = REASON_NONE
         found.conn.origin = origin_of(self.tracker.table, packet.hook, packet.indev, packet.outdev)
         if self.limits is not None:
-            reason = self.limits.refusal(context, found.conn, ruling.argument)
+            reason = self.limits.refusal(context, found.conn, judgement.argument)
         if reason == REASON_NONE and not self.tracker.commit(context.now_ns, found):
             reason = REASON_TABLE_FULL
         if reason:
-            ruling.reason = reason
+            judgement.reason = reason
         return reason == REASON_NONE
 
-    cdef bint consult(self, int table, Context *context, Outcome *outcome, Ruling *ruling) noexcept nogil:
+    cdef bint run_chain(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
         cdef uint32_t mark = context.conn.mark if context.conn != NULL else 0
-        if self.serving == SERVES_FIRST:
+        if self.active == ACTIVE_FIRST:
             self.first.run(table, context, outcome)
         else:
             self.second.run(table, context, outcome)
         if context.conn != NULL and context.conn.mark != mark and self.tracker.table.events.count:
             context.conn.status |= CHANGED_MARK << CONN_UNTOLD_SHIFT
-        ruling.mark = context.packet.mark
+        judgement.mark = context.packet.mark
         if table == TABLE_FILTER or outcome.verdict == VERDICT_DROP:
-            ruling.rule = outcome.rule
+            judgement.rule = outcome.rule
         if outcome.verdict == VERDICT_ACCEPT:
             return True
         if outcome.verdict != VERDICT_DROP:
-            ruling.reason = REASON_INTERNAL
+            judgement.reason = REASON_INTERNAL
             return False
-        ruling.reject = outcome.reject
+        judgement.reject = outcome.reject
         if outcome.reason:
-            ruling.reason = outcome.reason
-        elif ruling.reason == REASON_NONE or ruling.reason >= REASON_TCP_IGNORED:
-            ruling.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
+            judgement.reason = outcome.reason
+        elif judgement.reason == REASON_NONE or judgement.reason >= REASON_TCP_IGNORED:
+            judgement.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
         return False
 
-    cdef void count(self, const Packet *packet, uint64_t now_ns, const Ruling *ruling) noexcept nogil:
+    cdef void count(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept nogil:
         """What became of a packet, for good: no counter ever falls."""
-        self.tally.packets[ruling.state][ruling.verdict] += 1
-        self.tally.bytes[ruling.verdict] += packet.length
-        self.tally.reason[ruling.reason][ruling.verdict] += 1
-        if self.logging_drops and ruling.verdict == VERDICT_DROP:
-            self.drops.note(packet, ruling, self.serving_serial(), now_ns)
+        self.tally.packets[judgement.state][judgement.verdict] += 1
+        self.tally.bytes[judgement.verdict] += packet.length
+        self.tally.reason[judgement.reason][judgement.verdict] += 1
+        if self.logging_drops and judgement.verdict == VERDICT_DROP:
+            self.drops.note(packet, judgement, self.active_serial(), now_ns)
 
     # -- helpers -----------------------------------------------------------------------------------------------
 
-    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, Ruling *ruling) noexcept:
+    cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept:
         """Show an accepted packet's payload to its connection's helper; what that finds becomes expectations.
 
         A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted, and the
         exception is shown to `on_helper_error`, if anybody set that; it must not raise.
         """
-        cdef uint8_t reason, remark = ruling.reason
+        cdef uint8_t reason, remark = judgement.reason
         try:
-            reason = self.ask_helper(packet, now_ns, ruling)
+            reason = self.ask_helper(packet, now_ns, judgement)
         except Exception as error:
             reason = REASON_HELPER_ERROR
             if self.on_helper_error is not None:
                 self.on_helper_error(error)
         if reason and reason != REASON_HELPER_REFUSED:
-            ruling.verdict = VERDICT_DROP
-        if ruling.verdict == VERDICT_DROP or remark == REASON_NONE:
-            ruling.reason = reason
-        self.count(packet, now_ns, ruling)
+            judgement.verdict = VERDICT_DROP
+        if judgement.verdict == VERDICT_DROP or remark == REASON_NONE:
+            judgement.reason = reason
+        self.count(packet, now_ns, judgement)
         if reason and remark:                   # two things to say of one packet; a drop has one reason
-            self.tally.reason[remark if ruling.reason == reason else reason][VERDICT_ACCEPT] += 1
+            self.tally.reason[remark if judgement.reason == reason else reason][VERDICT_ACCEPT] += 1
 
-    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, Ruling *ruling) except 255:
+    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255:
         """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
         cdef Conn conn
-        cdef uint8_t direction = ruling.direction
+        cdef uint8_t direction = judgement.direction
         cdef uint8_t reason = 0
         cdef bint activate
         cdef size_t width = 4 if packet.family == FAMILY_IPV4 else 16
         with nogil:
             self.lock()
-            conn = self.tracker.table.conns[ruling.conn]
+            conn = self.tracker.table.conns[judgement.conn]
             self.unlock()
-        if conn.id != ruling.conn_id or conn.helper == 0:
+        if conn.id != judgement.conn_id or conn.helper == 0:
             return 0                            # its place was given to another connection meanwhile
         memory = bytearray((<const char *> conn.helper_memory)[:HELPER_MEMORY])
         segment = Segment(4 if packet.family == FAMILY_IPV4 else 6, DIRECTIONS[direction], packet.tcp_seq,
@@ -316,8 +316,8 @@ cdef class Engine:
         memcpy(conn.helper_memory, <const char *> memory, HELPER_MEMORY)
         with nogil:
             self.lock()
-            if self.tracker.table.conns[ruling.conn].id == ruling.conn_id:
-                memcpy(self.tracker.table.conns[ruling.conn].helper_memory, conn.helper_memory, HELPER_MEMORY)
+            if self.tracker.table.conns[judgement.conn].id == judgement.conn_id:
+                memcpy(self.tracker.table.conns[judgement.conn].helper_memory, conn.helper_memory, HELPER_MEMORY)
             self.unlock()
         if finding is None:
             return 0
@@ -325,10 +325,10 @@ cdef class Engine:
         if activate or finding.cancel:
             with nogil:
                 self.lock()
-                self.tracker.expectations.settle(ruling.conn, activate)
+                self.tracker.expectations.settle(judgement.conn, activate)
                 self.unlock()
         for expectation in finding.expectations:
-            reason = self.expect(expectation, &conn, ruling.conn, now_ns)
+            reason = self.expect(expectation, &conn, judgement.conn, now_ns)
             if reason:
                 return reason
         if finding.verdict == VERDICT_DROP:
@@ -367,7 +367,7 @@ cdef class Engine:
         Runs the connection's helper, too.  Raises ValueError for a hook or an interface name that cannot be.
         """
         cdef Packet packet
-        cdef Ruling ruling
+        cdef CJudgement judgement
         cdef char[IFNAMSIZ] names_in
         cdef char[IFNAMSIZ] names_out
         present(&packet, data, hook, length, trusted)
@@ -378,11 +378,11 @@ cdef class Engine:
         packet.outdev = names_out
         with nogil:
             self.lock()
-            self.judge_packet(&packet, now, &ruling)
+            self.judge_packet(&packet, now, &judgement)
             self.unlock()
-        if ruling.inspect:
-            self.inspect_packet(&packet, now, &ruling)
-        return judgement_of(&ruling, self.program)
+        if judgement.inspect:
+            self.inspect_packet(&packet, now, &judgement)
+        return judgement_of(&judgement, self.program)
 
     def load(self, program) -> None:
         """Let a ruleset serve from the next packet on; None: track and accept everything.
@@ -397,16 +397,16 @@ cdef class Engine:
         if self.drops is not None:
             self.drops.follow(new)
         if program is None:
-            next = SERVES_NONE
-        elif self.serving == SERVES_FIRST:
-            next = SERVES_SECOND
+            next = ACTIVE_NONE
+        elif self.active == ACTIVE_FIRST:
+            next = ACTIVE_SECOND
             self.second = program
         else:
-            next = SERVES_FIRST
+            next = ACTIVE_FIRST
             self.first = program
         with nogil:
-            self.lock_politely()
-            self.serving = next
+            self.lock_background()
+            self.active = next
             self.unlock()
         if new is not None and old is not None and new.previous is old:
             new.carry_counters(old)             # before anybody reads those of the new one
@@ -415,12 +415,12 @@ cdef class Engine:
         if new is not None:
             new.previous = None
         self.program = program
-        if next != SERVES_FIRST:
+        if next != ACTIVE_FIRST:
             self.first = None
-        if next != SERVES_SECOND:
+        if next != ACTIVE_SECOND:
             self.second = None
         if shadow is not None:
-            shadow.fold(program)
+            shadow.add(program)
 
     def load_shadow(self, program) -> None:
         """Let rules judge every packet from the next one on, and decide none (shadow.pyx); None: nothing does."""
@@ -433,7 +433,7 @@ cdef class Engine:
 
     def set_shadowing(self, bint shadowing) -> None:
         with nogil:
-            self.lock_politely()
+            self.lock_background()
             self.shadowing = shadowing
             self.unlock()
 
@@ -443,7 +443,7 @@ cdef class Engine:
             self.drops = DropLog()
             self.drops.follow(self.program)
             with nogil:
-                self.lock_politely()
+                self.lock_background()
                 self.logging_drops = True
                 self.unlock()
         return self.drops
@@ -455,19 +455,19 @@ cdef class Engine:
         with nogil:
             i = 0
             while i < SWEEP_SLICES and freed < SWEEP_SLICES * SWEEP_SLOTS:
-                self.lock_politely()
+                self.lock_background()
                 part = self.tracker.table.sweep(now_ns, SWEEP_SLOTS)
                 self.unlock()
                 freed += part
                 i += part < SWEEP_FREED         # else the slice ended before its slots did
             for i in range(SWEEP_SLICES):
-                self.lock_politely()
+                self.lock_background()
                 self.tracker.expectations.sweep(now_ns, SWEEP_EXPECTATIONS)
                 self.unlock()
             self.retire_counts()
             if self.limits is not None:
                 for i in range(SWEEP_SLICES):
-                    self.lock_politely()
+                    self.lock_background()
                     freed += self.tracker.table.end_doomed(now_ns, SWEEP_SOURCES)
                     self.limits.sources.retire(now_ns, SWEEP_SOURCES)
                     self.unlock()
@@ -478,7 +478,7 @@ cdef class Engine:
         cdef ConnCounter *emptied
         cdef int slices = 0
         while slices < SWEEP_SLICES:
-            self.lock_politely()
+            self.lock_background()
             emptied = self.tracker.table.counts.retire(SWEEP_MEMBERS)
             self.unlock()
             if emptied == NULL:
@@ -497,7 +497,7 @@ cdef class Engine:
         expect = self.tracker.expectations.counters
         judged = {state.name: {verdict.name: tally.packets[state][verdict] for verdict in Verdict} for state in CtState}
         reasons = {reason.name: tally.reason[reason] for reason in Reason if reason}
-        adaptive = self.tracker.table.paces != NULL
+        adaptive = self.tracker.table.timers != NULL
         return {
             "packets": sum(sum(verdicts.values()) for verdicts in judged.values()),
             "bytes": tally.bytes[VERDICT_DROP] + tally.bytes[VERDICT_ACCEPT],
@@ -516,8 +516,8 @@ cdef class Engine:
             "expectations": {"entries": self.tracker.expectations.count,
                              "max_entries": self.tracker.expectations.limit, "created": expect.created,
                              "used": expect.used, "expired": expect.expired},
-            "full": {"expectations": expect.no_room, "hashlimit": self.surroundings.full.hashlimit,
-                     "recent": self.surroundings.full.recent, "sets": self.surroundings.full.sets, "interfaces": table.unnumbered},
+            "full": {"expectations": expect.no_room, "hashlimit": self.environment.full.hashlimit,
+                     "recent": self.environment.full.recent, "sets": self.environment.full.sets, "interfaces": table.unnumbered},
             "events": {"listeners": self.tracker.table.events.count, "lost": self.tracker.table.events.lost},
         }
 

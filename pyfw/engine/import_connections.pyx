@@ -41,16 +41,16 @@ class Foreign(NamedTuple):
     tags: tuple[int, int] = (0, 0)      # SCTP: verification tags
 
 
-def adopt(Engine engine, connections: Iterable[Foreign], uint64_t now_ns) -> int:
+def import_connections(Engine engine, connections: Iterable[Foreign], uint64_t now_ns) -> int:
     """Enter those that are not known, as far as there is room; returns how many.  ValueError for what cannot be one."""
     cdef Conn conn
     cdef uint8_t direction
     cdef int adopted = 0
     cdef bint entered
-    helpers = list(engine.surroundings.helpers)
+    helpers = list(engine.environment.helpers)
     for foreign in connections:
         fill(&conn, foreign, helpers, now_ns)
-        engine.lock_politely()
+        engine.lock_background()
         entered = (engine.tracker.table.count < engine.tracker.table.header.max_entries
                    and engine.tracker.table.find(&conn.key, now_ns, &direction) == 0
                    and engine.tracker.table.insert(&conn, now_ns) != 0)

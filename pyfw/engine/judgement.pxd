@@ -1,7 +1,7 @@
 """What becomes of one packet."""
 from libc.stdint cimport uint8_t, uint32_t
 
-cdef struct Ruling:
+cdef struct CJudgement:
     uint8_t verdict             # VerdictNumber
     uint8_t state               # CtStateNumber
     uint8_t direction           # DirectionNumber
@@ -14,4 +14,4 @@ cdef struct Ruling:
     uint32_t conn               # slot and id of its connection; 0: none
     uint32_t conn_id
 
-cdef object judgement_of(const Ruling *ruling, object program)
+cdef object judgement_of(const CJudgement *judgement, object program)

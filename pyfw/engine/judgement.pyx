@@ -24,11 +24,11 @@ class Judgement(NamedTuple):
     reason_text: str            # the reason in the kernel's words, with its numbers; "" for none
 
 
-cdef object judgement_of(const Ruling *ruling, object program):
-    """`program`: whose rules' numbers the ruling speaks of; None: there are none."""
+cdef object judgement_of(const CJudgement *judgement, object program):
+    """`program`: whose rules' numbers the judgement speaks of; None: there are none."""
     text = ""
-    if ruling.reason:
-        text = reason_text(ruling.reason, tuple([ruling.argument[i] for i in range(4)]))
-    return Judgement(VERDICTS[ruling.verdict], STATES[ruling.state], DIRECTIONS[ruling.direction],
-                     REASON_MEMBERS[ruling.reason], program.rule_name(ruling.rule) if program is not None else None,
-                     ruling.mark, REJECTS[ruling.reject], text)
+    if judgement.reason:
+        text = reason_text(judgement.reason, tuple([judgement.argument[i] for i in range(4)]))
+    return Judgement(VERDICTS[judgement.verdict], STATES[judgement.state], DIRECTIONS[judgement.direction],
+                     REASON_MEMBERS[judgement.reason], program.rule_name(judgement.rule) if program is not None else None,
+                     judgement.mark, REJECTS[judgement.reject], text)

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Looking on while a packet is judged, and telling Python what there was to see.
 
-May know: packets, rulings, the steps through the rules.  Must not know: the engine's insides, sockets, clocks.
+May know: packets, judgements, the steps through the rules.  Must not know: the engine's insides, sockets, clocks.
 """
 from libc.string cimport memcpy
 
@@ -40,7 +40,7 @@ class Facts(NamedTuple):
     gid: int | None
 
 
-class Met(NamedTuple):
+class RuleHit(NamedTuple):
     """A rule, or the end of a chain, that a packet met."""
     number: int                 # as Program.rule_name() takes it
     table: int                  # position in model.BUILTIN_CHAINS
@@ -50,15 +50,15 @@ class Met(NamedTuple):
     test: int | None            # position of the test that failed among RuleCode.tests
 
 
-class Passage(NamedTuple):
+class PacketTrace(NamedTuple):
     """A packet's way through the engine."""
     now_ns: int
     hook: Hook
     data: bytes                 # of the packet, from its IP header; perhaps only the beginning
     facts: Facts
-    judgement: object           # ruling.Judgement
+    judgement: object           # judgement.Judgement
     program: object | None      # rules.program.Program; None: no rules, or they are gone
-    steps: list[Met]
+    steps: list[RuleHit]
     met: int                    # steps there were, of which `steps` may hold the first only
     tracked: bool               # it came as far as tracking
     tracking_text: str          # what tracking had to say of it, in the kernel's words
@@ -70,20 +70,20 @@ class Passage(NamedTuple):
     inspected: bool             # the helper sees its payload before the verdict
 
 
-cdef class Watch:
+cdef class Observer:
     """Sees nothing."""
 
     cdef void begin(self, Context *context) noexcept nogil:
         pass
 
-    cdef void end(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
+    cdef void end(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
         pass
 
 
-cdef void keep_passed(Passed *passed, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
+cdef void keep_passed(Passed *passed, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
     cdef const Packet *packet = context.packet
     passed.packet = packet[0]
-    passed.ruling = ruling[0]
+    passed.judgement = judgement[0]
     passed.has_conn = context.conn != NULL
     if passed.has_conn:
         passed.conn = context.conn[0]
@@ -98,26 +98,26 @@ cdef void keep_passed(Passed *passed, const Context *context, const Ruling *ruli
     passed.program = program
 
 
-cdef object passage_of(const Passed *passed, const Step *steps, uint32_t kept, bytes data, object program, tuple helpers,
+cdef object packet_trace_of(const Passed *passed, const RuleStep *steps, uint32_t kept, bytes data, object program, tuple helpers,
                        const Settings *settings):
     """`steps` holds `kept` of them at most; `helpers`: their names by number."""
     cdef const Conn *conn = &passed.conn
     cdef bint begins = passed.has_conn and conn.id == 0
     cdef bint lives = passed.has_conn and (begins or conn.status & CONN_CONFIRMED)
     cdef uint32_t i
-    return Passage(
-        passed.now_ns, Hook(passed.packet.hook), data, facts_of(passed), judgement_of(&passed.ruling, program), program,
+    return PacketTrace(
+        passed.now_ns, Hook(passed.packet.hook), data, facts_of(passed), judgement_of(&passed.judgement, program), program,
         [step_of(&steps[i]) for i in range(min(kept, passed.trace.met))], passed.trace.met, bool(passed.trace.tracked),
         reason_text(passed.trace.reason, tuple([passed.trace.argument[i] for i in range(4)])) if passed.trace.reason else "",
         connection_line(conn, passed.now_ns, settings) if lives else None,
         begins, bool(begins and conn.status & CONN_EXPECTED), bool(passed.has_conn and not lives),
         helpers[conn.helper - 1] if passed.has_conn and 0 < conn.helper <= len(helpers) else None,
-        bool(passed.ruling.inspect))
+        bool(passed.judgement.inspect))
 
 
-cdef object step_of(const Step *step):
+cdef object step_of(const RuleStep *step):
     test = step.failed >> FAILED_TEST_SHIFT
-    return Met(step.number, step.table, step.fit, 0 if test else step.failed & (FAILED_STATE - 1),
+    return RuleHit(step.number, step.table, step.fit, 0 if test else step.failed & (FAILED_STATE - 1),
                 not test and step.failed & FAILED_STATE != 0, test - 1 if test else None)
 
 

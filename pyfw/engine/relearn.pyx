@@ -30,7 +30,7 @@ cdef uint32_t relearn_slice(Engine engine, uint32_t *cursor) noexcept nogil:
     """Returns how many of the next slice learn anew; cursor becomes 0 at the end."""
     cdef uint32_t slot = cursor[0], count = 0, end
     cdef Conn *conn
-    engine.lock_politely()
+    engine.lock_background()
     end = min(slot + SLICE_SLOTS, engine.tracker.table.header.used + 1)
     while slot < end:
         conn = &engine.tracker.table.conns[slot]

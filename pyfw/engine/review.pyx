@@ -101,7 +101,7 @@ cdef class Reviewer:
         """One slot of the table; a connection that goes is copied to `killed`."""
         cdef const Conn *conn
         cdef Fate fate = KEPT
-        self.engine.lock_politely()
+        self.engine.lock_background()
         if slot >= self.engine.tracker.table.header.used:
             over[0] = True
         if slot <= self.engine.tracker.table.header.used:
@@ -136,7 +136,7 @@ cdef class Reviewer:
         context.wall_ns = now_ns + self.engine.wall_offset_ns
         context.zone_offset_s = self.engine.zone_offset_s
         context.dry = True
-        context.at_leisure = True
+        context.unlimited = True
         self.program.run(TABLE_RAW, &context, &outcome)
         if outcome.verdict != VERDICT_ACCEPT:
             return REFUSED

@@ -1,7 +1,7 @@
 """A second ruleset that judges every packet and decides none."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
-from pyfw.engine.judgement cimport Ruling
+from pyfw.engine.judgement cimport CJudgement
 from pyfw.lock cimport Lock
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program.program cimport Program
@@ -11,7 +11,7 @@ cdef enum:
     DIFFERENCES = 256           # a power of two
     EXAMPLE_BYTES = 128
 
-cdef struct Difference:         # what the two rulesets say of some packets, and they do not say the same
+cdef struct DifferenceSlot:         # what the two rulesets say of some packets, and they do not say the same
     uint64_t packets            # 0: free
     uint64_t bytes
     uint64_t program            # Program.serial of the rules in force; 0: there are none
@@ -40,19 +40,19 @@ cdef struct Tally:              # since the last reset
 cdef class Shadow:
     cdef readonly Program program
     cdef Lock guard             # the engine's
-    cdef Difference *differences
+    cdef DifferenceSlot *differences
     cdef Tally tally
     cdef Packet packet          # the packet in hand and its connection, as these rules see and mark them
     cdef Conn conn
     cdef Outcome outcome        # what they say of it so far
     cdef bint notrack
-    cdef object folding         # threading.Lock: one at a time tells the differences apart
+    cdef object adding         # threading.Lock: one at a time tells the differences apart
     cdef dict programs          # those in force meanwhile, by serial
-    cdef dict told
+    cdef dict known
 
     # With the engine's lock held: walk() before the rules in force have their turn in a table, compare() when they have decided.
     cdef void walk(self, int table, const Context *context) noexcept nogil
-    cdef void compare(self, const Context *context, const Ruling *ruling, bint accepted, uint64_t program) noexcept nogil
-    cdef Difference *place_of(self, const Difference *wanted) noexcept nogil
+    cdef void compare(self, const Context *context, const CJudgement *judgement, bint accepted, uint64_t program) noexcept nogil
+    cdef DifferenceSlot *place_of(self, const DifferenceSlot *wanted) noexcept nogil
     cdef list take(self)
-    cdef object difference_of(self, const Difference *found)
+    cdef object difference_of(self, const DifferenceSlot *found)

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A shadow: rules that judge every packet which the rules in force are asked about, and decide nothing.
 
-May know: programs, contexts, rulings.  Must not know: the engine, the table, text of packets, sockets, the clock.
+May know: programs, contexts, judgements.  Must not know: the engine, the table, text of packets, sockets, the clock.
 
 Laws:
   - What a shadow's rules do, they do to copies: the packet's mark, its connection.  Sets it may read only.  Lists of recent and
-    buckets of hashlimit it has its own, by its own Surroundings; its counters and limits move as if it were in force.
+    buckets of hashlimit it has its own, by its own RuleEnvironment; its counters and limits move as if it were in force.
   - Connections are what the rules in force make of them.  A packet of a connection that the shadow would not have let begin is
     ESTABLISHED to the shadow, too.
   - The shadow has its turn before the rules in force, so that nothing they do shows in its judgement.
@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 from pyfw.enums import CtState, Hook, Reject, Verdict
 
-MOST_TOLD = 1024                # differences that are kept for whoever asks
+MAX_DIFFERENCES = 1024                # differences that are kept for whoever asks
 
 
-class Saying(NamedTuple):
+class RulesetVerdict(NamedTuple):
     """What one ruleset says of a packet."""
     verdict: Verdict
     reject: Reject              # how a DROP is answered
@@ -47,32 +47,32 @@ class Example(NamedTuple):
     state: CtState
 
 
-class Otherwise(NamedTuple):
+class Difference(NamedTuple):
     """Packets of which the rules in force say one thing, and the shadow's another."""
-    live: Saying
-    shadow: Saying
+    live: RulesetVerdict
+    shadow: RulesetVerdict
     packets: int
     bytes: int
     example: Example
 
 
 cdef class Shadow:
-    """`program` as a shadow.  Its Surroundings must not be those of the program in force, but may share their sets.
+    """`program` as a shadow.  Its RuleEnvironment must not be those of the program in force, but may share their sets.
 
     guard: the lock of the engine whose packets it sees.
     """
 
     def __cinit__(self):
-        self.differences = <Difference *> calloc(DIFFERENCES, sizeof(Difference))
+        self.differences = <DifferenceSlot *> calloc(DIFFERENCES, sizeof(DifferenceSlot))
         if self.differences == NULL:
             raise MemoryError("no memory for the differences of a shadow")
 
     def __init__(self, Program program not None, Lock guard not None):
         self.program = program
         self.guard = guard
-        self.folding = Mutex()
+        self.adding = Mutex()
         self.programs = {}
-        self.told = {}
+        self.known = {}
 
     def __dealloc__(self):
         free(self.differences)
@@ -102,20 +102,20 @@ cdef class Shadow:
         if table == TABLE_RAW:
             self.notrack = self.outcome.notrack
 
-    cdef void compare(self, const Context *context, const Ruling *ruling, bint accepted, uint64_t program) noexcept nogil:
+    cdef void compare(self, const Context *context, const CJudgement *judgement, bint accepted, uint64_t program) noexcept nogil:
         """Note what the packet would have met otherwise; `program` is the serial of the rules in force."""
         cdef const Packet *packet = context.packet
-        cdef Difference wanted
-        cdef Difference *place
+        cdef DifferenceSlot wanted
+        cdef DifferenceSlot *place
         self.tally.judged += 1
-        if accepted == (self.outcome.verdict == VERDICT_ACCEPT) and (accepted or ruling.reject == self.outcome.reject):
+        if accepted == (self.outcome.verdict == VERDICT_ACCEPT) and (accepted or judgement.reject == self.outcome.reject):
             return
         self.tally.otherwise += 1
         wanted.program = program
-        wanted.rule = ruling.rule
+        wanted.rule = judgement.rule
         wanted.shadow_rule = self.outcome.rule
         wanted.verdict = VERDICT_ACCEPT if accepted else VERDICT_DROP
-        wanted.reject = ruling.reject
+        wanted.reject = judgement.reject
         wanted.shadow_verdict = self.outcome.verdict
         wanted.shadow_reject = self.outcome.reject
         wanted.family = packet.family
@@ -138,11 +138,11 @@ cdef class Shadow:
         place.packets += 1
         place.bytes += packet.length
 
-    cdef Difference *place_of(self, const Difference *wanted) noexcept nogil:
+    cdef DifferenceSlot *place_of(self, const DifferenceSlot *wanted) noexcept nogil:
         """Where this difference stands, or may; NULL: all places are taken by others."""
         cdef uint32_t at = wanted.rule * <uint32_t> 31 + wanted.shadow_rule * <uint32_t> 17
         cdef int probe
-        cdef Difference *place
+        cdef DifferenceSlot *place
         for probe in range(DIFFERENCES):
             place = &self.differences[(at + <uint32_t> probe) & (DIFFERENCES - 1)]
             if place.packets == 0 or (
@@ -160,28 +160,28 @@ cdef class Shadow:
         if program is not None:
             self.programs[program.serial] = program
 
-    def fold(self, program) -> None:
+    def add(self, program) -> None:
         """Put what was found into words, and forget the rules before `program`, which are in force."""
-        with self.folding:
+        with self.adding:
             for found in self.take():
-                self.tell(found)
+                self.add_one(found)
             if program is not None:
                 self.programs = {serial: known for serial, known in self.programs.items() if serial >= program.serial}
 
-    def found(self, program) -> list[Otherwise]:
+    def found(self, program) -> list[Difference]:
         """The differences since the last reset, those of most packets first; `program` is in force."""
-        self.fold(program)
-        with self.folding:
-            known = list(self.told.values())
+        self.add(program)
+        with self.adding:
+            known = list(self.known.values())
         return sorted(known, key=lambda difference: -difference.packets)
 
     def reset(self) -> None:
         """Count from nothing again."""
-        with self.folding:
+        with self.adding:
             self.take()
-            self.told = {}
+            self.known = {}
             with nogil:
-                self.guard.lock_politely()
+                self.guard.lock_background()
                 memset(&self.tally, 0, sizeof(Tally))
                 self.guard.unlock()
             self.program.zero()
@@ -192,13 +192,13 @@ cdef class Shadow:
 
     cdef list take(self):
         """The differences since the last call; the places are free again."""
-        cdef Difference *copy = <Difference *> malloc(DIFFERENCES * sizeof(Difference))
+        cdef DifferenceSlot *copy = <DifferenceSlot *> malloc(DIFFERENCES * sizeof(DifferenceSlot))
         cdef int at
         if copy == NULL:
             raise MemoryError("no memory to read a shadow's differences")
         with nogil:
-            self.guard.lock_politely()
-            memcpy(copy, self.differences, DIFFERENCES * sizeof(Difference))
+            self.guard.lock_background()
+            memcpy(copy, self.differences, DIFFERENCES * sizeof(DifferenceSlot))
             for at in range(DIFFERENCES):
                 self.differences[at].packets = 0
             self.guard.unlock()
@@ -207,42 +207,42 @@ cdef class Shadow:
         finally:
             free(copy)
 
-    cdef object difference_of(self, const Difference *found):
+    cdef object difference_of(self, const DifferenceSlot *found):
         cdef int family = 6 if found.family == FAMILY_IPV6 else 4
-        return Otherwise(
-            saying(self.programs.get(found.program), found.rule, family, found.verdict, found.reject),
-            saying(self.program, found.shadow_rule, family, found.shadow_verdict, found.shadow_reject),
+        return Difference(
+            ruleset_verdict(self.programs.get(found.program), found.rule, family, found.verdict, found.reject),
+            ruleset_verdict(self.program, found.shadow_rule, family, found.shadow_verdict, found.shadow_reject),
             found.packets, found.bytes,
             Example(found.now_ns, (<const char *> found.data)[:found.captured], found.length, Hook(found.hook),
                     device_name(found.indev), device_name(found.outdev), CtState(found.state)))
 
-    def tell(self, difference) -> None:
+    def add_one(self, difference) -> None:
         """Add it to what is known under the same words: an edited ruleset has its rules in other places."""
         live, shadow = difference.live, difference.shadow
         key = (table_of(live), live._replace(rule=None), table_of(shadow), shadow._replace(rule=None))
-        known = self.told.get(key)
+        known = self.known.get(key)
         if known is not None:
             difference = difference._replace(packets=known.packets + difference.packets, bytes=known.bytes + difference.bytes,
                                              example=known.example)
-        elif len(self.told) >= MOST_TOLD:
+        elif len(self.known) >= MAX_DIFFERENCES:
             self.count_unkept(difference.packets)
             return
-        self.told[key] = difference
+        self.known[key] = difference
 
     def count_unkept(self, uint64_t packets) -> None:
         with nogil:
-            self.guard.lock_politely()
+            self.guard.lock_background()
             self.tally.unkept += packets
             self.guard.unlock()
 
 
-cdef object saying(program, uint32_t rule, int family, uint8_t verdict, uint8_t reject):
+cdef object ruleset_verdict(program, uint32_t rule, int family, uint8_t verdict, uint8_t reject):
     name = None if program is None else program.rule_name(rule)
     text = None if program is None else program.rule_text(rule, family)
-    return Saying(Verdict(verdict), Reject(reject), name, text)
+    return RulesetVerdict(Verdict(verdict), Reject(reject), name, text)
 
 
-def table_of(said: Saying) -> str | None:
+def table_of(said: RulesetVerdict) -> str | None:
     return said.rule and said.rule.partition(":")[0]
 
 

@@ -3,7 +3,7 @@
 
 May know: the engine, its tracker, what a packet can meet there.  Must not know: text, sockets, the clock.
 
-Law: a question is put with the lock held, for as long as one packet takes.  What the packet would find is copied from the
+Law: a dry_run is put with the lock held, for as long as one packet takes.  What the packet would find is copied from the
 live tables first (its connection, an expectation, that one's master); then it is judged by the live rules, run dry.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -42,18 +42,18 @@ class Known(NamedTuple):
 
 
 class Answer(NamedTuple):
-    passage: object             # watch.Passage; None: nothing that any stack would take for a packet
-    judgement: object           # ruling.Judgement
+    packet_trace: object             # observer.PacketTrace; None: nothing that any stack would take for a packet
+    judgement: object           # judgement.Judgement
     known: Known | None         # None: no connection is known to which it belongs
     master: str | None          # whose helper expected it, a line as Known.line
     full: bool                  # the table has no room for another connection
 
 
-cdef class Question(Watch):
+cdef class DryRun(Observer):
     """Sees the one packet that is asked about, and keeps it from changing anything."""
 
     def __cinit__(self):
-        self.trace.steps = <Step *> calloc(STEPS, sizeof(Step))
+        self.trace.steps = <RuleStep *> calloc(STEPS, sizeof(RuleStep))
         if self.trace.steps == NULL:
             raise MemoryError("no memory for an answer")
         self.trace.room = STEPS
@@ -65,8 +65,8 @@ cdef class Question(Watch):
         context.dry = True
         context.trace = &self.trace
 
-    cdef void end(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
-        keep_passed(&self.passed, context, ruling, program)
+    cdef void end(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
+        keep_passed(&self.passed, context, judgement, program)
         self.seen = True
 
 
@@ -79,18 +79,18 @@ cdef struct Findings:              # copies of what the packet meets
     uint8_t full
 
 
-def ask(Engine engine not None, bytes data not None, int hook, str indev="", str outdev="", uint64_t now_ns=0, *,
+def dry_run(Engine engine not None, bytes data not None, int hook, str indev="", str outdev="", uint64_t now_ns=0, *,
         uint32_t mark=0, length=None, bint trusted=False, bytes hardware=None, owner=None) -> Answer:
     """What Engine.judge() would say of this packet now, and how it would come to that.
 
     hardware: the sender's Ethernet address, 6 bytes.  owner: (uid, gid) of the socket that sends it.
     Raises ValueError as judge() does.
     """
-    cdef Question question = Question()
+    cdef DryRun asking = DryRun()
     cdef Engine copy = Engine(max_entries=COPIED, expect_max=COPIED)
     cdef object program = engine.program
     cdef Packet packet, probe
-    cdef Ruling ruling
+    cdef CJudgement judgement
     cdef Findings found
     cdef char[IFNAMSIZ] names_in
     cdef char[IFNAMSIZ] names_out
@@ -107,22 +107,22 @@ def ask(Engine engine not None, bytes data not None, int hook, str indev="", str
         packet.uid, packet.gid = owner
     copy.load(program)
     copy_limits(engine, copy)
-    copy.watch = question
-    copy.watching = True
+    copy.observer = asking
+    copy.observing = True
     probe = packet
     memset(&found, 0, sizeof(Findings))
     with nogil:
-        engine.lock_politely()
+        engine.lock_background()
         copy_settings(engine, copy)
         if parse(&probe) == 0:
             copy_what_it_finds(engine.tracker, copy.tracker, &probe, now_ns, &found)
         copy.tracker.table.elsewhere = engine.tracker.table.count - copy.tracker.table.count
-        copy.judge_packet(&packet, now_ns, &ruling)
+        copy.judge_packet(&packet, now_ns, &judgement)
         engine.unlock()
     return Answer(
-        passage_of(&question.passed, question.trace.steps, STEPS, data, program, engine.surroundings.helpers,
-                   &engine.tracker.settings) if question.seen else None,
-        judgement_of(&ruling, program), known_of(&found, now_ns, engine.tracker) if found.has_conn else None,
+        packet_trace_of(&asking.passed, asking.trace.steps, STEPS, data, program, engine.environment.helpers,
+                   &engine.tracker.settings) if asking.seen else None,
+        judgement_of(&judgement, program), known_of(&found, now_ns, engine.tracker) if found.has_conn else None,
         connection_line(&found.master, now_ns, &engine.tracker.settings) if found.expected else None, bool(found.full))
 
 
@@ -140,7 +140,7 @@ def find_known(Engine engine not None, bytes data not None, uint64_t now_ns) -> 
         return None
     key_of(&packet, &key)
     with nogil:
-        engine.lock_politely()
+        engine.lock_background()
         find_conn(engine.tracker.table, &key, &found)
         engine.unlock()
     return known_of(&found, now_ns, engine.tracker) if found.has_conn and found.conn.expires_ns > now_ns else None
@@ -163,7 +163,7 @@ cdef int copy_limits(Engine engine, Engine copy) except -1:
     cdef Table live = engine.tracker.table
     copy.limits = engine.limits
     copy.tracker.table.configure(
-        evicts=live.evicts, adaptive=(live.adaptive_start, live.adaptive_end) if live.paces != NULL else None)
+        evicts=live.evicts, adaptive=(live.adaptive_start, live.adaptive_end) if live.timers != NULL else None)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, TcpState
-from pyfw.explain.dry_run import Answer, Known, ask, find_known
+from pyfw.explain.dry_run import Answer, Known, dry_run, find_known
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFAULT_SPORT = 40000
-MOST_OPTIONS = 100
+MAX_OPTIONS = 100
 ICMP_HEADER = 8
 ICMP_ERRORS, ICMPV6_ERRORS = {3, 4, 5, 11, 12}, set(range(1, 128))
 TCP_FLAGS = names.TCP_FLAGS | {"ECE": 0x40, "CWR": 0x80}
@@ -41,12 +41,12 @@ what is asked about:
 """
 
 
-class QuestionError(ValueError):
+class SpecError(ValueError):
     """Words that ask about no packet: one line that says what would."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PacketSpec:
     """A packet and where it is met."""
 
     data: bytes
@@ -62,17 +62,17 @@ class Asked:
 
     def put(self, engine: Engine, now_ns: int) -> Answer:
         """Ask the engine."""
-        return ask(engine, self.data, self.hook, self.indev, self.outdev, now_ns, mark=self.mark, length=self.length,
+        return dry_run(engine, self.data, self.hook, self.indev, self.outdev, now_ns, mark=self.mark, length=self.length,
                    trusted=self.trusted, hardware=self.hardware, owner=self.owner)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise QuestionError(f"{message}; `{self.prog} --help` shows what can be asked")
+        raise SpecError(f"{message}; `{self.prog} --help` shows what can be asked")
 
 
-def add_question_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words of a question, the same on every command line."""
+def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of a spec, the same on every command line."""
     parser.add_argument("packet", nargs="+", metavar="WORD", help="the packet, see below")
     parser.add_argument("--in", dest="indev", metavar="IFACE", type=_interface, help="the interface it came in by")
     parser.add_argument("--out", dest="outdev", metavar="IFACE", type=_interface, help="the interface it leaves by")
@@ -100,64 +100,64 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-def question_parser(program: str, parent: type[argparse.ArgumentParser] = _Parser) -> argparse.ArgumentParser:
+def spec_parser(program: str, parent: type[argparse.ArgumentParser] = _Parser) -> argparse.ArgumentParser:
     parser = parent(prog=program, allow_abbrev=False, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
                     add_help=False, description="What would become of a packet, and why: nothing is changed.")
-    add_question_arguments(parser)
+    add_spec_arguments(parser)
     return parser
 
 
-def read_question(words: Sequence[str]) -> argparse.Namespace:
-    """Raises QuestionError."""
-    if sum(word.startswith("-") for word in words) > MOST_OPTIONS:      # argparse needs their square in time
-        raise QuestionError(f"a question has at most {MOST_OPTIONS} options")
-    return question_parser("explain").parse_args(list(words))
+def read_spec(words: Sequence[str]) -> argparse.Namespace:
+    """Raises SpecError."""
+    if sum(word.startswith("-") for word in words) > MAX_OPTIONS:      # argparse needs their square in time
+        raise SpecError(f"a question has at most {MAX_OPTIONS} options")
+    return spec_parser("explain").parse_args(list(words))
 
 
-def asked_packet(question: argparse.Namespace, engine: Engine, now_ns: int) -> Asked:
-    """The packet that the words mean, which may depend on what the engine knows of its connection.  Raises QuestionError."""
-    kind, *words = question.packet
+def packet_spec(spec: argparse.Namespace, engine: Engine, now_ns: int) -> PacketSpec:
+    """The packet that the words mean, which may depend on what the engine knows of its connection.  Raises SpecError."""
+    kind, *words = spec.packet
     try:
         if kind == "pcap":
-            packet = captured_packet(words, question.frame)
-            return _met(packet.data, question, length=packet.length, trusted=packet.offloaded)
+            packet = captured_packet(words, spec.frame)
+            return _met(packet.data, spec, length=packet.length, trusted=packet.offloaded)
         if kind == "hex":
-            return _met(_hex("".join(words)), question, length=question.wire_length, trusted=question.trusted)
-        return _Builder(question, lambda data: find_known(engine, data, now_ns)).asked(kind, words)
+            return _met(_hex("".join(words)), spec, length=spec.wire_length, trusted=spec.trusted)
+        return _Builder(spec, lambda data: find_known(engine, data, now_ns)).asked(kind, words)
     except ValueError as error:
-        raise error if isinstance(error, QuestionError) else QuestionError(str(error)) from None
+        raise error if isinstance(error, SpecError) else SpecError(str(error)) from None
 
 
-def _met(data: bytes, question: argparse.Namespace, *, notes: Sequence[str] = (), length: int | None = None,
-         trusted: bool = False) -> Asked:
+def _met(data: bytes, spec: argparse.Namespace, *, notes: Sequence[str] = (), length: int | None = None,
+         trusted: bool = False) -> PacketSpec:
     owner = None
-    if question.uid is not None or question.gid is not None:
-        owner = (question.uid or 0, question.gid or 0)
-    return Asked(data, Hook[question.hook or _hook(question)], question.indev or "", question.outdev or "", length, trusted,
-                 question.mark, question.mac, owner, tuple(notes))
+    if spec.uid is not None or spec.gid is not None:
+        owner = (spec.uid or 0, spec.gid or 0)
+    return PacketSpec(data, Hook[spec.hook or _hook(spec)], spec.indev or "", spec.outdev or "", length, trusted,
+                 spec.mark, spec.mac, owner, tuple(notes))
 
 
-def _hook(question: argparse.Namespace) -> str:
-    if bool(question.indev) == bool(question.outdev):
+def _hook(spec: argparse.Namespace) -> str:
+    if bool(spec.indev) == bool(spec.outdev):
         return "FORWARD"
-    return "INPUT" if question.indev else "OUTPUT"
+    return "INPUT" if spec.indev else "OUTPUT"
 
 
 def _hex(text: str) -> bytes:
     try:
         data = bytes.fromhex(text.removeprefix("0x").replace(":", ""))
     except ValueError:
-        raise QuestionError("hex takes pairs of hexadecimal digits, as hex 4500001c...") from None
+        raise SpecError("hex takes pairs of hexadecimal digits, as hex 4500001c...") from None
     if not data:
-        raise QuestionError("hex needs the bytes of a packet, from its IP header on")
+        raise SpecError("hex needs the bytes of a packet, from its IP header on")
     return data
 
 
 def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
-    """The IP packet in frame number `frame` of a capture file.  Raises QuestionError."""
+    """The IP packet in frame number `frame` of a capture file.  Raises SpecError."""
     from pyfw.edge.capture.pcap import Capture, CaptureError    # with scapy, which takes long to load and serves nothing else here
     if len(words) != 1:
-        raise QuestionError("pcap takes one file, as pcap capture.pcap --frame 3")
+        raise SpecError("pcap takes one file, as pcap capture.pcap --frame 3")
     last = 0
     try:
         with Capture(words[0]) as capture:
@@ -165,59 +165,59 @@ def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
                 last = record.number
                 if last == frame:
                     if record.packet is None:
-                        raise QuestionError(f"{words[0]}: frame {frame} carries no IP packet")
+                        raise SpecError(f"{words[0]}: frame {frame} carries no IP packet")
                     return record.packet
     except CaptureError as error:
-        raise QuestionError(str(error)) from error
-    raise QuestionError(f"{words[0]} has no frame {frame}: it has {last}")
+        raise SpecError(str(error)) from error
+    raise SpecError(f"{words[0]} has no frame {frame}: it has {last}")
 
 
 class _Builder:
     """Makes a packet from the fields that were given, and says which it chose itself."""
 
-    def __init__(self, question: argparse.Namespace, find_known: Callable[[bytes], Known | None]) -> None:
-        self.question = question
+    def __init__(self, spec: argparse.Namespace, find_known: Callable[[bytes], Known | None]) -> None:
+        self.spec = spec
         self.find_known = find_known
         self.notes: list[str] = []
 
-    def asked(self, kind: str, words: list[str]) -> Asked:
+    def asked(self, kind: str, words: list[str]) -> PacketSpec:
         protocol = values.parse_protocol(kind)
         if protocol == 0:
-            raise QuestionError(f"{kind} is any protocol; ask about one, as tcp 10.0.0.5:40000 203.0.113.7:443")
+            raise SpecError(f"{kind} is any protocol; ask about one, as tcp 10.0.0.5:40000 203.0.113.7:443")
         self.check_options(protocol)
         if protocol in (ICMP, ICMPV6):
             data = self.icmp(kind, protocol, words)
         else:
             data = self.packet(protocol, *self.ends(kind, protocol, words))
-        return _met(data, self.question, notes=self.notes)
+        return _met(data, self.spec, notes=self.notes)
 
     def check_options(self, protocol: int) -> None:
         for option, owner, name in (("flags", TCP, "tcp"), ("seq", TCP, "tcp"), ("ack", TCP, "tcp"), ("chunk", SCTP, "sctp")):
-            if getattr(self.question, option) is not None and protocol != owner:
-                raise QuestionError(f"--{option} is about {name}")
-        if self.question.quote and protocol not in (ICMP, ICMPV6):
-            raise QuestionError("--quote is about icmp errors")
+            if getattr(self.spec, option) is not None and protocol != owner:
+                raise SpecError(f"--{option} is about {name}")
+        if self.spec.quote and protocol not in (ICMP, ICMPV6):
+            raise SpecError("--quote is about icmp errors")
 
     def ends(self, kind: str, protocol: int, words: Sequence[str]) -> tuple[IpHeader, int, int]:
         """The IP header and the ports, 0 where there are none."""
         with_ports = protocol in WITH_PORTS
         form = f"{kind} SRC:PORT DST:PORT" if with_ports else f"{kind} SRC DST"
         if len(words) != 2:
-            raise QuestionError(f"{form} is expected, not {len(words)} words behind {kind}")
+            raise SpecError(f"{form} is expected, not {len(words)} words behind {kind}")
         (src, sport), (dst, dport) = (_end(word, with_ports) for word in words)
         if src.version != dst.version:
-            raise QuestionError(f"{src} and {dst} are of different families")
+            raise SpecError(f"{src} and {dst} are of different families")
         if with_ports and dport is None:
-            raise QuestionError(f"the destination's port is missing: {form}")
-        return IpHeader(src, dst, self.question.ttl, self.question.tos), DEFAULT_SPORT if sport is None else sport, dport or 0
+            raise SpecError(f"the destination's port is missing: {form}")
+        return IpHeader(src, dst, self.spec.ttl, self.spec.tos), DEFAULT_SPORT if sport is None else sport, dport or 0
 
     def payload(self, header: IpHeader, size: int) -> bytes:
         """Zeros that make the packet as long as it was asked for."""
-        wanted, least = self.question.length, header.size + size
+        wanted, least = self.spec.length, header.size + size
         if wanted is None:
             return b""
         if wanted < least:
-            raise QuestionError(f"--length {wanted}: the headers alone are {least} bytes")
+            raise SpecError(f"--length {wanted}: the headers alone are {least} bytes")
         return bytes(wanted - least)
 
     def packet(self, protocol: int, header: IpHeader, sport: int, dport: int) -> bytes:
@@ -230,7 +230,7 @@ class _Builder:
         return header.packet(protocol, self.payload(header, 0))
 
     def tcp(self, header: IpHeader, sport: int, dport: int) -> bytes:
-        flags, seq, ack = self.question.flags, self.question.seq, self.question.ack
+        flags, seq, ack = self.spec.flags, self.spec.seq, self.spec.ack
         known = self.find_known(header.tcp(sport, dport, SYN, seq=0, ack=0))
         if flags is None:
             flags = _next_flags(known)
@@ -246,8 +246,8 @@ class _Builder:
 
     def sctp(self, header: IpHeader, sport: int, dport: int) -> bytes:
         known = self.find_known(header.sctp(sport, dport, 0, b""))
-        chunk = self.question.chunk or ("DATA" if known else "INIT")
-        if self.question.chunk is None:
+        chunk = self.spec.chunk or ("DATA" if known else "INIT")
+        if self.spec.chunk is None:
             self.notes.append(f"chunk {chunk}")
         tag = known.tag if known and chunk != "INIT" else 0
         return header.sctp(sport, dport, tag, sctp_chunk(SCTP_CHUNKS[chunk]))
@@ -256,33 +256,33 @@ class _Builder:
 
     def icmp(self, kind: str, protocol: int, words: list[str]) -> bytes:
         if len(words) not in (2, 3):
-            raise QuestionError(f"{kind} [TYPE] SRC DST is expected, as {kind} echo-request "
+            raise SpecError(f"{kind} [TYPE] SRC DST is expected, as {kind} echo-request "
                                 f"{'10.0.0.5 203.0.113.7' if protocol == ICMP else '2001:db8::5 2001:db8::7'}")
         header, _, _ = self.ends(kind, protocol, words[-2:])
         if (header.src.version == 4) != (protocol == ICMP):
-            raise QuestionError(f"{kind} goes between IPv{4 if protocol == ICMP else 6} addresses")
+            raise SpecError(f"{kind} goes between IPv{4 if protocol == ICMP else 6} addresses")
         name = words[0] if len(words) == 3 else "echo-request"
         known = names.ICMP_TYPES if protocol == ICMP else names.ICMPV6_TYPES
         wanted = values.parse_icmp_type("echo-request" if name == "echo" else name, known)
         if wanted.type in (ICMP_ERRORS if protocol == ICMP else ICMPV6_ERRORS):
             return header.icmp(wanted.type, wanted.code or 0, payload=self.quote(header, name))
-        if self.question.quote:
-            raise QuestionError(f"--quote belongs to an ICMP error, which {name} is not")
-        return header.icmp(wanted.type, wanted.code or 0, self.question.id, 1, self.payload(header, ICMP_HEADER))
+        if self.spec.quote:
+            raise SpecError(f"--quote belongs to an ICMP error, which {name} is not")
+        return header.icmp(wanted.type, wanted.code or 0, self.spec.id, 1, self.payload(header, ICMP_HEADER))
 
     def quote(self, header: IpHeader, name: str) -> bytes:
         """The beginning of the packet that an error is about."""
-        if not self.question.quote:
-            raise QuestionError(f"{name} is about another packet; say which with --quote tcp 10.0.0.5:40000 203.0.113.7:443")
-        kind, *words = self.question.quote
+        if not self.spec.quote:
+            raise SpecError(f"{name} is about another packet; say which with --quote tcp 10.0.0.5:40000 203.0.113.7:443")
+        kind, *words = self.spec.quote
         protocol = values.parse_protocol(kind)
         quoted, sport, dport = self.ends(kind, protocol, words)
         if quoted.src.version != header.src.version:
-            raise QuestionError("an ICMP error quotes a packet of its own family")
+            raise SpecError("an ICMP error quotes a packet of its own family")
         if protocol == TCP:
             return quoted.tcp(sport, dport, SYN, seq=0, ack=0)
         if protocol in (ICMP, ICMPV6):
-            return quoted.icmp(8 if protocol == ICMP else 128, 0, self.question.id, 1)
+            return quoted.icmp(8 if protocol == ICMP else 128, 0, self.spec.id, 1)
         return quoted.udp(sport, dport, protocol=protocol) if protocol in WITH_PORTS else quoted.packet(protocol, b"")
 
 
@@ -312,14 +312,14 @@ def _end(text: str, with_port: bool) -> tuple[Address, int | None]:
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or port and not port.startswith(":"):
-            raise QuestionError(f"{text!r} is no address with a port; write [2001:db8::1]:443")
+            raise SpecError(f"{text!r} is no address with a port; write [2001:db8::1]:443")
         port = port[1:]
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
         if not port:
-            raise QuestionError(f"{text!r}: the port behind the colon is missing")
+            raise SpecError(f"{text!r}: the port behind the colon is missing")
     if port and not with_port:
-        raise QuestionError(f"{text!r}: this protocol has no ports")
+        raise SpecError(f"{text!r}: this protocol has no ports")
     number, family = values.parse_address(host)
     address: Address = IPv4Address(number) if family == 4 else IPv6Address(number)
     return address, values.parse_port(port) if port else None

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pyfw.engine.observer import Passage
+from pyfw.engine.observer import PacketTrace
 from pyfw.enums import Direction, Reject
 from pyfw.explain.dry_run import Answer
-from pyfw.explain.packet_spec import Asked
+from pyfw.explain.packet_spec import PacketSpec
 from pyfw.explain.walkthrough import Visit, visits
 from pyfw.rules import names
 from pyfw.wire.summary import summarize
@@ -25,7 +25,7 @@ _TITLE = 10
 _INDENT = "  "
 
 
-def passage_record(passage: Passage, met: Iterable[Visit] | None = None) -> dict[str, Any]:
+def packet_trace_record(packet_trace: PacketTrace, met: Iterable[Visit] | None = None) -> dict[str, Any]:
     """A packet that was judged (met: its visits, if they are known already):
 
         packet    summary, hook, in, out, bytes
@@ -36,20 +36,20 @@ def passage_record(passage: Passage, met: Iterable[Visit] | None = None) -> dict
                   null: the raw table dropped the packet
         verdict   verdict, rule, reason, reason_text, reject, mark, inspected
     """
-    judgement = passage.judgement
+    judgement = packet_trace.judgement
     direction = None if judgement.direction == Direction.NONE else judgement.direction.name
     tables: dict[str, list[dict[str, Any]]] = {"raw": [], "filter": []}
-    for visit in visits(passage) if met is None else met:
+    for visit in visits(packet_trace) if met is None else met:
         tables[visit.table].append({"rule": visit.rule, "text": visit.text, "depth": visit.depth, "outcome": visit.outcome,
                                     "why": visit.why})
     return {
-        "packet": packet_record(passage.data, passage.facts.length, passage.hook.name, passage.facts.indev, passage.facts.outdev),
+        "packet": packet_record(packet_trace.data, packet_trace.facts.length, packet_trace.hook.name, packet_trace.facts.indev, packet_trace.facts.outdev),
         **tables,
-        "cut": passage.met - len(passage.steps),
-        "tracking": {"state": judgement.state.name, "direction": direction, "reason": passage.tracking_text,
-                     "connection": passage.connection, "begins": passage.begins, "ends": passage.ends,
-                     "expected": passage.expected, "helper": passage.helper} if passage.tracked else None,
-        "verdict": verdict_record(judgement, passage.inspected),
+        "cut": packet_trace.met - len(packet_trace.steps),
+        "tracking": {"state": judgement.state.name, "direction": direction, "reason": packet_trace.tracking_text,
+                     "connection": packet_trace.connection, "begins": packet_trace.begins, "ends": packet_trace.ends,
+                     "expected": packet_trace.expected, "helper": packet_trace.helper} if packet_trace.tracked else None,
+        "verdict": verdict_record(judgement, packet_trace.inspected),
     }
 
 
@@ -63,25 +63,25 @@ def verdict_record(judgement: Any, inspected: bool = False) -> dict[str, Any]:
             "reject": REJECTS.get(judgement.reject), "mark": judgement.mark, "inspected": inspected}
 
 
-def answer_record(answer: Answer, asked: Asked, met: Iterable[Visit] | None = None) -> dict[str, Any]:
-    """As passage_record(), and besides
+def answer_record(answer: Answer, asked: PacketSpec, met: Iterable[Visit] | None = None) -> dict[str, Any]:
+    """As packet_trace_record(), and besides
 
         notes     what was assumed about the packet
         tracking  before (its connection's line now), master (that of the connection that expected it), table_full
     """
-    if answer.passage is None:
+    if answer.packet_trace is None:
         return {"packet": packet_record(asked.data, len(asked.data), asked.hook.name, asked.indev, asked.outdev),
                 "notes": list(asked.notes), "raw": [], "tracking": None, "filter": [], "cut": 0,
                 "verdict": verdict_record(answer.judgement)}
-    record = {**passage_record(answer.passage, met), "notes": list(asked.notes)}
+    record = {**packet_trace_record(answer.packet_trace, met), "notes": list(asked.notes)}
     if record["tracking"]:
         record["tracking"] |= {"before": answer.known.line if answer.known else None,
-                               "master": answer.master if answer.passage.expected else None, "table_full": answer.full}
+                               "master": answer.master if answer.packet_trace.expected else None, "table_full": answer.full}
     return record
 
 
 def explanation_text(record: dict[str, Any]) -> str:
-    """A record as lines; those of answer_record() have more to say than those of passage_record()."""
+    """A record as lines; those of answer_record() have more to say than those of packet_trace_record()."""
     lines = [_titled("packet", _packet_text(record["packet"]))]
     lines += [_titled("", f"({note})") for note in record.get("notes", ())]
     lines += _table_lines("raw", record["raw"])

@@ -1,13 +1,13 @@
 """A packet's way through the rules, in words: each rule it met, and why it did or did not match.
 
-Reads what a Passage holds; knows no socket and changes nothing.
+Reads what a PacketTrace holds; knows no socket and changes nothing.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pyfw.engine.observer import Facts, Met, Passage
+from pyfw.engine.observer import Facts, RuleHit, PacketTrace
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.language.extensions.header import IP, IP_FIELDS
 from pyfw.rules.language.printing import print_rule
@@ -36,18 +36,18 @@ class Visit:
     why: str                # what did not match and what the packet has instead; where it goes from here
 
 
-def visits(passage: Passage) -> Iterator[Visit]:
+def visits(packet_trace: PacketTrace) -> Iterator[Visit]:
     """In order.  Without its program nothing is known of the rules, and there are none."""
-    if passage.program is None:
+    if packet_trace.program is None:
         return
-    family = 6 if ":" in passage.facts.src else 4
+    family = 6 if ":" in packet_trace.facts.src else 4
     callers: list[str] = []
     table = ""
-    for step in passage.steps:
+    for step in packet_trace.steps:
         if table != TABLES[step.table]:
             table, callers = TABLES[step.table], []
-        visit = _Meeting(passage, step, family, table, len(callers)).visit()
-        action, chain, target = _way(passage.program, step.number, family)
+        visit = _Meeting(packet_trace, step, family, table, len(callers)).visit()
+        action, chain, target = _way(packet_trace.program, step.number, family)
         if step.fit == FITS:
             if action is Action.AUDIT:
                 visit = replace(visit, why="it only audits: on as if it had not matched")
@@ -71,16 +71,16 @@ def _way(program: Program, number: int, family: int) -> tuple[Action, str, str]:
 class _Meeting:
     """One rule meets one packet."""
 
-    def __init__(self, passage: Passage, step: Met, family: int, table: str, depth: int) -> None:
-        self.facts: Facts = passage.facts
+    def __init__(self, packet_trace: PacketTrace, step: RuleHit, family: int, table: str, depth: int) -> None:
+        self.facts: Facts = packet_trace.facts
         self.step = step
         self.table = table
         self.depth = depth
-        self.state = passage.judgement.state if table == "filter" else None
-        self.code: RuleCode | None = passage.program.rule_code(step.number, family)
-        self.name = passage.program.rule_name(step.number)
-        self.text = passage.program.rule_text(step.number, family)
-        _, self.chain, index = passage.program.numbering.places[step.number]
+        self.state = packet_trace.judgement.state if table == "filter" else None
+        self.code: RuleCode | None = packet_trace.program.rule_code(step.number, family)
+        self.name = packet_trace.program.rule_name(step.number)
+        self.text = packet_trace.program.rule_text(step.number, family)
+        _, self.chain, index = packet_trace.program.numbering.places[step.number]
         self.rule: Rule | None = self.chain.rules[index] if index < len(self.chain.rules) else None
 
     def visit(self) -> Visit:

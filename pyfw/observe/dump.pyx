@@ -38,7 +38,7 @@ cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint
     """Copy what is selected of the next slice to found[SLICE_SLOTS]; cursor becomes 0 at the end."""
     cdef uint32_t slot = cursor[0], count = 0, end
     cdef const Conn *conn
-    engine.lock_politely()
+    engine.lock_background()
     end = min(slot + (DELETED_SLOTS if delete else SLICE_SLOTS), engine.tracker.table.header.used + 1)
     while slot < end:
         conn = &engine.tracker.table.conns[slot]
@@ -53,7 +53,7 @@ cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint
     return count
 
 
-def table_text(Engine engine not None, Selection selection not None, str style, uint32_t cursor, uint64_t now_ns,
+def dump_text(Engine engine not None, Selection selection not None, str style, uint32_t cursor, uint64_t now_ns,
                bint delete=False) -> tuple[bytes, int, int]:
     """The next piece of the table as lines of text; style "proc" or "nf"; begin with cursor 1.
 
@@ -81,7 +81,7 @@ def table_text(Engine engine not None, Selection selection not None, str style, 
         free(text)
 
 
-def table_records(Engine engine not None, Selection selection not None, uint32_t cursor, uint64_t now_ns,
+def dump_records(Engine engine not None, Selection selection not None, uint32_t cursor, uint64_t now_ns,
                   bint delete=False) -> tuple[list, int]:
     """The next slice of the table as dictionaries; begin with cursor 1.  Returns (records, next cursor or 0)."""
     cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
@@ -161,7 +161,7 @@ cdef uint32_t collect_sources(Engine engine, Sources sources, uint32_t *cursor, 
     """As collect(), of the sources that count for something."""
     cdef uint32_t number, count = 0, end
     cdef SourceRow *row
-    engine.lock_politely()
+    engine.lock_background()
     end = min(cursor[0] + SLICE_SLOTS, sources.used + 1)
     for number in range(cursor[0], end):
         row = &found[count]
@@ -211,7 +211,7 @@ def expect_text(Engine engine not None, uint64_t now_ns) -> str:
     while slot < engine.tracker.expectations.used:
         slot += 1
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             expect = engine.tracker.expectations.slots[slot]
             listed = expect.state != EXPECT_FREE and engine.tracker.expectations.lives(&expect, now_ns)
             engine.unlock()

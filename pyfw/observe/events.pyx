@@ -63,7 +63,7 @@ cdef class Listener:
         cdef bint added
         events.listening.append(ring)
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             added = events.add(ring)
             engine.unlock()
         if not added:
@@ -80,7 +80,7 @@ cdef class Listener:
             return
         events = engine.tracker.table.events
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             events.drop(ring)
             engine.unlock()
         events.listening.remove(ring)
@@ -92,7 +92,7 @@ cdef class Listener:
         cdef EventRing ring = self.ring
         cdef uint32_t count, lost = 0
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             count = ring.head - ring.tail
             if count == 0:
                 lost = ring.lost
@@ -105,7 +105,7 @@ cdef class Listener:
             return Heard(lost, self.records(count) if self.as_records else self.text(count))
         finally:
             with nogil:
-                engine.lock_politely()
+                engine.lock_background()
                 ring.tail += count
                 engine.unlock()
 
@@ -129,7 +129,7 @@ cdef class Listener:
         return [self.event_record(&self.ring.events[(self.ring.tail + i) % EVENTS_KEPT]) for i in range(count)]
 
     cdef dict event_record(self, const Event *event):
-        helpers = self.engine.surroundings.helpers
+        helpers = self.engine.environment.helpers
         return {
             "event": Kind(event.kind).name,
             "time": (<int64_t> event.now_ns + self.engine.wall_offset_ns) / 1e9,

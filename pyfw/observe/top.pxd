@@ -9,25 +9,25 @@ cdef enum SortKey:
     SORT_PACKETS
     SORT_AGE
 
-cdef struct Standing:           # what decides who comes first
+cdef struct Rank:           # what decides who comes first
     double bytes_rate           # per second, since the walk before
     double packets_rate
     uint64_t created_ns
     uint32_t id
 
 cdef struct Row:
-    Standing standing
+    Rank rank
     uint64_t seen_ns
     Conn conn
 
-cdef class Activity:
+cdef class Top:
     cdef Engine engine
     cdef uint32_t slots
     # Of the last walk, by slot: whose counters these are (0: nobody's), and what they were, both directions together.
     cdef uint32_t *ids
     cdef uint64_t *packets
     cdef uint64_t *bytes
-    cdef uint64_t *stretch_seen_ns      # by stretch: when it was walked; 0: never
+    cdef uint64_t *chunk_seen_ns      # by chunk: when it was walked; 0: never
     # Of this walk.
     cdef Selection selection
     cdef SortKey key
@@ -39,8 +39,8 @@ cdef class Activity:
     cdef readonly uint32_t matched      # connections that the selection takes
 
     cdef void see(self, uint32_t slot, uint64_t then_ns, uint64_t now_ns) noexcept nogil
-    cdef Row *place_for(self, const Standing *standing) noexcept nogil
-    cdef bint precedes(self, const Standing *a, const Standing *b) noexcept nogil
+    cdef Row *place_for(self, const Rank *rank) noexcept nogil
+    cdef bint precedes(self, const Rank *a, const Rank *b) noexcept nogil
     cdef bint row_precedes(self, uint32_t place, uint32_t other) noexcept nogil
     cdef void sift_down(self) noexcept nogil
     cdef void sift_up(self) noexcept nogil

@@ -16,12 +16,12 @@ from pyfw.observe.dump cimport record
 
 cdef enum:
     SLICE_SLOTS = 512           # as a listing's
-    STRETCH_SLOTS = 32 * 512    # what one call walks, a millisecond or two; it shares one time
+    CHUNK_SLOTS = 32 * 512    # what one call walks, a millisecond or two; it shares one time
 
 SORT_KEYS = ("bytes", "packets", "age")     # by SortKey
 
 
-cdef class Activity:
+cdef class Top:
     """The counters of all connections as the last walk saw them: 20 bytes for each that the table has room for.
 
     A walk is begin(), and walk() until it returns 0; then first().  The first walk only remembers.
@@ -32,8 +32,8 @@ cdef class Activity:
         self.ids = <uint32_t *> calloc(slots, sizeof(uint32_t))
         self.packets = <uint64_t *> calloc(slots, sizeof(uint64_t))
         self.bytes = <uint64_t *> calloc(slots, sizeof(uint64_t))
-        self.stretch_seen_ns = <uint64_t *> calloc(slots // STRETCH_SLOTS + 1, sizeof(uint64_t))
-        if self.ids == NULL or self.packets == NULL or self.bytes == NULL or self.stretch_seen_ns == NULL:
+        self.chunk_seen_ns = <uint64_t *> calloc(slots // CHUNK_SLOTS + 1, sizeof(uint64_t))
+        if self.ids == NULL or self.packets == NULL or self.bytes == NULL or self.chunk_seen_ns == NULL:
             raise MemoryError("no memory to watch the connections with")
 
     def __init__(self, Engine engine not None):
@@ -45,7 +45,7 @@ cdef class Activity:
         free(self.ids)
         free(self.packets)
         free(self.bytes)
-        free(self.stretch_seen_ns)
+        free(self.chunk_seen_ns)
         free(self.rows)
         free(self.heap)
 
@@ -75,18 +75,18 @@ cdef class Activity:
         return 1
 
     def walk(self, uint32_t cursor, uint64_t now_ns) -> int:
-        """The next stretch of the table, as it is now; returns the next cursor, 0 at the end."""
-        cdef uint32_t stretch = cursor // STRETCH_SLOTS
-        cdef uint32_t end = min((stretch + 1) * STRETCH_SLOTS, self.slots)
+        """The next chunk of the table, as it is now; returns the next cursor, 0 at the end."""
+        cdef uint32_t chunk = cursor // CHUNK_SLOTS
+        cdef uint32_t end = min((chunk + 1) * CHUNK_SLOTS, self.slots)
         cdef uint32_t used = 0, stop
         cdef uint64_t then_ns
         if not 0 < cursor < self.slots:
             raise ValueError(f"a cursor is 1 to {self.slots - 1}, not {cursor}")
-        then_ns = self.stretch_seen_ns[stretch]
+        then_ns = self.chunk_seen_ns[chunk]
         with nogil:
             while cursor < end:
                 stop = min(cursor + SLICE_SLOTS, end)
-                self.engine.lock_politely()
+                self.engine.lock_background()
                 used = self.engine.tracker.table.header.used
                 while cursor < stop and cursor <= used:
                     self.see(cursor, then_ns, now_ns)
@@ -94,11 +94,11 @@ cdef class Activity:
                 self.engine.unlock()
                 if cursor > used:
                     break
-        self.stretch_seen_ns[stretch] = now_ns
+        self.chunk_seen_ns[chunk] = now_ns
         if cursor <= used:
             return cursor
-        for stretch in range(stretch + 1, self.slots // STRETCH_SLOTS + 1):
-            self.stretch_seen_ns[stretch] = now_ns      # empty now: whoever is in it next time is new
+        for chunk in range(chunk + 1, self.slots // CHUNK_SLOTS + 1):
+            self.chunk_seen_ns[chunk] = now_ns      # empty now: whoever is in it next time is new
         return 0
 
     def first(self) -> list[dict]:
@@ -108,7 +108,7 @@ cdef class Activity:
         while self.kept:
             row = &self.rows[self.heap[0]]
             records.append({**record(&row.conn, row.seen_ns),
-                            "rate": {"bytes": row.standing.bytes_rate, "packets": row.standing.packets_rate}})
+                            "rate": {"bytes": row.rank.bytes_rate, "packets": row.rank.packets_rate}})
             self.kept -= 1
             self.heap[0] = self.heap[self.kept]
             self.sift_down()
@@ -119,34 +119,34 @@ cdef class Activity:
         """With the lock held: remember what the slot has counted, and keep its connection if it is among the first."""
         cdef const Conn *conn = &self.engine.tracker.table.conns[slot]
         cdef uint64_t packets, bytes
-        cdef Standing standing
+        cdef Rank rank
         cdef Row *row
         if not conn.status & CONN_CONFIRMED or conn.expires_ns <= now_ns:
             return
         packets = conn.packets[0] + conn.packets[1]
         bytes = conn.bytes[0] + conn.bytes[1]
-        standing.packets_rate = standing.bytes_rate = 0
-        standing.created_ns = conn.created_ns
-        standing.id = conn.id
+        rank.packets_rate = rank.bytes_rate = 0
+        rank.created_ns = conn.created_ns
+        rank.id = conn.id
         if then_ns and now_ns > then_ns:
             if self.ids[slot] != conn.id:
                 self.packets[slot] = self.bytes[slot] = 0
-            standing.packets_rate = <double> (packets - self.packets[slot]) * 1e9 / <double> (now_ns - then_ns)
-            standing.bytes_rate = <double> (bytes - self.bytes[slot]) * 1e9 / <double> (now_ns - then_ns)
+            rank.packets_rate = <double> (packets - self.packets[slot]) * 1e9 / <double> (now_ns - then_ns)
+            rank.bytes_rate = <double> (bytes - self.bytes[slot]) * 1e9 / <double> (now_ns - then_ns)
         self.ids[slot] = conn.id
         self.packets[slot] = packets
         self.bytes[slot] = bytes
         if not self.selection.takes(conn):
             return
         self.matched += 1
-        row = self.place_for(&standing)
+        row = self.place_for(&rank)
         if row != NULL:
             row.conn = conn[0]
             row.seen_ns = now_ns
 
     # -- the first `most` rows -----------------------------------------------------------------------------------
 
-    cdef bint precedes(self, const Standing *a, const Standing *b) noexcept nogil:
+    cdef bint precedes(self, const Rank *a, const Rank *b) noexcept nogil:
         """Whether `a` comes before `b`.  Among equals the busier, then the elder, whichever way is asked for."""
         cdef double first = 0, second = 0
         if self.key == SORT_BYTES:
@@ -163,25 +163,25 @@ cdef class Activity:
             return a.packets_rate > b.packets_rate
         return a.id < b.id
 
-    cdef Row *place_for(self, const Standing *standing) noexcept nogil:
-        """The row for a connection of this standing, with its conn still to be filled in; NULL: it is not among the first."""
+    cdef Row *place_for(self, const Rank *rank) noexcept nogil:
+        """The row for a connection of this rank, with its conn still to be filled in; NULL: it is not among the first."""
         cdef Row *row
         if self.kept < self.most:
             self.heap[self.kept] = self.kept
             row = &self.rows[self.kept]
-            row.standing = standing[0]
+            row.rank = rank[0]
             self.kept += 1
             self.sift_up()
             return row
-        if self.most == 0 or not self.precedes(standing, &self.rows[self.heap[0]].standing):
+        if self.most == 0 or not self.precedes(rank, &self.rows[self.heap[0]].rank):
             return NULL
         row = &self.rows[self.heap[0]]
-        row.standing = standing[0]
+        row.rank = rank[0]
         self.sift_down()
         return row
 
     cdef bint row_precedes(self, uint32_t place, uint32_t other) noexcept nogil:
-        return self.precedes(&self.rows[self.heap[place]].standing, &self.rows[self.heap[other]].standing)
+        return self.precedes(&self.rows[self.heap[place]].rank, &self.rows[self.heap[other]].rank)
 
     cdef void sift_up(self) noexcept nogil:
         """Put the heap in order whose last place is new."""

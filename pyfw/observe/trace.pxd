@@ -1,8 +1,8 @@
 """Live packets that somebody wants to see, on their way from the packet path to whoever shows them."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from pyfw.engine.judgement cimport Ruling
-from pyfw.engine.observer cimport Passed, Watch
-from pyfw.rules.parts cimport Context, Step, Trace
+from pyfw.engine.judgement cimport CJudgement
+from pyfw.engine.observer cimport Passed, Observer
+from pyfw.rules.parts cimport Context, RuleStep, Trace
 from pyfw.rules.program.program cimport Program
 
 cdef enum:
@@ -14,7 +14,7 @@ cdef enum:
 cdef struct TracedPacket:
     Passed passed
     uint8_t data[TRACED_BYTES]
-    Step steps[TRACED_STEPS]
+    RuleStep steps[TRACED_STEPS]
 
 cdef class Tracer:
     cdef Program filter
@@ -31,11 +31,11 @@ cdef class Tracer:
     cdef dict programs          # those that have served meanwhile, by serial
 
     cdef bint wants(self, Context *context) noexcept nogil
-    cdef void keep(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil
+    cdef void keep(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil
     cdef bint has_room(self, uint64_t now_ns) noexcept nogil
     cdef bint take_token(self, uint64_t now_ns) noexcept nogil
 
-cdef class Tracers(Watch):
+cdef class Tracers(Observer):
     cdef Trace trace            # one for all: of the packet in hand
     cdef uint32_t interested    # bits by position: who wants that packet
     cdef void *armed[TRACERS]

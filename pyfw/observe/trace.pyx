@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Tracing live packets: a filter, a ring, and at most so many packets a second.
 
-May know: the engine's lock, rules as filters, what a watch sees.  Must not know: text, sockets, the clock.
+May know: the engine's lock, rules as filters, what an observer sees.  Must not know: text, sockets, the clock.
 
 Laws: the packet path allocates nothing and waits for nobody: a full ring or a spent second counts the packet as
 suppressed.  What stands between tail and head is the reader's.  While nobody traces, a packet pays one comparison.
@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyfw.engine.engine cimport Engine
-from pyfw.engine.observer cimport keep_passed, passage_of
+from pyfw.engine.observer cimport keep_passed, packet_trace_of
 from pyfw.enums cimport VERDICT_ACCEPT
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 
@@ -51,16 +51,16 @@ cdef class Tracer:
         """Where nothing is left to ask afterwards, a packet too many is known here, and its way is not even noted."""
         return self.left != 0 and self.filter.fits(TABLE_RAW, context) and (self.asks_twice or self.has_room(context.now_ns))
 
-    cdef void keep(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
+    cdef void keep(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
         cdef TracedPacket *packet
         cdef uint32_t steps, length
         if self.asks_twice and not (self.filter.fits(TABLE_FILTER, context) and self.has_room(context.now_ns)):
             return
         packet = &self.packets[self.head % TRACED_PACKETS]
-        keep_passed(&packet.passed, context, ruling, program)
+        keep_passed(&packet.passed, context, judgement, program)
         steps = min(context.trace.met, <uint32_t> TRACED_STEPS)
         length = min(context.packet.captured, <uint32_t> TRACED_BYTES)
-        memcpy(packet.steps, context.trace.steps, steps * sizeof(Step))
+        memcpy(packet.steps, context.trace.steps, steps * sizeof(RuleStep))
         memcpy(packet.data, context.packet.data, length)
         self.head += 1
         self.left -= 1
@@ -87,17 +87,17 @@ cdef class Tracer:
         """Begin.  Raises TooMany."""
         cdef Tracers tracers
         cdef bint added
-        if not isinstance(engine.watch, Tracers):
-            engine.watch = Tracers()            # nobody looks at it yet: engine.watching is 0
-        tracers = engine.watch
+        if not isinstance(engine.observer, Tracers):
+            engine.observer = Tracers()            # nobody looks at it yet: engine.observing is 0
+        tracers = engine.observer
         tracers.tracers.append(self)
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             added = tracers.count < TRACERS
             if added:
                 tracers.armed[tracers.count] = <void *> self
                 tracers.count += 1
-                engine.watching = True
+                engine.observing = True
             engine.unlock()
         if not added:
             tracers.tracers.remove(self)
@@ -111,11 +111,11 @@ cdef class Tracer:
         cdef Tracers tracers
         if engine is None:
             return
-        tracers = engine.watch
+        tracers = engine.observer
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             tracers.drop(<void *> self)
-            engine.watching = tracers.count != 0
+            engine.observing = tracers.count != 0
             engine.unlock()
         tracers.tracers.remove(self)
         self.engine = None
@@ -134,7 +134,7 @@ cdef class Tracer:
         cdef TracedPacket *packet
         cdef uint32_t head, at
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             head = self.head
             engine.unlock()
         self.note_program()
@@ -142,11 +142,11 @@ cdef class Tracer:
         for at in range(self.tail, head):
             packet = &self.packets[at % TRACED_PACKETS]
             data = (<const char *> packet.data)[:min(packet.passed.packet.captured, <uint32_t> TRACED_BYTES)]
-            passages.append(passage_of(&packet.passed, packet.steps, TRACED_STEPS, data,
-                                       self.programs.get(packet.passed.program), engine.surroundings.helpers,
+            passages.append(packet_trace_of(&packet.passed, packet.steps, TRACED_STEPS, data,
+                                       self.programs.get(packet.passed.program), engine.environment.helpers,
                                        &engine.tracker.settings))
         with nogil:
-            engine.lock_politely()
+            engine.lock_background()
             self.tail = head
             engine.unlock()
         return passages
@@ -157,12 +157,12 @@ cdef class Tracer:
         return self.left == 0 and self.head == self.tail
 
 
-cdef class Tracers(Watch):
+cdef class Tracers(Observer):
     """The tracers at work.  Changes with the engine's lock held."""
 
     def __cinit__(self):
         self.tracers = []
-        self.trace.steps = <Step *> calloc(TRACED_STEPS, sizeof(Step))
+        self.trace.steps = <RuleStep *> calloc(TRACED_STEPS, sizeof(RuleStep))
         if self.trace.steps == NULL:
             raise MemoryError("no memory for a trace")
         self.trace.room = TRACED_STEPS
@@ -179,11 +179,11 @@ cdef class Tracers(Watch):
             self.trace.met = self.trace.tracked = self.trace.reason = 0
             context.trace = &self.trace
 
-    cdef void end(self, const Context *context, const Ruling *ruling, uint64_t program) noexcept nogil:
+    cdef void end(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
         cdef uint32_t i
         for i in range(self.count):
             if self.interested >> i & 1:
-                (<Tracer> self.armed[i]).keep(context, ruling, program)
+                (<Tracer> self.armed[i]).keep(context, judgement, program)
 
     cdef void drop(self, void *tracer) noexcept nogil:
         cdef uint32_t i, kept = 0

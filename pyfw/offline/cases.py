@@ -86,7 +86,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Step:
+class CaseStep:
     """What comes next: a packet of the case's connection, another connection's first, or nothing for a while."""
 
     text: str
@@ -105,7 +105,7 @@ class Case:
     name: str
     location: Location
     traffic: Traffic | None = None
-    steps: tuple[Step, ...] = ()
+    steps: tuple[CaseStep, ...] = ()
     family: int | None = None
     hook: str | None = None
     pcap: Path | None = None
@@ -281,7 +281,7 @@ class _Reader:
 
     # -- steps ------------------------------------------------------------------------------------------------------------
 
-    def steps(self, node: yaml.Node) -> Iterator[Step]:
+    def steps(self, node: yaml.Node) -> Iterator[CaseStep]:
         """What one line of `steps:` says.
 
         `-> SYN => ACCEPT`, `<- "text" => ACCEPT`, `<- error host-unreachable => ACCEPT`, `after 10m`, `handshake`, or
@@ -290,29 +290,29 @@ class _Reader:
         text, location = self.text(node), self.at(node)
         if text == "handshake":
             accept = Expected("ACCEPT")
-            yield Step("-> SYN", location, False, "SYN", expected=accept)
-            yield Step("<- SYN,ACK", location, True, "SYN,ACK", expected=accept)
-            yield Step("-> ACK", location, False, "ACK", expected=accept)
+            yield CaseStep("-> SYN", location, False, "SYN", expected=accept)
+            yield CaseStep("<- SYN,ACK", location, True, "SYN,ACK", expected=accept)
+            yield CaseStep("-> ACK", location, False, "ACK", expected=accept)
         elif found := re.fullmatch(r"after (\d+)([smhd]?)", text):
-            yield Step(text, location, seconds=int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]])
+            yield CaseStep(text, location, seconds=int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]])
         elif found := DIRECTION.match(text):
             yield self.packet_step(text, location, found[1] in ("<-", "←"), text[found.end():])
         else:
-            yield Step(text, location, traffic=self.traffic(text, location))
+            yield CaseStep(text, location, traffic=self.traffic(text, location))
 
-    def packet_step(self, text: str, location: Location, reply: bool, rest: str) -> Step:
+    def packet_step(self, text: str, location: Location, reply: bool, rest: str) -> CaseStep:
         said, *verdict = ARROW.split(rest)
         if len(verdict) != 1:
             raise RulesError("what is expected is missing: end the step with `=> ACCEPT`, DROP or REJECT", location)
         quoted = re.search(r'"([^"]*)"', said)
         state, words = self.state((said[:quoted.start()] + said[quoted.end():] if quoted else said).split())
         if words[:1] == ("error",) and len(words) == 2:
-            return Step(text, location, reply, error=words[1], expected=self.expected(verdict[0], state, location))
+            return CaseStep(text, location, reply, error=words[1], expected=self.expected(verdict[0], state, location))
         flags = words[0] if words else "PSH,ACK" if quoted else "ACK"
         for flag in flags.split(","):
             if flag.upper() not in names.TCP_FLAGS:
                 raise RulesError(f"unknown TCP flag {flag!r}; there are {', '.join(names.TCP_FLAGS)}", location)
-        return Step(text, location, reply, flags.upper(), quoted[1] if quoted else None,
+        return CaseStep(text, location, reply, flags.upper(), quoted[1] if quoted else None,
                     expected=self.expected(verdict[0], state, location))
 
 

@@ -10,7 +10,7 @@ from pyfw.config.schema import Config
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
-from pyfw.offline.cases import Address, Case, End, Expected, PolicyError, Step, Traffic, families
+from pyfw.offline.cases import Address, Case, End, Expected, PolicyError, CaseStep, Traffic, families
 from pyfw.offline.replay import Replay
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk
@@ -205,7 +205,7 @@ class Player:
             else:
                 self.play_packet(step, *((answerer, opener) if step.reply else (opener, answerer)), label)
 
-    def play_packet(self, step: Step, sender: Side, receiver: Side, label: str) -> None:
+    def play_packet(self, step: CaseStep, sender: Side, receiver: Side, label: str) -> None:
         traffic = self.case.traffic
         ends = (traffic.destination, traffic.source) if step.reply else (traffic.source, traffic.destination)
         header = IpHeader(sender.address, receiver.address)
@@ -225,14 +225,14 @@ class Player:
         sender.last = packet
         self.judge(packet, *ends, step.expected, label)
 
-    def error_type(self, step: Step) -> tuple[int, int]:
+    def error_type(self, step: CaseStep) -> tuple[int, int]:
         try:
             kind = values.parse_icmp_type(step.error, names.ICMP_TYPES if self.family == 4 else names.ICMPV6_TYPES)
         except ValueError as error:
             raise PolicyError(f"{step.location}: {error}") from None
         return kind.type, kind.code or 0
 
-    def payload(self, step: Step, sender: Side, receiver: Side) -> bytes:
+    def payload(self, step: CaseStep, sender: Side, receiver: Side) -> bytes:
         """The text of a line; {src}, {dst} are its packet's addresses, {SRC}, {DST} the same with commas, as FTP writes them."""
         if step.payload is None:
             return b""

@@ -13,7 +13,7 @@ from pyfw.conntrack.selection import Selection
 from pyfw.edge.capture.pcap import IpPacket, Record
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook
-from pyfw.observe.dump import table_text
+from pyfw.observe.dump import dump_text
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 SWEEP_EVERY = 64                # packets: expired entries must not pile up in a capture that lasts days
@@ -65,7 +65,7 @@ class Replay:
         lines: list[str] = []
         cursor = 1
         while cursor:
-            text, cursor, _ = table_text(self.engine, Selection(), "nf", cursor, self.now_ns or 0)
+            text, cursor, _ = dump_text(self.engine, Selection(), "nf", cursor, self.now_ns or 0)
             lines += text.decode().splitlines()
         return lines
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyfw.engine.shadow import Otherwise, Saying
+from pyfw.engine.shadow import Difference, RulesetVerdict
 from pyfw.explain.text import REJECTS, packet_record
 
 NAME_WIDTH = 25
 
 
-def difference_record(difference: Otherwise) -> dict[str, Any]:
+def difference_record(difference: Difference) -> dict[str, Any]:
     """packets, bytes, and
 
         real, shadow    verdict, reject, rule, text: what the rules in force say, and the shadow's
@@ -17,16 +17,16 @@ def difference_record(difference: Otherwise) -> dict[str, Any]:
     """
     example = difference.example
     return {"packets": difference.packets, "bytes": difference.bytes,
-            "real": saying_record(difference.live), "shadow": saying_record(difference.shadow),
+            "real": verdict_record(difference.live), "shadow": verdict_record(difference.shadow),
             "example": packet_record(example.data, example.length, example.hook.name, example.indev, example.outdev)
             | {"state": example.state.name}}
 
 
-def saying_record(said: Saying) -> dict[str, Any]:
+def verdict_record(said: RulesetVerdict) -> dict[str, Any]:
     return {"verdict": said.verdict.name, "reject": REJECTS.get(said.reject), "rule": said.rule, "text": said.text}
 
 
-def difference_text(difference: Otherwise) -> str:
+def difference_text(difference: Difference) -> str:
     record = difference_record(difference)
     example = record["example"]
     places = "".join(f", {word} {example[word]}" for word in ("in", "out") if example[word])

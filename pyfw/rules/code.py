@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from pyfw.enums import CtState, Reject
 from pyfw.rules.model import Match
-from pyfw.rules.parts import PacketAction, PacketTest
+from pyfw.rules.parts import PacketAction, PacketMatch
 from pyfw.rules.values import Network, PortRange, TcpFlags
 
 ALL_STATES = sum(1 << state for state in CtState)
@@ -63,7 +63,7 @@ class StateTest:
     states: int
 
 
-Test = TransportTest | IcmpTest | StateTest | PacketTest
+Test = TransportTest | IcmpTest | StateTest | PacketMatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a rule is made of, as the packet path runs it: tests, actions, and what they may look at.
 
 The tests that nearly every rule has (the IP header's, ports, ICMP types, states) stand in the rule itself (program.pxd).
-All others are objects of a class derived from PacketTest: a new match needs no change here.
+All others are objects of a class derived from PacketMatch: a new match needs no change here.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
@@ -13,18 +13,18 @@ cdef enum Fit:                  # what a test says of a packet
     FITS_DROP = 2               # the packet cannot be what the test asks about: it is dropped, as the kernel's matches do
     FITS_NO_ROOM = 3            # there is no room for what the test has to remember: it is dropped, too
 
-cdef enum FailedTest:           # what Step.failed says besides the bits of program.pxd's HeaderTest
+cdef enum FailedTest:           # what RuleStep.failed says besides the bits of program.pxd's HeaderTest
     FAILED_STATE = 1 << 15
     FAILED_TEST_SHIFT = 16      # above: 1 + position of the test that failed
 
-cdef struct Step:               # a rule that a packet met
+cdef struct RuleStep:               # a rule that a packet met
     uint32_t number             # as Program.rule_name() takes it
     uint32_t failed             # 0: it matched; else HeaderTest bits, FAILED_STATE or a test's position
     uint8_t fit                 # Fit
     uint8_t table               # TableNumber
 
 cdef struct Trace:              # the way of one packet through the rules
-    Step *steps
+    RuleStep *steps
     uint32_t room               # steps there is room for
     uint32_t met                # steps there were
     uint8_t tracked             # tracking saw the packet: raw's rules let it through
@@ -38,7 +38,7 @@ cdef struct Context:            # what a rule may look at, and change
     uint8_t direction           # DirectionNumber
     uint8_t dry                 # only a question: counters, tokens, sets stay as they are; packet and conn are copies
     uint8_t shadow              # these rules are not in force: sets stay as they are; packet and conn are copies
-    uint8_t at_leisure          # as if no other packet came: limits have room, and no share is drawn
+    uint8_t unlimited          # as if no other packet came: limits have room, and no share is drawn
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
     int32_t zone_offset_s       # local time less UTC
@@ -59,7 +59,7 @@ cdef struct Fullness:           # how often there was no room for what a rule ha
     uint64_t recent             # how often the address that was not seen for longest made room
     uint64_t sets
 
-cdef class Surroundings:
+cdef class RuleEnvironment:
     """What rules may refer to by name.  One for the life of an engine."""
     cdef public tuple helpers       # names, in the engine's order
     cdef public object sets         # SetStore; None: there are none
@@ -69,7 +69,7 @@ cdef class Surroundings:
                                     # -m recent, tables of -m hashlimit
     cdef Fullness full
 
-cdef class PacketTest:
+cdef class PacketMatch:
     """A test of packets.  fits() runs with the engine's lock held, and without the GIL."""
     cdef Fit fits(self, Context *context) noexcept nogil
 

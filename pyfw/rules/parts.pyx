@@ -4,7 +4,7 @@
 from weakref import WeakValueDictionary
 
 
-cdef class Surroundings:
+cdef class RuleEnvironment:
 
     def __init__(self, helpers=(), sets=None, table=None, addresses=None):
         self.helpers = tuple(helpers)
@@ -21,12 +21,12 @@ cdef class Surroundings:
         return found
 
 
-cdef class PacketTest:
+cdef class PacketMatch:
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         return FITS_NOT
 
-    def bind(self, surroundings: Surroundings) -> None:
+    def bind(self, environment: RuleEnvironment) -> None:
         """Look up what the test refers to by name.  Called before it meets a packet; raises ValueError."""
 
 
@@ -35,5 +35,5 @@ cdef class PacketAction:
     cdef void act(self, Context *context, Outcome *outcome) noexcept nogil:
         pass
 
-    def bind(self, surroundings: Surroundings) -> None:
+    def bind(self, environment: RuleEnvironment) -> None:
         """Look up what the action refers to by name.  Called before it meets a packet; raises ValueError."""

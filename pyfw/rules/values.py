@@ -16,16 +16,16 @@ from itertools import islice
 from pyfw.rules import names
 
 IFNAMSIZ = 16
-LONGEST_MEANT = 64              # characters of a word that might be another one
-MOST_COMPARED = 1000            # words that a suggestion is chosen from
+MAX_MEANT_LENGTH = 64              # characters of a word that might be another one
+MAX_COMPARED = 1000            # words that a suggestion is chosen from
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What no name and no text on one line may hold: control characters, separators of lines, halves of UTF-16."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word nearest to `word`, or nothing; of very many words only the first are compared."""
-    folded = {name.casefold(): name for name in islice(known, MOST_COMPARED)}
-    near = difflib.get_close_matches(word[:LONGEST_MEANT].casefold(), folded, n=1, cutoff=0.6)
+    folded = {name.casefold(): name for name in islice(known, MAX_COMPARED)}
+    near = difflib.get_close_matches(word[:MAX_MEANT_LENGTH].casefold(), folded, n=1, cutoff=0.6)
     return f"; did you mean {folded[near[0]]}?" if near else ""
 
 

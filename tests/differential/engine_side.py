@@ -10,7 +10,7 @@ from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.observe.dump import expect_text, table_text
+from pyfw.observe.dump import expect_text, dump_text
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 from differential.packets import is_fragment, whole_length
@@ -86,6 +86,6 @@ def _datagram(reassembler: Reassembler, data: bytes, now_ns: int) -> bytes | Non
 def _table(engine: Engine, now_ns: int) -> list[str]:
     text, cursor = b"", 1
     while cursor:
-        piece, cursor, _ = table_text(engine, Selection(), "nf", cursor, now_ns)
+        piece, cursor, _ = dump_text(engine, Selection(), "nf", cursor, now_ns)
         text += piece
     return text.decode("ascii").splitlines()

@@ -56,7 +56,7 @@ def told(scenario: Scenario, directory: Path, rules: list[str], kinds: Kind = ~K
     listener = Listener(Selection(), kinds)
 
     def prepare(engine: Engine) -> None:
-        engine.load(Program(parse_save("\n".join(rules) + "\n"), engine.surroundings))
+        engine.load(Program(parse_save("\n".join(rules) + "\n"), engine.environment))
         listener.arm(engine)
 
     engine_side.judge(packets, evidence, engine_settings or scenario.settings, prepare)

@@ -26,13 +26,13 @@ from pyfw.conntrack.expect cimport EXPECT_FREE
 from pyfw.edge.queue.messages cimport MESSAGE_PACKET, VERDICT_MAX_BYTES, QueuedPacket, put_verdict, read_message, sound_verdicts
 from pyfw.edge.queue.reject_sender cimport REJECT_MAX_BYTES, build_answer
 from pyfw.engine.engine cimport Engine
-from pyfw.engine.judgement cimport Ruling
+from pyfw.engine.judgement cimport CJudgement
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine as make_engine
-from pyfw.observe.dump import expect_text, table_records, table_text
+from pyfw.observe.dump import expect_text, dump_records, dump_text
 
 cdef enum:
     SEEDS_MAX = 128
@@ -226,7 +226,7 @@ cdef uint32_t make_packet(Cursor *cursor, uint8_t step, uint8_t *out) noexcept n
     return length
 
 
-cdef void check_ruling(const Packet *packet, const Ruling *ruling) noexcept nogil:
+cdef void check_ruling(const Packet *packet, const CJudgement *ruling) noexcept nogil:
     if ruling.verdict > VERDICT_ACCEPT or ruling.state > STATE_UNTRACKED or ruling.direction > DIR_NONE:
         fail("a ruling out of the closed sets")
     if ruling.reason >= REASONS or ruling.reject > REJECT_ICMP6_REJECT_ROUTE:
@@ -245,7 +245,7 @@ cdef void judge_step(Engine engine, Cursor *cursor, uint8_t step) noexcept:
     cdef uint8_t more
     cdef uint8_t[REJECT_MAX_BYTES] answer
     cdef Packet packet
-    cdef Ruling ruling
+    cdef CJudgement ruling
     cdef uint32_t length
     global last_length, judged
     length = make_packet(cursor, step, made)
@@ -311,10 +311,10 @@ def whole_listing(Engine engine, uint64_t at_ns) -> None:
     for style in ("nf", "proc"):
         cursor = 1
         while cursor:
-            _, cursor, _ = table_text(engine, Selection(), style, cursor, at_ns)
+            _, cursor, _ = dump_text(engine, Selection(), style, cursor, at_ns)
     cursor = 1
     while cursor:
-        _, cursor = table_records(engine, Selection(), cursor, at_ns)
+        _, cursor = dump_records(engine, Selection(), cursor, at_ns)
     expect_text(engine, at_ns)
 
 

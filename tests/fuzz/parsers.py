@@ -19,7 +19,7 @@ from pyfw.edge.control.table import FINISH_HANDOVER, HAND_OVER, CommandError, fi
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
-from pyfw.explain.packet_spec import QuestionError, asked_packet, read_question
+from pyfw.explain.packet_spec import SpecError, packet_spec, read_spec
 from pyfw.helpers import bind
 from pyfw.observe.events import Kind, Listener
 from pyfw.offline.cases import PolicyError, read_cases
@@ -69,16 +69,16 @@ def judging_engine(number: int) -> tuple[Engine, list[Program | None], Listener 
     settings = {"max_entries": 48, "expect_max": 8} | SETTINGS[number]
     rules, limited = settings.pop("rules"), settings.pop("limited", False)
     engine = Engine(helpers=[bind("ftp", (21,), strict=number % 2 == 0)], **settings)
-    engine.surroundings.sets.restore(SETS.encode(), SECOND_NS)
+    engine.environment.sets.restore(SETS.encode(), SECOND_NS)
     if limited:
         sources = Sources(settings["max_entries"], 32, 64, 10 * SECOND_NS, bytes(16))
         engine.limit_sources(SourceLimits(sources, max_states=20, max_new=10, flush=True, prefix4=32, prefix6=64,
-                                          overload4=engine.surroundings.sets.find("hosts")))
-    programs = [Program(parse_save(text), engine.surroundings) for text in (rules, GATEWAY)]
+                                          overload4=engine.environment.sets.find("hosts")))
+    programs = [Program(parse_save(text), engine.environment) for text in (rules, GATEWAY)]
     engine.load(programs[0])
     if number == 0:
         return engine, [*programs, None], None
-    engine.load_shadow(Program(parse_save(GATEWAY), engine.surroundings))
+    engine.load_shadow(Program(parse_save(GATEWAY), engine.environment))
     engine.log_drops()
     listener = Listener(Selection(), Kind.NEW | Kind.UPDATE | Kind.DESTROY, records=number == 3, timestamp=True, id=True)
     listener.arm(engine)
@@ -159,12 +159,12 @@ def reassembly() -> Target:
 def iptables() -> Target:
     """What iptables-save prints: read, compiled, printed; and what was printed reads the same."""
     engine = Engine(max_entries=16, expect_max=4, helpers=[bind("ftp", (21,))])
-    engine.surroundings.sets.restore(SETS.encode(), SECOND_NS)
+    engine.environment.sets.restore(SETS.encode(), SECOND_NS)
 
     def read(data: bytes) -> None:
         try:
             ruleset = parse_save(text_of(data))
-            Program(ruleset, engine.surroundings)
+            Program(ruleset, engine.environment)
         except RulesError:
             return
         printed = print_ruleset(ruleset)
@@ -249,10 +249,10 @@ def question() -> Target:
         words = text_of(data).split()
         try:
             if words[:1] == ["trace"]:
-                packet_filter(words[1:], engine.surroundings)
+                packet_filter(words[1:], engine.environment)
             elif "pcap" not in words:
-                asked_packet(read_question(words), engine, SECOND_NS).put(engine, SECOND_NS)
-        except (QuestionError, RulesError):
+                packet_spec(read_spec(words), engine, SECOND_NS).put(engine, SECOND_NS)
+        except (SpecError, RulesError):
             pass
     return read
 

@@ -19,7 +19,7 @@ from pyfw.config.schema import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_
 from pyfw.conntrack.timeouts import DEFAULTS
 from pyfw.edge.control.handlers.explain import DEFAULT_COUNT, PACKETS_PER_SECOND, TRACE_HELP, TraceRequest
 from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS
-from pyfw.explain.packet_spec import add_question_arguments
+from pyfw.explain.packet_spec import add_spec_arguments
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.rules.language.matches import MATCHES, TARGETS
 from pyfw.rules.language.yaml_rules import rule_keys
@@ -90,7 +90,7 @@ def test_options_for_all_commands() -> None:
 def test_both_explains_take_the_same_options() -> None:
     """Which is why one is described with the other."""
     parser = argparse.ArgumentParser(add_help=False)
-    add_question_arguments(parser)
+    add_spec_arguments(parser)
     assert option_strings(PARSERS["pyfw.8", "explain"]) - option_strings(parser) == {"-c", "--config", "--set"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pyfw.cli.pyfw.check import add_config_arguments
 from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import ConfigError, load_config
-from pyfw.explain.packet_spec import HELP, QuestionError, add_question_arguments, asked_packet
+from pyfw.explain.packet_spec import HELP, SpecError, add_spec_arguments, packet_spec
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         description="Judge one packet by a config's rules, with no connections known, and print every rule that it meets.\n"
                     "What a running daemon would make of it, `pyfwctl explain` says.")
     add_config_arguments(parser)
-    add_question_arguments(parser)
+    add_spec_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     now_ns = time.time_ns()
     try:
         engine = engine_from_config(load_config(arguments.config, arguments.overrides), now_ns)
-        asked = asked_packet(arguments, engine, now_ns)
-    except (ConfigError, QuestionError) as error:
+        asked = packet_spec(arguments, engine, now_ns)
+    except (ConfigError, SpecError) as error:
         return fail(str(error), 2)
     record = answer_record(asked.put(engine, now_ns), asked)
     sys.stdout.write(json_line(record) if arguments.json else explanation_text(record))

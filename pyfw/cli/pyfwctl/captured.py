@@ -6,7 +6,7 @@ from typing import Any
 
 from pyfw.cli.pyfwctl.client import Refused
 
-LONGEST_SENT = 16 * 1024        # bytes of a captured packet: more than all its headers
+MAX_SENT = 16 * 1024        # bytes of a captured packet: more than all its headers
 USAGE = 2
 
 
@@ -15,20 +15,20 @@ def with_captured_packet(request: dict[str, Any]) -> dict[str, Any]:
     words = request.get("words", ())
     if request["command"] != "explain" or "pcap" not in words:
         return request
-    from pyfw.explain.packet_spec import QuestionError        # loads the engine, which nothing else here needs
+    from pyfw.explain.packet_spec import SpecError        # loads the engine, which nothing else here needs
     try:
         return {**request, "words": without_files(words)}
-    except QuestionError as error:
+    except SpecError as error:
         raise Refused(str(error), USAGE) from error
 
 
 def without_files(words: Sequence[str]) -> list[str]:
-    """A question's words, those about a capture file as `hex`.  Raises QuestionError."""
-    from pyfw.explain.packet_spec import captured_packet, read_question
-    question = read_question(words)
+    """A question's words, those about a capture file as `hex`.  Raises SpecError."""
+    from pyfw.explain.packet_spec import captured_packet, read_spec
+    question = read_spec(words)
     if question.packet[0] != "pcap":
         return list(words)
     packet = captured_packet(question.packet[1:], question.frame)
     at = words.index("pcap")
-    sent = ["hex", packet.data[:LONGEST_SENT].hex(), "--wire-length", str(packet.length)]
+    sent = ["hex", packet.data[:MAX_SENT].hex(), "--wire-length", str(packet.length)]
     return [*words[:at], *words[at + 2:], *sent, *(["--trusted"] if packet.offloaded else [])]

@@ -14,7 +14,7 @@ from pyfw.cli.pyfwctl.arguments import add_argument
 from pyfw.cli.pyfwctl.screen import BACKSPACE, ENTER, ESCAPE, stepped_interval
 from pyfw.edge.control.table import FILTERS
 from pyfw.report.rates import scaled
-from pyfw.report.top import COLUMNS, MOST_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head
+from pyfw.report.top import COLUMNS, MAX_LINES, RIGHT, SORT_COLUMNS, TITLE_WIDTH, age_text, cells, head
 
 SELECTOR_FLAGS = {argument.name: argument.flags[0] for argument in FILTERS}
 SORT_KEYS = {key[0]: key for key in SORT_COLUMNS}       # b, p, a
@@ -54,7 +54,7 @@ class TopScreen:
         self._note = ""
 
     def request(self, height: int) -> dict[str, Any]:
-        fitting = min(max(height - HEAD_LINES - OTHER_LINES, 1), MOST_LINES)
+        fitting = min(max(height - HEAD_LINES - OTHER_LINES, 1), MAX_LINES)
         return {**self._view, "lines": fitting if self._most_lines is None else min(fitting, self._most_lines)}
 
     def take(self, record: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ SECTION_HEADER, INTERFACE, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 OPT_COMMENT, IF_TSRESOL = 1, 9
 NANOSECONDS = 9                 # digits after the decimal point
-LONGEST_COMMENT = 65535
+MAX_COMMENT_LENGTH = 65535
 
 
 class AnnotatedCapture:
@@ -44,7 +44,7 @@ class AnnotatedCapture:
     def write(self, link_type: int, time_ns: int, frame: bytes, length: int, comment: str) -> None:
         """`frame` is what was captured of `length` bytes on the wire; `time_ns` since 1970."""
         number = self._interface(link_type)
-        options = _option(OPT_COMMENT, comment.encode()[:LONGEST_COMMENT]) + _option(0, b"")
+        options = _option(OPT_COMMENT, comment.encode()[:MAX_COMMENT_LENGTH]) + _option(0, b"")
         header = struct.pack("<IIIII", number, time_ns >> 32, time_ns & 0xFFFFFFFF, len(frame), length)
         self._block(ENHANCED_PACKET, header + _padded(frame) + options)
 

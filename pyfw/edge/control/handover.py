@@ -30,7 +30,7 @@ QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "d
 """With state_file's names: what is handed over."""
 ANSWER_TIMEOUT_S = 10.0
 HANDOVER_S = 120.0              # twice what an installation that fails, and its undoing, may take (edge.divert)
-MOST_DESCRIPTORS = 16
+MAX_DESCRIPTORS = 16
 
 
 class HandoverError(Exception):
@@ -57,7 +57,7 @@ class Handover:
         try:
             self._check_peer()
             self._say("hand-over")
-            received, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MOST_DESCRIPTORS)
+            received, descriptors, _, _ = socket.recv_fds(self._connection, 65536, MAX_DESCRIPTORS)
             line, _, self._received = received.partition(b"\n")
             answer = json.loads(line)
             if "error" in answer:

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol, TypeVar
 REST_S = 0.005                  # others' steps take so long before a rest as long as they
 PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
 SO_PEERGROUPS = 59
-MOST_GROUPS_BYTES = 1024        # that socket.getsockopt() takes
+MAX_GROUPS_BYTES = 1024        # that socket.getsockopt() takes
 
 
 class Room(NamedTuple):
@@ -61,7 +61,7 @@ def _is_root(uid: int) -> bool:
 def _groups(connection: socket.socket, uid: int) -> frozenset[int]:
     """Those that the peer's process had.  The user database, which may be elsewhere and slow, is asked for very many only."""
     try:
-        data = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_GROUPS_BYTES)
+        data = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_GROUPS_BYTES)
         return frozenset(struct.unpack(f"{len(data) // 4}I", data))
     except OSError:
         pass

@@ -36,9 +36,9 @@ PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
 REST_S = 5.0                    # how long a successor waits until nobody is at the diversion; it may wait ANSWER_TIMEOUT_S
 WORK_INTERVAL_S = 0.002
-LONGEST_TRIAL_S = 86400
+MAX_TRIAL_S = 86400
 LINES_AT_ONCE = 100             # of rules: a few milliseconds
-LARGEST_NUMBER = 1e9            # of those that may have a fraction
+MAX_NUMBER = 1e9            # of those that may have a fraction
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
@@ -124,7 +124,7 @@ class Argument:
 
     def check(self, value: Any) -> None:
         fits = type(value) is self.kind or self.kind is float and type(value) is int
-        if self.kind is float and fits and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:     # nor infinite, nor no number
+        if self.kind is float and fits and not -MAX_NUMBER <= value <= MAX_NUMBER:     # nor infinite, nor no number
             fits = False
         if not fits or self.kind is list and not all(type(word) is str for word in value):
             kind = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
@@ -217,16 +217,16 @@ def _mark(text: str) -> tuple[int, int]:
 def _walk(services: Services, selection: Any, style: str, *,
           delete: bool) -> Generator[dict[str, Any], None, int]:
     """Yields the selected connections in chunks; returns how many there were."""
-    from pyfw.observe.dump import table_records, table_text
+    from pyfw.observe.dump import dump_records, dump_text
     engine, now_ns = services.engine, services.now_ns()
     cursor, matched = FIRST_CURSOR, 0
     while cursor:
         if style == "json":
-            records, cursor = table_records(engine, selection, cursor, now_ns, delete)
+            records, cursor = dump_records(engine, selection, cursor, now_ns, delete)
             matched += len(records)
             yield {"records": records}
         else:
-            text, cursor, lines = table_text(engine, selection, style, cursor, now_ns, delete)
+            text, cursor, lines = dump_text(engine, selection, style, cursor, now_ns, delete)
             matched += lines
             yield {"text": text.decode("ascii")}
     return matched
@@ -316,8 +316,8 @@ def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 def _confirm_s(arguments: Mapping[str, Any]) -> int:
     seconds = arguments.get("confirm", 0)
-    if "confirm" in arguments and not 1 <= seconds <= LONGEST_TRIAL_S:
-        raise CommandError(f"--confirm takes 1 to {LONGEST_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
+    if "confirm" in arguments and not 1 <= seconds <= MAX_TRIAL_S:
+        raise CommandError(f"--confirm takes 1 to {MAX_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
     if seconds and arguments.get("kill_states"):
         raise CommandError("--confirm cannot bring connections back that --kill-states has ended: first the one, then the other",
                            USAGE, "bad_argument")

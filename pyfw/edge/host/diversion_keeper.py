@@ -2,7 +2,7 @@
 
 A thread of its own looks whenever nf_tables announces a change, and every second besides.  A look costs a system call or
 two as long as no rule of the namespace has changed; then iptables-save is compared with what was installed.  However often
-others change rules, it looks at most every GAP_S, and ever less often, to once in LONGEST_GAP_S, while they go on; so two
+others change rules, it looks at most every GAP_S, and ever less often, to once in MAX_GAP_S, while they go on; so two
 programs that both want to be first do no more than that.
 """
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pyfw.edge.host.ruleset_changes import RulesetChanges
 
 INTERVAL_S = 1.0
 GAP_S = 0.02
-LONGEST_GAP_S = 1.0
+MAX_GAP_S = 1.0
 VERIFY_TIMEOUT_S = 30.0
 SAY_INTERVAL_S = 5.0            # one line about repairs and one about failures in so many seconds, at most
-MOST_FAULTS_SAID = 4
+MAX_FAULTS = 4
 
 UNKNOWN = "it has not been installed yet"
 
@@ -207,7 +207,7 @@ class DiversionKeeper:
 
 def next_gap_s(gap_s: float, changed: bool) -> float:
     """How long the rules are left alone after a change is announced, for what may follow it."""
-    return min(gap_s * 2, LONGEST_GAP_S) if changed else GAP_S
+    return min(gap_s * 2, MAX_GAP_S) if changed else GAP_S
 
 
 class _Limited:
@@ -228,5 +228,5 @@ class _Limited:
 
 
 def _summary(faults: Sequence[str]) -> str:
-    more = f" and {len(faults) - MOST_FAULTS_SAID} more" if len(faults) > MOST_FAULTS_SAID else ""
-    return ", ".join(faults[:MOST_FAULTS_SAID]) + more
+    more = f" and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+    return ", ".join(faults[:MAX_FAULTS]) + more

@@ -5,7 +5,7 @@ from pyfw.edge.queue.latency cimport Latency
 from pyfw.edge.queue.link_names cimport LinkNames
 from pyfw.edge.queue.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.queue.reject_sender cimport Rejecter
-from pyfw.engine.engine cimport Engine, Ruling
+from pyfw.engine.engine cimport Engine, CJudgement
 from pyfw.wire.packet cimport Packet
 
 cdef enum:
@@ -20,7 +20,7 @@ cdef struct InHand:             # the batch in hand, in memory that outlives the
 
 cdef struct HeldPacket:         # judged, with something left to do once the batch has its verdicts
     Packet packet
-    Ruling ruling
+    CJudgement judgement
     uint32_t id
     uint32_t mark               # as it came
     uint32_t indev

@@ -353,7 +353,7 @@ cdef inline void note_id(QueueLoop loop, uint32_t packet_id) noexcept nogil:
 
 cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued, uint64_t now_ns) noexcept nogil:
     cdef Packet packet
-    cdef Ruling ruling
+    cdef CJudgement judgement
     packet.data = queued.payload
     packet.captured = queued.captured
     packet.on_wire = queued.length
@@ -369,22 +369,22 @@ cdef inline void judge(QueueLoop loop, Rings *rings, const QueuedPacket *queued,
         packet.checksum = CHECKSUM_VERIFY
     packet.indev = link_name(loop, queued.indev)
     packet.outdev = link_name(loop, queued.outdev)
-    loop.engine.judge_packet(&packet, now_ns, &ruling)
-    if ruling.inspect:
-        if hold(loop, &rings.to_inspect, &packet, &ruling, queued):
+    loop.engine.judge_packet(&packet, now_ns, &judgement)
+    if judgement.inspect:
+        if hold(loop, &rings.to_inspect, &packet, &judgement, queued):
             return
-        ruling.verdict = VERDICT_DROP
-    elif ruling.reject and ruling.verdict == VERDICT_DROP:
-        hold(loop, &rings.to_reject, &packet, &ruling, queued)
-    give_verdict(loop, &ruling, queued.id, queued.mark)
+        judgement.verdict = VERDICT_DROP
+    elif judgement.reject and judgement.verdict == VERDICT_DROP:
+        hold(loop, &rings.to_reject, &packet, &judgement, queued)
+    give_verdict(loop, &judgement, queued.id, queued.mark)
 
 
-cdef inline void give_verdict(QueueLoop loop, const Ruling *ruling, uint32_t packet_id,
+cdef inline void give_verdict(QueueLoop loop, const CJudgement *judgement, uint32_t packet_id,
                               uint32_t mark) noexcept nogil:
     """The mark goes along only when it changed: setting it makes the kernel route a local packet anew."""
-    cdef bint accepted = ruling.verdict == VERDICT_ACCEPT
+    cdef bint accepted = judgement.verdict == VERDICT_ACCEPT
     add_verdict(loop, packet_id, VERDICT_ACCEPT if accepted else VERDICT_DROP,
-                &ruling.mark if accepted and ruling.mark != mark else NULL)
+                &judgement.mark if accepted and judgement.mark != mark else NULL)
 
 
 cdef inline void add_verdict(QueueLoop loop, uint32_t packet_id, uint32_t verdict,
@@ -397,14 +397,14 @@ cdef inline void add_verdict(QueueLoop loop, uint32_t packet_id, uint32_t verdic
     loop.verdict_count += 1
 
 
-cdef bint hold(QueueLoop loop, Held *held, const Packet *packet, const Ruling *ruling, const QueuedPacket *queued) noexcept nogil:
+cdef bint hold(QueueLoop loop, Held *held, const Packet *packet, const CJudgement *judgement, const QueuedPacket *queued) noexcept nogil:
     cdef HeldPacket *place
     if held.count >= BATCH:
         loop.counted.internal += 1
         return False
     place = &held.packets[held.count]
     place.packet = packet[0]
-    place.ruling = ruling[0]
+    place.judgement = judgement[0]
     place.id = queued.id
     place.mark = queued.mark
     place.indev = queued.indev
@@ -413,7 +413,7 @@ cdef bint hold(QueueLoop loop, Held *held, const Packet *packet, const Ruling *r
 
 
 cdef void reject_packet(QueueLoop loop, HeldPacket *held, uint64_t now_ns) noexcept nogil:
-    loop.rejecter.answer(&held.packet, held.ruling.reject, held.indev, now_ns)
+    loop.rejecter.answer(&held.packet, held.judgement.reject, held.indev, now_ns)
 
 
 cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcept with gil:
@@ -422,9 +422,9 @@ cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcep
     cdef uint32_t i
     for i in range(rings.to_inspect.count):
         held = &rings.to_inspect.packets[i]
-        loop.engine.inspect_packet(&held.packet, now_ns, &held.ruling)
+        loop.engine.inspect_packet(&held.packet, now_ns, &held.judgement)
         loop.counted.helper_inspections += 1
-        give_verdict(loop, &held.ruling, held.id, held.mark)
+        give_verdict(loop, &held.judgement, held.id, held.mark)
 
 
 cdef void send_verdicts(QueueLoop loop, uint64_t received_ns) noexcept nogil:

@@ -14,7 +14,7 @@ MAX_DEPTH = 64
 MAX_STEPS = 1 << 17
 """How many rules a packet may meet on its way through chains that jump (RULE_STEPS): about a millisecond."""
 
-MOST_CONN_COUNTERS = 2048
+MAX_CONN_COUNTERS = 2048
 """Of connlimit's rules, a rule for both families has two; a table has room for eight times as many (conncount.pxd)."""
 
 
@@ -38,8 +38,8 @@ def check_conn_counters(ruleset: Ruleset) -> None:
             if match.name != "connlimit":
                 continue
             counters += 1 if rule.family else 2
-            if counters > MOST_CONN_COUNTERS:
-                raise RulesError(f"these are more than {MOST_CONN_COUNTERS} rules of connlimit; one for IPv4 and IPv6 counts as two",
+            if counters > MAX_CONN_COUNTERS:
+                raise RulesError(f"these are more than {MAX_CONN_COUNTERS} rules of connlimit; one for IPv4 and IPv6 counts as two",
                                  rule.location)
 
 

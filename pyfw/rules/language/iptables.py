@@ -17,8 +17,8 @@ PROGRAMS = re.compile(r"(?:.*/)?(ip6?tables)(?:-legacy|-nft)?")
 KERNEL_TABLES = {"nat": "translating addresses", "mangle": "changing packets", "security": "labelling packets",
                  "broute": "bridging"}
 POLICIES = ("ACCEPT", "DROP")
-LONGEST_CHAIN_NAME = 28
-LARGEST_COUNT = 2 ** 64 - 1
+MAX_CHAIN_NAME_LENGTH = 28
+MAX_COUNT = 2 ** 64 - 1
 NUMBER = re.compile("[0-9]+")
 
 _COMMANDS = {"-A": "--append", "-I": "--insert", "-N": "--new-chain", "-P": "--policy", "-F": "--flush",
@@ -346,8 +346,8 @@ def bracketed(word: Word) -> tuple[int, int]:
 
 
 def count(text: str, word: Word) -> int:
-    if not NUMBER.fullmatch(text) or len(text) > 20 or int(text) > LARGEST_COUNT:
-        raise RulesError(f"counters are packets and bytes, numbers up to {LARGEST_COUNT}, not {text!r}", word.location)
+    if not NUMBER.fullmatch(text) or len(text) > 20 or int(text) > MAX_COUNT:
+        raise RulesError(f"counters are packets and bytes, numbers up to {MAX_COUNT}, not {text!r}", word.location)
     return int(text)
 
 
@@ -435,8 +435,8 @@ def check_chain_name(name: str, table: str, location: Location | None) -> None:
     """Whether a chain of one's own may have this name."""
     if not re.fullmatch(r"[^\s\-!\[\]:*#\"'\\$][^\s\"'\\]*", name) or CONTROL.search(name):
         raise RulesError(f"{name!r} cannot be a chain's name; it is one word that begins with a letter or digit", location)
-    if len(name.encode(errors="replace")) > LONGEST_CHAIN_NAME:
-        raise RulesError(f"the name of chain {name} is longer than {LONGEST_CHAIN_NAME} bytes", location)
+    if len(name.encode(errors="replace")) > MAX_CHAIN_NAME_LENGTH:
+        raise RulesError(f"the name of chain {name} is longer than {MAX_CHAIN_NAME_LENGTH} bytes", location)
     if name in TARGETS or name in ("QUEUE",):
         raise RulesError(f"{name} is a target and cannot be a chain's name", location)
     builtin = {chain: owner for owner, chains in BUILTIN_CHAINS.items() for chain in chains}

@@ -18,7 +18,7 @@ cdef struct LogEntry:
     uint8_t hook
     char indev[IFNAMSIZ]
     char outdev[IFNAMSIZ]
-    uint8_t reason              # of a drop (Ruling.reason), with the numbers that belong to it
+    uint8_t reason              # of a drop (CJudgement.reason), with the numbers that belong to it
     uint32_t argument[4]
     uint64_t serial             # of a drop: whose rule `number` is (Program.serial)
     uint8_t data[LOG_BYTES]

@@ -25,7 +25,7 @@ cdef enum TestKind:
     KIND_TRANSPORT = 1
     KIND_ICMP = 2
     KIND_STATES = 3
-    KIND_OBJECT = 4             # a PacketTest
+    KIND_OBJECT = 4             # a PacketMatch
 
 cdef enum TransportBit:         # bits of TransportArgs.inverted
     INVERT_SPORT = 1
@@ -67,7 +67,7 @@ cdef union TestArgs:
     TransportArgs transport
     IcmpArgs icmp
     uint8_t states
-    uint16_t object[2]          # position among the program's tests of class PacketTest: low half, high half
+    uint16_t object[2]          # position among the program's tests of class PacketMatch: low half, high half
 
 cdef struct FlatTest:           # one match beyond the IP header
     uint8_t kind                # TestKind

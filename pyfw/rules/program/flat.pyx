@@ -13,7 +13,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef enum:
     CACHE_LINE = 64
-    LARGEST_INDEX = 0xFFFF
+    MAX_INDEX = 0xFFFF
 
 cdef dict ACTIONS = {
     Action.CONTINUE: ACTION_CONTINUE, Action.ACCEPT: ACTION_ACCEPT, Action.DROP: ACTION_DROP,
@@ -48,10 +48,10 @@ def index_of(things) -> dict:
 
 cdef dict fill_objects(FlatProgram *flat, list codes):
     """The tests and actions that are objects: id -> position among those of its kind."""
-    tests = [test for code in codes for test in code.tests if isinstance(test, PacketTest)]
+    tests = [test for code in codes for test in code.tests if isinstance(test, PacketMatch)]
     actions = [code.performs for code in codes if code.performs is not None]
-    if len(actions) > LARGEST_INDEX:
-        raise RulesError(f"more than {LARGEST_INDEX} rules with a target that is neither a verdict nor a jump")
+    if len(actions) > MAX_INDEX:
+        raise RulesError(f"more than {MAX_INDEX} rules with a target that is neither a verdict nor a jump")
     flat.objects = <void **> allocate(len(tests), sizeof(void *))
     flat.actions = <void **> allocate(len(actions), sizeof(void *))
     for position, test in enumerate(tests):
@@ -92,8 +92,8 @@ cdef fill_program(FlatProgram *flat, bint ipv6, linked, size_t numbers, helpers,
 cdef fill_interfaces(FlatProgram *flat, dict patterns):
     cdef Interface *interface
     cdef bytes name
-    if len(patterns) > LARGEST_INDEX:
-        raise RulesError(f"more than {LARGEST_INDEX} interface names in one ruleset")
+    if len(patterns) > MAX_INDEX:
+        raise RulesError(f"more than {MAX_INDEX} interface names in one ruleset")
     flat.interfaces = <Interface *> allocate(len(patterns), sizeof(Interface))
     for pattern, position in patterns.items():
         interface = &flat.interfaces[<size_t> position]
@@ -173,7 +173,7 @@ cdef fill_test(FlatTest *flat, test, dict objects):
     elif isinstance(test, StateTest):
         flat.kind = KIND_STATES
         flat.args.states = test.states
-    elif isinstance(test, PacketTest):
+    elif isinstance(test, PacketMatch):
         flat.kind = KIND_OBJECT
         position = objects[id(test)]
         flat.args.object[0], flat.args.object[1] = <uint16_t> position, <uint16_t> (position >> 16)

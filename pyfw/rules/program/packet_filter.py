@@ -12,7 +12,7 @@ from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.iptables import read_rule
 from pyfw.rules.lexer import Word
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Match, Rule, RulesError, Ruleset, Table, Target
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 
 ABOUT_CONNECTIONS = {"state", "conntrack", "connmark", "connbytes", "connlimit", "helper"}
@@ -20,21 +20,21 @@ KNOWN_LATE = {"-o"}
 _FAMILIES = {"-4": 4, "--ipv4": 4, "-6": 6, "--ipv6": 6}
 
 
-def packet_filter(words: Sequence[str], surroundings: Surroundings) -> Program:
+def packet_filter(words: Sequence[str], environment: RuleEnvironment) -> Program:
     """Accepts the packets that match; no words: all.  Raises RulesError."""
     rules = filter_rules(words)
     early = tuple(Rule(_kept(rule, early=True), Target("ACCEPT"), rule.family) for rule in rules)
     late = tuple(dict.fromkeys(Rule(_kept(rule, early=False), Target("ACCEPT"), rule.family) for rule in rules))
     tables = {"raw": early} | ({"filter": late} if any(rule.matches for rule in late) else {})
     return Program(Ruleset(tuple(Table(name, tuple(Chain(chain, "DROP", held) for chain in BUILTIN_CHAINS[name]))
-                                 for name, held in tables.items())), surroundings)
+                                 for name, held in tables.items())), environment)
 
 
-def connection_filter(words: Sequence[str], surroundings: Surroundings) -> Program:
+def connection_filter(words: Sequence[str], environment: RuleEnvironment) -> Program:
     """As packet_filter(), but asked at one time only, when all is known of a packet: it has no raw chains."""
     rules = tuple(Rule(rule.matches, Target("ACCEPT"), rule.family) for rule in filter_rules(words))
     chains = tuple(Chain(chain, "DROP", rules) for chain in BUILTIN_CHAINS["filter"])
-    return Program(Ruleset((Table("filter", chains),)), surroundings)
+    return Program(Ruleset((Table("filter", chains),)), environment)
 
 
 def filter_rules(words: Sequence[str]) -> tuple[Rule, ...]:

@@ -24,7 +24,7 @@ cdef class Program:
     cdef LogRing traces         # what TRACE has logged: every rule that such a packet matches
     cdef LogRing audits         # packets that rules matched which only audit
     cdef readonly object ruleset
-    cdef readonly Surroundings surroundings
+    cdef readonly RuleEnvironment environment
     cdef readonly object numbering
     cdef dict log_settings      # number -> LogSettings
     cdef dict codes             # (family, id of the rule) -> (rule, RuleCode); keeps tests and actions alive

@@ -52,7 +52,7 @@ class Walk(NamedTuple):
 cdef class Program:
     """A ruleset, ready to judge packets.
 
-    surroundings: what rules may refer to by name; an engine's, if the program is for one.  LOG prints `log_rate` packets
+    environment: what rules may refer to by name; an engine's, if the program is for one.  LOG prints `log_rate` packets
     a second on the average and `log_burst` at once; the others are only counted.  log_rate 0: no limit but the ring's size.
     previous: the program that this one is an edited copy of; rules that are the same objects there keep what their tests
     remember, and their counters.  Raises RulesError.
@@ -62,10 +62,10 @@ cdef class Program:
         memset(self.flat, 0, sizeof(self.flat))
         self.origins = NULL
 
-    def __init__(self, ruleset: Ruleset, surroundings: Surroundings | None = None, *, previous: Program | None = None,
+    def __init__(self, ruleset: Ruleset, environment: RuleEnvironment | None = None, *, previous: Program | None = None,
                  log_rate: int = DEFAULT_LOG_RATE, log_burst: int = DEFAULT_LOG_BURST) -> None:
         self.ruleset = check_ruleset(ruleset)
-        self.surroundings = surroundings or Surroundings()
+        self.environment = environment or RuleEnvironment()
         self.numbering = Numbering(ruleset)
         self.log_settings = {}
         self.codes = {}
@@ -77,7 +77,7 @@ cdef class Program:
         for family in range(FAMILIES):
             known = previous.codes if previous is not None else {}
             linked = link(ruleset, self.numbering, (4, 6)[family], partial(code_of, self, known))
-            fill_program(&self.flat[family], family, linked, len(self.numbering), self.surroundings.helpers, self.log_settings)
+            fill_program(&self.flat[family], family, linked, len(self.numbering), self.environment.helpers, self.log_settings)
         self.previous = previous
         if previous is not None:
             find_origins(self, previous)
@@ -313,7 +313,7 @@ cdef class Program:
         context.zone_offset_s = zone_offset_s
         self.run(dict(TABLE_NUMBERS)[table], &context, &outcome)
         return Walk(Verdict(outcome.verdict), self.rule_name(outcome.rule), Reject(outcome.reject), bool(outcome.notrack),
-                    packet.mark, self.surroundings.helpers[outcome.helper - 1] if outcome.helper else None)
+                    packet.mark, self.environment.helpers[outcome.helper - 1] if outcome.helper else None)
 
 
 # -- tests of a packet ------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ cdef inline void look(View *view, int table, const Packet *packet) noexcept nogi
 
 cdef inline void note_step(Trace *trace, int table, const FlatRule *rule, Fit fit, uint32_t failed) noexcept nogil:
     if trace.met < trace.room:
-        trace.steps[trace.met] = Step(rule.number, 0 if fit == FITS else failed, fit, <uint8_t> table)
+        trace.steps[trace.met] = RuleStep(rule.number, 0 if fit == FITS else failed, fit, <uint8_t> table)
     trace.met += 1
 
 
@@ -340,7 +340,7 @@ cdef inline Fit rule_fits(const FlatRule *rule, const FlatProgram *flat, const V
                           uint32_t *failed) noexcept nogil:
     """The header's tests first, as one comparison; the others in the order in which the rule was written.
 
-    failed: which test failed, as Step has it; nothing if none did.
+    failed: which test failed, as RuleStep has it; nothing if none did.
     """
     cdef const Packet *packet = view.packet
     cdef uint32_t differs, at
@@ -396,7 +396,7 @@ cdef Fit test_fits(const FlatTest *test, const FlatProgram *flat, Context *conte
     elif test.kind == KIND_STATES:
         return FITS if test.args.states >> (context.state & 7) & 1 else FITS_NOT
     elif test.kind == KIND_OBJECT:
-        return (<PacketTest> flat.objects[test.args.object[0] | <uint32_t> test.args.object[1] << 16]).fits(context)
+        return (<PacketMatch> flat.objects[test.args.object[0] | <uint32_t> test.args.object[1] << 16]).fits(context)
     return FITS_NOT
 
 
@@ -435,23 +435,23 @@ def code_of(program: Program, known: dict, rule: Rule, family: int) -> RuleCode:
     same, code = known.get((family, id(rule)), (None, None))
     if same is not rule:
         code = compile_rule(rule, family)
-        bind(code, rule, program.surroundings)
+        bind(code, rule, program.environment)
     program.codes[family, id(rule)] = rule, code
     return code
 
 
-def bind(code: RuleCode, rule: Rule, surroundings: Surroundings) -> None:
+def bind(code: RuleCode, rule: Rule, environment: RuleEnvironment) -> None:
     location = rule.location
     try:
         for test in code.tests:
-            if isinstance(test, PacketTest):
-                test.bind(surroundings)
+            if isinstance(test, PacketMatch):
+                test.bind(environment)
         if rule.target is not None:
             location = rule.target.location
-        if code.helper and code.helper not in surroundings.helpers:
-            raise ValueError(no_helper(code.helper, surroundings.helpers))
+        if code.helper and code.helper not in environment.helpers:
+            raise ValueError(no_helper(code.helper, environment.helpers))
         if code.performs is not None:
-            code.performs.bind(surroundings)
+            code.performs.bind(environment)
     except ValueError as error:
         raise RulesError(str(error), location) from None
 

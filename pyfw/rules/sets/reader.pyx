@@ -25,8 +25,8 @@ cdef extern from *:
 
 cdef enum:
     BATCH = 64                  # lines that are inserted under one lock
-    LONGEST_IPV6 = 45
-    LONGEST_TIMEOUT_S = 2147483
+    MAX_IPV6_LENGTH = 45
+    MAX_TIMEOUT_S = 2147483
 
 cdef enum Letter:
     NEWLINE = 10
@@ -78,10 +78,10 @@ cdef inline bint ends_word(uint8_t letter) noexcept nogil:
 
 
 cdef bint read_ipv6(Cursor *cursor, Key *key) noexcept nogil:
-    cdef char text[LONGEST_IPV6 + 1]
+    cdef char text[MAX_IPV6_LENGTH + 1]
     cdef uint64_t address[2]
     cdef int length = 0
-    while cursor.at + length < cursor.end and length < LONGEST_IPV6 and not ends_word(cursor.at[length]):
+    while cursor.at + length < cursor.end and length < MAX_IPV6_LENGTH and not ends_word(cursor.at[length]):
         text[length] = <char> cursor.at[length]
         length += 1
     text[length] = 0
@@ -124,7 +124,7 @@ cdef bint read_settings(Cursor *cursor, const SetData *data, uint64_t now_ns, El
         if cursor.at == cursor.end:
             break
         if data.has_timeout and skip(cursor, b" timeout "):
-            if not read_number(cursor, LONGEST_TIMEOUT_S, &timeout_s):
+            if not read_number(cursor, MAX_TIMEOUT_S, &timeout_s):
                 return False
         elif data.counters and skip(cursor, b" packets "):
             if not read_number(cursor, UNTOLD - 1, &element.packets):

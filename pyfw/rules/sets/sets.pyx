@@ -22,8 +22,8 @@ cdef enum:
     SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
     STALE_AT_ONCE = 1024        # comments that are looked at when some have been added
     PART = 64                   # slices of a long command that are done at once, before others have their turn
-    MOST_CHUNKS = 1 << 14       # of all sets of a store: 16,777,216 elements, 1 GB; while a reload reads, there is a second one
-    MOST_COMMENTS = 1 << 20     # of all sets of a store; each is some 300 bytes of Python's
+    MAX_CHUNKS = 1 << 14       # of all sets of a store: 16,777,216 elements, 1 GB; while a reload reads, there is a second one
+    MAX_COMMENTS = 1 << 20     # of all sets of a store; each is some 300 bytes of Python's
     SWEEP_SLICE = 256           # elements of which most need no more than a glance
     SWEEP_SLICES = 128          # in one call of sweep()
     SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
@@ -31,7 +31,7 @@ cdef enum:
 
 ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
 MISSING, FOUND, EXCLUDED = 0, 1, -1
-LARGEST_STORE, LARGEST_COMMENTED = MOST_CHUNKS * CHUNK, MOST_COMMENTS   # elements of all sets of a store; those with a comment
+MAX_STORE, MAX_COMMENTED = MAX_CHUNKS * CHUNK, MAX_COMMENTS   # elements of all sets of a store; those with a comment
 KINDS = {"hash:ip": KIND_IP, "hash:net": KIND_NET, "hash:ip,port": KIND_IP_PORT, "hash:net,port": KIND_NET_PORT, "list:set": KIND_LIST}
 
 
@@ -95,7 +95,7 @@ cdef class Allowance:
             if (<Contents> contents).data.table != NULL:
                 chunks -= (<Contents> contents).data.table.chunk_count
                 comments -= (<Contents> contents).data.table.commented
-        return chunks <= MOST_CHUNKS and comments <= MOST_COMMENTS
+        return chunks <= MAX_CHUNKS and comments <= MAX_COMMENTS
 
 
 @cython.no_gc_clear     # its table, which ends with it, is counted in the allowance
@@ -120,7 +120,7 @@ cdef class Contents:
         if self.data.kind == KIND_LIST:
             return
         memcpy(words, <const char *> secret, 16)
-        if chunks_in(&allowance.used) < MOST_CHUNKS:
+        if chunks_in(&allowance.used) < MAX_CHUNKS:
             self.data.table = new_table(words, &allowance.used)
         if self.data.table == NULL:
             raise MemoryError(f"no memory for a set of type {options.type}")
@@ -137,7 +137,7 @@ cdef class Contents:
     def count_in(self, Allowance allowance) -> None:
         if self.data.table != NULL:
             with nogil:
-                self.lock.lock_politely()
+                self.lock.lock_background()
                 move_table(self.data.table, &allowance.used)
                 self.lock.unlock()
         self.allowance = allowance
@@ -202,7 +202,7 @@ cdef class Contents:
         """Insert elements, all with the same comment, or None."""
         cdef Insertion outcome
         cdef uint32_t done, i
-        if comment is not None and comments_in(&self.allowance.used) + count > MOST_COMMENTS:
+        if comment is not None and comments_in(&self.allowance.used) + count > MAX_COMMENTS:
             return NO_ROOM
         with nogil:
             outcome = self.insert_all(elements, count, now_ns, exist, &done)
@@ -229,7 +229,7 @@ cdef class Contents:
         cdef bint commented
         key.high, key.low, key.port, key.protocol, key.prefix = comment_key
         with nogil:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             element = find(self.data.table, &key)
             commented = element != NULL and element.key.commented
             self.lock.unlock()
@@ -242,7 +242,7 @@ cdef class Contents:
         cdef bint swept = False
         done[0] = 0
         while done[0] < count:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             while done[0] < count:
                 outcome = insert(self.data.table, &elements[done[0]], now_ns, exist, self.data.most)
                 if outcome != INSERTED:
@@ -261,7 +261,7 @@ cdef class Contents:
     cdef bint grow(self) noexcept nogil:
         """Room for CHUNK more elements; False: there is no memory for them, or it is all that sets may have."""
         cdef SetMemory *used = &self.allowance.used
-        if chunks_in(used) >= MOST_CHUNKS:
+        if chunks_in(used) >= MAX_CHUNKS:
             return False
         cdef Chunk *chunk = new_chunk(used)
         cdef Chunk **directory = <Chunk **> malloc((self.data.table.chunk_count + 1) * sizeof(Chunk *))
@@ -269,7 +269,7 @@ cdef class Contents:
             free_chunk(chunk, used)
             free(directory)
             return False
-        self.lock.lock_politely()
+        self.lock.lock_background()
         directory = attach_chunk(self.data.table, chunk, directory)
         self.lock.unlock()
         free(directory)
@@ -308,7 +308,7 @@ cdef class Contents:
         """Remove up to SLICE of a run from number `done` on, into `gone`; `done` does not move if the first is missing."""
         cdef uint64_t end = min(done[0] + SLICE, run.count)
         cdef uint32_t count = 0
-        self.lock.lock_politely()
+        self.lock.lock_background()
         while done[0] < end:
             gone[count] = key_at(run, done[0])
             if not remove(self.data.table, &gone[count], now_ns) and not missing_ok:
@@ -323,7 +323,7 @@ cdef class Contents:
         cdef SetTable *table = self.data.table
         cdef uint64_t end
         cdef uint32_t count = 0
-        self.lock.lock_politely()
+        self.lock.lock_background()
         end = min(cursor[0] + SLICE, <uint64_t> table.used)
         while cursor[0] < end:
             gone[count] = element_at(table, <uint32_t> cursor[0]).key
@@ -352,7 +352,7 @@ cdef class Contents:
         query.now_ns = now_ns
         self.read_run(&run, elements, now_ns)
         with nogil:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             if has_networks(&self.data) and run.first.key.prefix == host_prefix(self.data.family):
                 found = look_up_networks(&self.data, &run.first.key, &query)
             else:
@@ -367,7 +367,7 @@ cdef class Contents:
         cdef Element *element
         cdef uint32_t count = 0, last, number
         with nogil:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             last = min(cursor + SLICE, self.data.table.used)
             for number in range(cursor, last):
                 element = element_at(self.data.table, number)
@@ -405,7 +405,7 @@ cdef class Contents:
         if new == NULL:
             raise MemoryError("no memory for an empty set")
         with nogil:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             self.data.table = new
             self.lock.unlock()
             free_table(old)
@@ -426,7 +426,7 @@ cdef class Contents:
             if self.swept >= self.data.table.used:
                 self.swept = 0
                 return
-            self.lock.lock_politely()
+            self.lock.lock_background()
             remove_expired(self.data.table, self.swept, self.swept + SWEEP_SLICE, now_ns)
             self.lock.unlock()
             self.swept += SWEEP_SLICE
@@ -477,7 +477,7 @@ cdef class Contents:
         self.drop_expired_members(now_ns)
         for number in range(self.data.member_count):
             with nogil:
-                self.lock.lock_politely()
+                self.lock.lock_background()
                 member = self.data.members[number]
                 self.lock.unlock()
             named = self.members[number]
@@ -518,7 +518,7 @@ cdef class Contents:
             numbers[i] = NEW_MEMBER if number is None else number
             array[i].slot = &(<NamedSet> members[i]).slot
         with nogil:
-            self.lock.lock_politely()
+            self.lock.lock_background()
             for i in range(count):
                 slot = array[i].slot
                 array[i] = new[0] if numbers[i] == NEW_MEMBER else old[numbers[i]]
@@ -561,7 +561,7 @@ cdef class NamedSet:
         cdef Contents mine = self.contents
         cdef Contents theirs = other.contents
         with nogil:
-            mine.lock.lock_politely()
+            mine.lock.lock_background()
             self.slot.data = &theirs.data
             other.slot.data = &mine.data
             mine.lock.unlock()

@@ -16,16 +16,16 @@ from pyfw.rules.lexer import Place
 from pyfw.rules.sets.reader import read_plain_lines
 from pyfw.rules.sets.text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
                                  parse_elements, parse_list_entry, show_member, show_row, split_words)
-from pyfw.rules.sets.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, LARGEST_COMMENTED, LARGEST_STORE, Allowance, Contents, NamedSet
+from pyfw.rules.sets.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, MAX_COMMENTED, MAX_STORE, Allowance, Contents, NamedSet
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"
 ALREADY_ADDED = "Element cannot be added to the set: it's already added"
 NOT_ADDED = "Element cannot be deleted from the set: it's not added"
 HASH_FULL = "Hash is full, cannot add more elements"
-NO_ROOM = (f"there is no room for it: all sets together have memory for {LARGEST_STORE} elements, "
-           f"{LARGEST_COMMENTED} of them with a comment")
-LARGEST_RANGE = 1 << 20         # elements that one `add` may stand for: some 70 MB
+NO_ROOM = (f"there is no room for it: all sets together have memory for {MAX_STORE} elements, "
+           f"{MAX_COMMENTED} of them with a comment")
+MAX_RANGE = 1 << 20         # elements that one `add` may stand for: some 70 MB
 ROWS_AT_ONCE = 128
 LINES_AT_ONCE = 64              # of those that are read word by word, before others have their turn
 NO_NEIGHBOUR = "The set to which you referred with 'before' or 'after' is not added to the set."
@@ -395,8 +395,8 @@ def check_size(count: int, options: SetOptions) -> None:
     """Whether a set may be asked to take so many elements at once, before the first of them is."""
     if count > options.maxelem:
         raise SetError(HASH_FULL)
-    if count > LARGEST_RANGE:
-        raise SetError(f"The range is too large: it stands for {count} elements, and one command adds at most {LARGEST_RANGE}")
+    if count > MAX_RANGE:
+        raise SetError(f"The range is too large: it stands for {count} elements, and one command adds at most {MAX_RANGE}")
 
 
 def load_sets(sources: Sequence[tuple[Place, bytes]], now_ns: int) -> SetStore:

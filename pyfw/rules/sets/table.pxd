@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     CHUNK = 1024                # elements, and buckets, in a chunk
-    LONGEST_PREFIX = 128
+    MAX_PREFIX_LENGTH = 128
     PRESENT_PERMANENTLY = 0     # expires_ns
 
 cdef uint64_t UNTOLD            # a counter's value that leaves it as it is
@@ -50,8 +50,8 @@ cdef struct SetTable:
     uint32_t count
     uint32_t commented          # elements that have a comment
     uint64_t secret[2]
-    uint32_t by_prefix[LONGEST_PREFIX + 1]  # elements of each prefix length
-    uint8_t prefixes[LONGEST_PREFIX + 1]    # the lengths there are, longest first
+    uint32_t by_prefix[MAX_PREFIX_LENGTH + 1]  # elements of each prefix length
+    uint8_t prefixes[MAX_PREFIX_LENGTH + 1]    # the lengths there are, longest first
     uint32_t prefix_count
 
 cdef enum Insertion:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pyfw.rules.values import CONTROL, parse_port, parse_protocol, print_protocol, show_ipv6
 
 DONE, FAILED, USAGE = 0, 1, 2           # exit statuses
-LONGEST_NAME = 31
-LONGEST_COMMENT = 255
-LONGEST_TIMEOUT_S = 2147483
-LARGEST_MAXELEM = 2 ** 32 - 1
+MAX_NAME_LENGTH = 31
+MAX_COMMENT_LENGTH = 255
+MAX_TIMEOUT_S = 2147483
+MAX_MAXELEM = 2 ** 32 - 1
 SMALLEST_HASH, SMALLEST_LIST = 64, 4    # what smaller sizes are rounded up to
 ADDRESS_TYPES = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 TYPES = (*ADDRESS_TYPES, "list:set")
@@ -198,8 +198,8 @@ def options_of(words: Sequence[str], known: dict[str, Callable[[str], object] | 
 
 
 def check_name(name: str) -> str:
-    if len(name) > LONGEST_NAME:
-        raise SetError(f"Syntax error: setname '{name}' is longer than {LONGEST_NAME} characters")
+    if len(name) > MAX_NAME_LENGTH:
+        raise SetError(f"Syntax error: setname '{name}' is longer than {MAX_NAME_LENGTH} characters")
     if not name or re.search(r'[\s"\x00-\x1f\x7f]', name) or not name.isascii():
         raise SetError(f"Syntax error: setname '{name}' has characters that a file of sets cannot hold")
     return name
@@ -212,7 +212,7 @@ def _family(text: str) -> int:
 
 
 def _timeout(text: str) -> int:
-    return number(text, 0, LONGEST_TIMEOUT_S)
+    return number(text, 0, MAX_TIMEOUT_S)
 
 
 def _counter(text: str) -> int:
@@ -227,7 +227,7 @@ CREATE_OPTIONS: dict[str, Callable[[str], object] | None] = {
     "timeout": _timeout, "counters": None, "comment": None,
 }
 HASH_OPTIONS = CREATE_OPTIONS | {
-    "family": _family, "hashsize": _power_of_two, "maxelem": lambda text: number(text, 0, LARGEST_MAXELEM),
+    "family": _family, "hashsize": _power_of_two, "maxelem": lambda text: number(text, 0, MAX_MAXELEM),
     "bucketsize": lambda text: number(text, 2, 14), "initval": lambda text: f"{number(text, 0, 2 ** 32 - 1):#010x}",
 }
 LIST_OPTIONS = CREATE_OPTIONS | {"size": lambda text: max(SMALLEST_LIST, number(text, 0, 2 ** 32 - 1))}
@@ -346,8 +346,8 @@ def parse_ports(text: str, family: int) -> tuple[int, int, int]:
 def _comment(text: str) -> str:
     if '"' in text:
         raise SetError('Syntax error: " character is not permitted in comments')
-    if len(text.encode(errors="replace")) > LONGEST_COMMENT or CONTROL.search(text):
-        raise SetError(f"Syntax error: a comment is text in UTF-8 of at most {LONGEST_COMMENT} bytes on one line")
+    if len(text.encode(errors="replace")) > MAX_COMMENT_LENGTH or CONTROL.search(text):
+        raise SetError(f"Syntax error: a comment is text in UTF-8 of at most {MAX_COMMENT_LENGTH} bytes on one line")
     return text
 
 

@@ -59,7 +59,7 @@ cdef class LocalAddresses:
 
     cdef void exchange(self, Lock guard, TypedNetwork *networks, uint32_t count):
         with nogil:
-            guard.lock_politely()
+            guard.lock_background()
             self.networks, self.count = networks, count
             guard.unlock()
 

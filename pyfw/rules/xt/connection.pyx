@@ -22,7 +22,7 @@ cdef enum Mode:
 MODES = {"packets": MODE_PACKETS, "bytes": MODE_BYTES, "avgpkt": MODE_AVERAGE}
 
 
-cdef class ConnTest(PacketTest):
+cdef class ConnTest(PacketMatch):
     """Whether a number of the connection lies from `low` to `high`; "status": whether it has a bit of `low`.
 
     ICMP has its id for a source port, its type and code for a destination port, as in the kernel's tuples.  `without`: what fits packets that have no connection.
@@ -56,7 +56,7 @@ cdef class ConnTest(PacketTest):
         return FITS if (self.low <= value <= self.high) != self.inverted else FITS_NOT
 
 
-cdef class ConnAddressTest(PacketTest):
+cdef class ConnAddressTest(PacketMatch):
     """Whether the connection's original source (or destination) is in a network, given as packed address and mask."""
 
     def __init__(self, bint source, bytes address, bytes mask, bint inverted, bint without):
@@ -74,15 +74,15 @@ cdef class ConnAddressTest(PacketTest):
         return FITS if inside != self.inverted else FITS_NOT
 
 
-cdef class HelperTest(PacketTest):
+cdef class HelperTest(PacketMatch):
     """Whether the packet's connection was expected by a helper that `name` is, or begins with: ftp-2121 is ftp's; "": by any
     (helper_mt())."""
 
     def __init__(self, str name, bint inverted):
         self.name, self.inverted = name, inverted
 
-    def bind(self, surroundings) -> None:
-        self.numbers = sum(1 << number for number, helper in enumerate(surroundings.helpers, 1)
+    def bind(self, environment) -> None:
+        self.numbers = sum(1 << number for number, helper in enumerate(environment.helpers, 1)
                            if not self.name or self.name.startswith(helper))
 
     cdef Fit fits(self, Context *context) noexcept nogil:
@@ -94,7 +94,7 @@ cdef class HelperTest(PacketTest):
         return FITS if named != self.inverted else FITS_NOT
 
 
-cdef class ConnBytesTest(PacketTest):
+cdef class ConnBytesTest(PacketMatch):
     """Whether what the connection has carried so far, this packet included, lies from `low` to `high`."""
 
     def __init__(self, uint64_t low, uint64_t high, str mode, bint original, bint reply, bint inverted):

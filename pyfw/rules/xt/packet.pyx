@@ -17,7 +17,7 @@ FIELDS = {"length": FIELD_LENGTH, "ttl": FIELD_TTL, "tos": FIELD_TOS, "mark": FI
 INTERFACES = {"": NO_INTERFACE, "in": 1, "out": 2}
 
 
-cdef class FieldTest(PacketTest):
+cdef class FieldTest(PacketMatch):
     """Whether a number of the packet, under `mask`, lies from `low` to `high`."""
 
     def __init__(self, str field, uint32_t low, uint32_t high, bint inverted=False, uint32_t mask=0xFFFFFFFF):
@@ -48,7 +48,7 @@ cdef class FieldTest(PacketTest):
         return FITS if (self.low <= value <= self.high) != self.inverted else FITS_NOT
 
 
-cdef class PortsTest(PacketTest):
+cdef class PortsTest(PacketMatch):
     """Whether a port is in one of the ranges: the source's, the destination's, or with both set either of them."""
 
     def __init__(self, ranges, bint source, bint destination, bint inverted):
@@ -70,7 +70,7 @@ cdef class PortsTest(PacketTest):
         return FITS if found != self.inverted else FITS_NOT
 
 
-cdef class TcpOptionTest(PacketTest):
+cdef class TcpOptionTest(PacketMatch):
     """Whether the TCP header has an option of this kind (tcp_find_option())."""
 
     def __init__(self, uint8_t kind, bint inverted):
@@ -102,7 +102,7 @@ cdef enum:
     TCP_NO_OPERATION = 1        # this option and the end of options, 0, are one byte
 
 
-cdef class AddressRangeTest(PacketTest):
+cdef class AddressRangeTest(PacketMatch):
     """`low`, `high`: packed addresses of the rule's family, both included."""
 
     def __init__(self, bint source, bytes low, bytes high, bint inverted):
@@ -117,7 +117,7 @@ cdef class AddressRangeTest(PacketTest):
         return FITS if inside != self.inverted else FITS_NOT
 
 
-cdef class HardwareTest(PacketTest):
+cdef class HardwareTest(PacketMatch):
 
     def __init__(self, bytes address, bint inverted):
         self.inverted = inverted
@@ -129,7 +129,7 @@ cdef class HardwareTest(PacketTest):
         return FITS if (memcmp(context.packet.hardware, self.address, 6) == 0) != self.inverted else FITS_NOT
 
 
-cdef class TextTest(PacketTest):
+cdef class TextTest(PacketMatch):
     """Whether `pattern` stands in the packet's bytes from offset `start` to before `end`, counted from the IP header.
 
     Every byte is looked at once, whatever the bytes are (Knuth, Morris, Pratt 1977; the kernel's ts_kmp.c).
@@ -137,8 +137,8 @@ cdef class TextTest(PacketTest):
 
     def __init__(self, bytes pattern, uint32_t start, uint32_t end, bint ignores_case, bint inverted):
         cdef uint32_t at, begun = 0
-        if not 0 < len(pattern) <= LONGEST_TEXT:
-            raise ValueError(f"a text to look for has 1 to {LONGEST_TEXT} bytes, not {len(pattern)}")
+        if not 0 < len(pattern) <= MAX_TEXT_LENGTH:
+            raise ValueError(f"a text to look for has 1 to {MAX_TEXT_LENGTH} bytes, not {len(pattern)}")
         for at in range(256):
             self.folded[at] = at - 32 if ignores_case and is_lower(at) else at
         self.length = len(pattern)
@@ -170,7 +170,7 @@ cdef inline bint is_lower(uint32_t byte) noexcept nogil:
     return 97 <= byte <= 122 or byte >= 223 and byte != 247
 
 
-cdef class TimeTest(PacketTest):
+cdef class TimeTest(PacketMatch):
     """Seconds of the epoch from `begins_s` to `ends_s`; of the day from `day_begins_s` to `day_ends_s`, over midnight if backwards.
 
     Bits of `month_days` from 1, of `week_days` from Monday = 1 to Sunday = 7.  `contiguous`: what is past midnight of such a span
@@ -221,14 +221,14 @@ cdef int month_day(int64_t stamp_s) noexcept nogil:
     return <int> (of_year - (153 * ((5 * of_year + 2) // 153) + 2) // 5 + 1)
 
 
-cdef class AddressTypeTest(PacketTest):
+cdef class AddressTypeTest(PacketMatch):
     """Whether an address is of one of `types` (bits of 1 << RTN_*); `interface`: "", or "in", "out" for one of the packet's own."""
 
     def __init__(self, bint source, uint32_t types, bint inverted, str interface=""):
         self.source, self.types, self.inverted, self.interface = source, types, inverted, INTERFACES[interface]
 
-    def bind(self, surroundings) -> None:
-        self.addresses = surroundings.addresses or LocalAddresses()
+    def bind(self, environment) -> None:
+        self.addresses = environment.addresses or LocalAddresses()
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet

@@ -2,18 +2,18 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conncount cimport ConnCounter
 from pyfw.conntrack.table cimport Table
-from pyfw.rules.parts cimport Context, Fit, PacketTest, Surroundings
+from pyfw.rules.parts cimport Context, Fit, PacketMatch, RuleEnvironment
 from pyfw.wire.packet cimport Address
 
 cdef enum:
     KEY_WORDS = 5               # two addresses, two ports
-    MOST_STAMPS = 256
+    MAX_STAMPS = 256
     LIST_LENGTH = 100           # ip_list_tot
 
-cdef class LimitTest(PacketTest):
+cdef class LimitTest(PacketMatch):
     cdef uint64_t cost_ns, full_ns, credit_ns, last_ns
 
-cdef class StatisticTest(PacketTest):
+cdef class StatisticTest(PacketMatch):
     cdef uint64_t seed[2]
     cdef uint64_t drawn
     cdef uint32_t probability, every, count
@@ -35,9 +35,9 @@ cdef class BucketTable:
     cdef Bucket *bucket_of(self, const uint64_t *words, uint64_t now_ns) noexcept nogil
     cdef void collect(self, uint64_t now_ns) noexcept nogil
 
-cdef class HashLimitTest(PacketTest):
+cdef class HashLimitTest(PacketMatch):
     cdef BucketTable table
-    cdef Surroundings surroundings
+    cdef RuleEnvironment environment
     cdef object name, size
     cdef uint64_t cost_ns, full_ns, expire_ns
     cdef uint64_t src_mask[2]
@@ -45,7 +45,7 @@ cdef class HashLimitTest(PacketTest):
     cdef uint8_t mode
     cdef bint above
 
-cdef class ConnLimitTest(PacketTest):
+cdef class ConnLimitTest(PacketMatch):
     cdef Table table
     cdef ConnCounter *counter   # NULL: there is no table
     cdef uint32_t limit
@@ -62,7 +62,7 @@ cdef struct Seen:               # an address of a list
     uint16_t stamps             # how many there are
     uint16_t next               # where the next goes
     uint64_t last_ns
-    uint64_t stamp_ns[MOST_STAMPS]
+    uint64_t stamp_ns[MAX_STAMPS]
 
 cdef class RecentList:
     cdef Seen *seen
@@ -80,9 +80,9 @@ cdef class RecentList:
     cdef void stamp(self, int place, uint8_t ttl, uint64_t now_ns) noexcept nogil
     cdef bint enter(self, const Address *address, uint8_t family, uint8_t ttl, uint64_t now_ns) noexcept nogil
 
-cdef class RecentTest(PacketTest):
+cdef class RecentTest(PacketMatch):
     cdef RecentList list
-    cdef Surroundings surroundings
+    cdef RuleEnvironment environment
     cdef object name
     cdef int command
     cdef uint64_t seconds_ns

@@ -48,7 +48,7 @@ cdef inline uint64_t earned(uint64_t credit_ns, uint64_t last_ns, uint64_t now_n
     return full_ns if passed >= full_ns - credit_ns else credit_ns + passed
 
 
-cdef class LimitTest(PacketTest):
+cdef class LimitTest(PacketMatch):
     """A token bucket: one packet every `period_ns` on the average, `burst` at once."""
 
     def __init__(self, uint64_t period_ns, uint32_t burst):
@@ -57,14 +57,14 @@ cdef class LimitTest(PacketTest):
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef uint64_t credit_ns = earned(self.credit_ns, self.last_ns, context.now_ns, self.full_ns)
-        cdef bint fits = credit_ns >= self.cost_ns or context.at_leisure
+        cdef bint fits = credit_ns >= self.cost_ns or context.unlimited
         if not context.dry:
             self.credit_ns = credit_ns - self.cost_ns if fits else credit_ns
             self.last_ns = context.now_ns
         return FITS if fits else FITS_NOT
 
 
-cdef class StatisticTest(PacketTest):
+cdef class StatisticTest(PacketMatch):
     """With `every`: each so many packets, beginning with number `packet` (from 0); else with a probability in 1 / 2^31."""
 
     def __init__(self, uint32_t probability, uint32_t every, uint32_t packet, bint inverted):
@@ -75,7 +75,7 @@ cdef class StatisticTest(PacketTest):
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef bint fits
         cdef uint32_t count
-        if context.at_leisure:
+        if context.unlimited:
             return FITS if self.inverted else FITS_NOT
         if self.every:
             count = self.count + 1
@@ -140,7 +140,7 @@ cdef class BucketTable:
         return vacant
 
 
-cdef class HashLimitTest(PacketTest):
+cdef class HashLimitTest(PacketMatch):
     """A token bucket for each source, destination, or port, as `mode` (names of MODES) says.
 
     Rules that say the same `name` share their buckets, as many as the first of them asked for (`size`).
@@ -154,9 +154,9 @@ cdef class HashLimitTest(PacketTest):
         memcpy(self.src_mask, <const char *> src_mask, 16)
         memcpy(self.dst_mask, <const char *> dst_mask, 16)
 
-    def bind(self, surroundings) -> None:
-        self.surroundings = surroundings
-        self.table = surroundings.shared("hashlimit", self.name, lambda: BucketTable(self.size))
+    def bind(self, environment) -> None:
+        self.environment = environment
+        self.table = environment.shared("hashlimit", self.name, lambda: BucketTable(self.size))
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
@@ -173,12 +173,12 @@ cdef class HashLimitTest(PacketTest):
             if packet.fragment == 2 or not packet.has_tuple:
                 return FITS_DROP
             words[4] = (packet.sport if self.mode & BY_SPORT else 0) | <uint64_t> (packet.dport if self.mode & BY_DPORT else 0) << 16
-        if context.at_leisure:
+        if context.unlimited:
             return FITS_NOT if self.above else FITS
         words[4] |= <uint64_t> packet.family << 32
         bucket = self.table.find(words, context.now_ns)
         if bucket == NULL:
-            self.surroundings.full.hashlimit += not context.dry
+            self.environment.full.hashlimit += not context.dry
             return FITS_NO_ROOM
         fresh = bucket.expires_ns <= context.now_ns
         credit_ns = self.full_ns if fresh else earned(bucket.credit_ns, bucket.last_ns, context.now_ns, self.full_ns)
@@ -198,7 +198,7 @@ cdef inline bint has_ports(uint8_t protocol) noexcept nogil:
 
 # -- connlimit ------------------------------------------------------------------------------------------------------------
 
-cdef class ConnLimitTest(PacketTest):
+cdef class ConnLimitTest(PacketMatch):
     """Whether an address, under `mask`, has at most `limit` connections, this packet's included; `above`: has more.
 
     A connection counts from the first packet that asked about it, for as long as it is in the table and not over
@@ -213,8 +213,8 @@ cdef class ConnLimitTest(PacketTest):
     def __dealloc__(self):
         abandon(self.counter)
 
-    def bind(self, surroundings) -> None:
-        self.table = surroundings.table
+    def bind(self, environment) -> None:
+        self.table = environment.table
         if self.table is not None:
             self.counter = self.table.counts.new_counter()
 
@@ -223,7 +223,7 @@ cdef class ConnLimitTest(PacketTest):
         cdef const Address *address = &packet.src if self.source else &packet.dst
         cdef uint64_t words[2]
         cdef uint32_t count = 1
-        if self.counter != NULL and not context.at_leisure:
+        if self.counter != NULL and not context.unlimited:
             words[0], words[1] = address.halves[0] & self.mask[0], address.halves[1] & self.mask[1]
             count = self.count(context, words)
         return FITS if (count > self.limit) == self.above else FITS_NOT
@@ -321,9 +321,9 @@ cdef class RecentList:
 
     cdef void stamp(self, int place, uint8_t ttl, uint64_t now_ns) noexcept nogil:
         cdef Seen *seen = &self.seen[place]
-        seen.stamp_ns[seen.next % MOST_STAMPS] = now_ns
-        seen.next = (seen.next + 1) % MOST_STAMPS
-        seen.stamps += seen.stamps < MOST_STAMPS
+        seen.stamp_ns[seen.next % MAX_STAMPS] = now_ns
+        seen.next = (seen.next + 1) % MAX_STAMPS
+        seen.stamps += seen.stamps < MAX_STAMPS
         seen.last_ns, seen.ttl = now_ns, ttl
         self.turn += 1
         self.turns[place] = self.turn
@@ -349,7 +349,7 @@ cdef class RecentList:
             self.forget(oldest)
 
 
-cdef class RecentTest(PacketTest):
+cdef class RecentTest(PacketMatch):
     """`command`: a key of COMMANDS.  `seconds`, `hits`: 0 where they are not asked for.  `reaps`: an entry older than that goes."""
 
     def __init__(self, str name, str command, bytes mask, bint source, uint32_t seconds, uint32_t hits, bint same_ttl,
@@ -359,9 +359,9 @@ cdef class RecentTest(PacketTest):
         self.same_ttl, self.inverted = same_ttl, inverted
         memcpy(self.mask, <const char *> mask, 16)
 
-    def bind(self, surroundings) -> None:
-        self.surroundings = surroundings
-        self.list = surroundings.shared("recent", self.name, RecentList)
+    def bind(self, environment) -> None:
+        self.environment = environment
+        self.list = environment.shared("recent", self.name, RecentList)
 
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
@@ -373,7 +373,7 @@ cdef class RecentTest(PacketTest):
         place = self.list.find(&address, packet.family)
         if place < 0 or self.same_ttl and self.list.seen[place].ttl != packet.ttl:
             if self.command == RECENT_SET and not context.dry:
-                self.surroundings.full.recent += self.list.enter(&address, packet.family, packet.ttl, context.now_ns)
+                self.environment.full.recent += self.list.enter(&address, packet.family, packet.ttl, context.now_ns)
             found = self.command == RECENT_SET
             return FITS if found != self.inverted else FITS_NOT
         found = self.command in (RECENT_SET, RECENT_REMOVE) or self.often_enough(&self.list.seen[place], context.now_ns)

@@ -1,10 +1,10 @@
 """What rules do with address sets."""
 from libc.stdint cimport int64_t
-from pyfw.rules.parts cimport Context, Fit, Outcome, PacketAction, PacketTest, Surroundings
+from pyfw.rules.parts cimport Context, Fit, Outcome, PacketAction, PacketMatch, RuleEnvironment
 from pyfw.rules.sets.lookup cimport SetQuery, Sides
 from pyfw.rules.sets.sets cimport NamedSet
 
-cdef class SetTest(PacketTest):
+cdef class SetTest(PacketMatch):
     """-m set.  `name` is looked up by bind(); from then on the test follows the name through every swap."""
     cdef readonly str name
     cdef NamedSet named
@@ -18,7 +18,7 @@ cdef class SetAction(PacketAction):
     """-j SET."""
     cdef readonly object added  # name of the set to which packets add, None
     cdef readonly object removed
-    cdef Surroundings surroundings
+    cdef RuleEnvironment environment
     cdef NamedSet add_set
     cdef NamedSet remove_set
     cdef Sides add_sides

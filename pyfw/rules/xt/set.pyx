@@ -17,13 +17,13 @@ cdef Sides pack_sides(sides):
     return packed
 
 
-def known_sets(surroundings):
-    if surroundings.sets is None:
+def known_sets(environment):
+    if environment.sets is None:
         raise ValueError("there are no sets; they are loaded from the files under `sets:`")
-    return surroundings.sets
+    return environment.sets
 
 
-cdef class SetTest(PacketTest):
+cdef class SetTest(PacketMatch):
 
     def __init__(self, str name, sides, bint inverted=False, *, bint return_nomatch=False, bint update=True,
                  bint update_members=True, packets=("", 0), bytes=("", 0)):
@@ -47,8 +47,8 @@ cdef class SetTest(PacketTest):
         found = match_packet(&self.named.slot, context.packet, self.sides, &query) > 0
         return FITS if found != self.inverted else FITS_NOT
 
-    def bind(self, surroundings) -> None:
-        self.named = known_sets(surroundings).refer(self.name, self)
+    def bind(self, environment) -> None:
+        self.named = known_sets(environment).refer(self.name, self)
 
 
 cdef class SetAction(PacketAction):
@@ -71,14 +71,14 @@ cdef class SetAction(PacketAction):
         query.now_ns = context.now_ns
         query.bytes = context.packet.length
         if self.adds:
-            self.surroundings.full.sets += add_packet(&self.add_set.slot, context.packet, self.add_sides, &query, self.timeout_s,
+            self.environment.full.sets += add_packet(&self.add_set.slot, context.packet, self.add_sides, &query, self.timeout_s,
                                                       self.exist)
         if self.removes:
             remove_packet(&self.remove_set.slot, context.packet, self.remove_sides, context.now_ns)
 
-    def bind(self, surroundings) -> None:
-        sets = known_sets(surroundings)
-        self.surroundings = surroundings
+    def bind(self, environment) -> None:
+        sets = known_sets(environment)
+        self.environment = environment
         if self.adds:
             self.add_set = sets.refer(self.added, self)
             self.add_set.expect_packets()

@@ -16,7 +16,7 @@ from scapy.packet import Packet, Raw
 from pyfw.enums import CtState, Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from pyfw.rules.xt.addrtype import LocalAddresses, Route
 
@@ -73,7 +73,7 @@ def test_every_match_counts_alike(family: int) -> None:
     addresses = LocalAddresses()
     addresses.replace(OWN_ROUTES)
     text = "*raw\n" + "".join(f"-A PREROUTING {rule}\n" for rule in rules) + "COMMIT\n"
-    ours = Program(parse_save(text, family=family), Surroundings(["ftp"], addresses=addresses))
+    ours = Program(parse_save(text, family=family), RuleEnvironment(["ftp"], addresses=addresses))
     fitted: dict[str, int] = dict.fromkeys(rules, 0)
     sent = random.Random(family).sample(packets(family), len(packets(family)))
     with Kernel() as kernel:

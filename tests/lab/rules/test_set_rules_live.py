@@ -15,7 +15,7 @@ from scapy.packet import Packet, Raw
 from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 
@@ -143,7 +143,7 @@ def test_same_counts_and_same_sets(clean: Kernel, family: int, order: int) -> No
     text = "*raw\n" + "".join(f"-A PREROUTING {rule}\n" for rule in rules) + "COMMIT\n"
     store = SetStore()
     store.restore(SETS[family].encode(), NOW_NS)
-    ours = Program(parse_save(text, family=family), Surroundings(sets=store))
+    ours = Program(parse_save(text, family=family), RuleEnvironment(sets=store))
     clean.run("ipset", "restore", text=SETS[family])
     clean.restore(family, print_ruleset(ours.ruleset, family=family), "legacy")
     seen = set()

@@ -25,13 +25,13 @@ KNOWN = ["udp", "192.0.2.1:53", "10.0.0.1:5000"]       # the reply to a connecti
 @pytest.fixture
 def ruled(control: RunningServer) -> RunningServer:
     engine = control.services.engine
-    engine.load(Program(parse_save(RULES), engine.surroundings))
+    engine.load(Program(parse_save(RULES), engine.environment))
     return control
 
 
 def watched(control: RunningServer) -> bool:
     """Whether a trace is under way."""
-    return control.services.engine.watching
+    return control.services.engine.observing
 
 
 # -- explain -----------------------------------------------------------------------------------------------------------------

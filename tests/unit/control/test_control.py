@@ -20,7 +20,7 @@ from pyfw.edge.control.unix_socket import SocketInUse
 from pyfw.enums import Hook
 from pyfw.observe.dump import count_entries
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 
 from unit.control.harness import Client, StillDaemon, as_user, running, udp_packet, wait_until
@@ -132,7 +132,7 @@ def test_a_reload_names_what_needs_a_restart(control):
 
 def drop_from(services: StillDaemon, *sources: str) -> None:
     services.engine.load(Program(parse_save("".join(f"-A FORWARD -s {source} -j DROP\n" for source in sources)),
-                                 services.engine.surroundings))
+                                 services.engine.environment))
 
 
 def test_a_reload_that_kills_lists_what_goes(control):
@@ -167,7 +167,7 @@ def test_without_a_shadow_it_is_said_how_to_have_one(control, request_):
 
 def test_a_shadow_over_the_socket(control):
     engine = control.services.engine
-    engine.load_shadow(Program(parse_save("-A FORWARD -p udp -j DROP\n"), Surroundings()))
+    engine.load_shadow(Program(parse_save("-A FORWARD -p udp -j DROP\n"), RuleEnvironment()))
     engine.judge(udp_packet(1), Hook.FORWARD, "eth1", "eth0", now=1)
     with control.connect() as client:
         found, note, done = client.ask(command="shadow", json=True)

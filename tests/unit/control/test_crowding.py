@@ -19,7 +19,7 @@ from pyfw.edge.control.table import COMMANDS, CommandError
 from pyfw.edge.control.unix_socket import connected, roots_path
 from pyfw.edge.defects import Defects
 from pyfw.edge.host.systemd import ServiceManager
-from pyfw.explain.packet_spec import QuestionError, read_question
+from pyfw.explain.packet_spec import SpecError, read_spec
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.control.harness import Client, RunningServer, StillDaemon, clients_of, running, wait_until
@@ -205,7 +205,7 @@ def test_many_rules_are_told_step_by_step(name, arguments):
     def with_rules(count: int) -> StillDaemon:
         services = StillDaemon()
         rules = "".join(f"-A FORWARD -s 10.0.{number >> 8}.{number & 255} -p tcp -m tcp --dport 80 -j ACCEPT\n" for number in range(count))
-        services.engine.load(Program(parse_save(rules), services.engine.surroundings))
+        services.engine.load(Program(parse_save(rules), services.engine.environment))
         return services
     few, many = with_rules(300), with_rules(3000)
     longest_s_few, steps_few = min(longest_step_s(few, name, **arguments) for _ in range(3))
@@ -216,8 +216,8 @@ def test_many_rules_are_told_step_by_step(name, arguments):
 
 @pytest.mark.parametrize("words", [["--json"] * 8000, ["--ttl", "1"] * 4000, ["--in=x"] * 8000])
 def test_a_question_of_very_many_options_is_refused_at_once(words):
-    with pytest.raises(QuestionError, match="at most 100 options"):
-        read_question(words)
+    with pytest.raises(SpecError, match="at most 100 options"):
+        read_spec(words)
 
 
 @pytest.mark.parametrize("command", ["events", "top"])

@@ -18,7 +18,7 @@ class BusyDaemon(StillDaemon):
 
     def __init__(self) -> None:
         super().__init__()
-        program = Program(parse_save("*filter\n" + "-A FORWARD -p udp -j DROP\n" * RULES + "COMMIT\n"), self.engine.surroundings)
+        program = Program(parse_save("*filter\n" + "-A FORWARD -p udp -j DROP\n" * RULES + "COMMIT\n"), self.engine.environment)
         self.engine.load(program)
         self.engine.load_shadow(Program(program.ruleset))
         self.tasks = []

@@ -10,18 +10,18 @@ import pytest
 
 from pyfw.config.engine import check_rules, engine_from_config
 from pyfw.config.schema import Config, ConfigError, load_config
-from pyfw.daemon.active_rules import RulesInForce
+from pyfw.daemon.active_rules import ActiveRules
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
-from pyfw.rules.language.check import MOST_CONN_COUNTERS
+from pyfw.rules.language.check import MAX_CONN_COUNTERS
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
-MOST = "*filter\n" + COUNTING * (MOST_CONN_COUNTERS // 2) + "COMMIT\n"       # each for IPv4 and for IPv6
+MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"       # each for IPv4 and for IPv6
 
 
 class Gateway:
@@ -36,7 +36,7 @@ class Gateway:
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.engine = engine_from_config(self.read())
-        self.rules = RulesInForce(self.engine, self.read(), self.read, Journal(), ServiceManager({}), lambda: 0,
+        self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), ServiceManager({}), lambda: 0,
                                   lambda function, *arguments: function(*arguments), lambda config: None)
         self.rules.loop = self.loop
 
@@ -47,7 +47,7 @@ class Gateway:
         return load_config(self.directory / "pyfw.yaml")
 
     def sets(self) -> str:
-        return "".join(self.engine.surroundings.sets.saved(None, 0, ordered=True))
+        return "".join(self.engine.environment.sets.saved(None, 0, ordered=True))
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -68,26 +68,26 @@ def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_star
     for confirm_s in (0, 0, 60):
         gateway.rules.reload(confirm_s)
     gateway.write("gateway.rules", MOST.replace("COMMIT", f"{COUNTING}COMMIT"))
-    with pytest.raises(ConfigError, match=rf"gateway.rules:{MOST_CONN_COUNTERS // 2 + 2}:1: these are more than 2048 rules of connlimit"):
+    with pytest.raises(ConfigError, match=rf"gateway.rules:{MAX_CONN_COUNTERS // 2 + 2}:1: these are more than 2048 rules of connlimit"):
         check_rules(gateway.read())
 
 
 def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
-    crowd = [Program(parse_save(MOST), gateway.engine.surroundings) for _ in range(7)]
+    crowd = [Program(parse_save(MOST), gateway.engine.environment) for _ in range(7)]
     before, program = gateway.sets(), gateway.engine.program
     gateway.write("a.ipset", "create a hash:net\nadd a 198.51.100.0/24\ncreate b hash:ip\n")
     gateway.write("gateway.rules", MOST.replace("*filter\n", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"))
     with pytest.raises(ConfigError, match="gateway.rules:.* still being let go of: try again"):
         gateway.rules.reload()
     assert gateway.sets() == before and gateway.engine.program is program
-    gateway.engine.surroundings.sets.change("create", ["b", "hash:ip"], 0)
-    gateway.engine.surroundings.sets.change("destroy", ["b"], 0)
+    gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)
+    gateway.engine.environment.sets.change("destroy", ["b"], 0)
     # When the others have gone, it is done.
     crowd.clear()
     for _ in range(40):
         gateway.engine.sweep(0)
     gateway.rules.reload()
-    assert "198.51.100.0/24" in gateway.sets() and gateway.engine.surroundings.sets.find("b").references == 2
+    assert "198.51.100.0/24" in gateway.sets() and gateway.engine.environment.sets.find("b").references == 2
 
 
 def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
@@ -98,7 +98,7 @@ def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
     gateway.rules.reload()
     assert dropped(gateway.engine, "192.0.2.7") and dropped(gateway.engine, "198.51.100.9")
     assert not dropped(gateway.engine, "192.0.2.1"), "the control"
-    gateway.engine.surroundings.sets.change("add", ["b", "192.0.2.1"], 0)
+    gateway.engine.environment.sets.change("add", ["b", "192.0.2.1"], 0)
     assert dropped(gateway.engine, "192.0.2.1")
 
 
@@ -114,9 +114,9 @@ def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(g
         gateway.rules.reload()
     assert gateway.sets() == before
     # What has gone is room again.
-    gateway.engine.surroundings.sets.destroy()
+    gateway.engine.environment.sets.destroy()
     gateway.rules.reload()
-    assert len(gateway.engine.surroundings.sets) == 9000
+    assert len(gateway.engine.environment.sets) == 9000
 
 
 def dropped(engine: Engine, source: str) -> bool:

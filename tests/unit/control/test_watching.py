@@ -35,7 +35,7 @@ class MovedDaemon(StillDaemon):
         super().__init__()
         self.clock_ns = START_NS
         self.engine = Engine(max_entries=64)
-        self.engine.load(Program(parse_save("-A FORWARD -s 10.0.0.9 -j DROP\n"), self.engine.surroundings))
+        self.engine.load(Program(parse_save("-A FORWARD -s 10.0.0.9 -j DROP\n"), self.engine.environment))
         self.counted: dict[str, Any] = {"packets": 0, "version": "1", "states": {"NEW": 0}}
         self.kernel: QueueCounters | None = QueueCounters(0, 1, 0, 2, 65531, 0, 0, 0)
 

@@ -6,11 +6,11 @@ from threading import Thread
 import pytest
 
 from pyfw.conntrack.selection import Selection
-from pyfw.observe.top import Activity
+from pyfw.observe.top import Top
 from unit.core.packets import CLIENT, SERVER, udp
 from unit.core.traffic import TcpConversation, Watch
 
-STRETCH = 32 * 512              # slots that one call walks
+CHUNK = 32 * 512              # slots that one call walks
 HEADERS = 28                    # bytes of an empty datagram on the IP layer
 
 
@@ -24,7 +24,7 @@ def answer(watch: Watch, sport: int, count: int = 1, payload: int = 0) -> None:
         watch.send(udp(SERVER, CLIENT, 53, sport, bytes(payload)))
 
 
-def look(activity: Activity, watch: Watch, key: str = "bytes", lines: int = 10, reverse: bool = False,
+def look(activity: Top, watch: Watch, key: str = "bytes", lines: int = 10, reverse: bool = False,
          **conditions) -> list[dict]:
     cursor = activity.begin(Selection(**conditions), key, lines, reverse)
     while cursor:
@@ -42,12 +42,12 @@ def ports(rows: list[dict]) -> list[int]:
 
 
 @pytest.fixture
-def activity(watch: Watch) -> Activity:
+def activity(watch: Watch) -> Top:
     """It has seen three connections, the first and the third of which have been busy."""
     send(watch, 1, 1000)
     send(watch, 2)
     send(watch, 3, 500, 100)
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     look(activity, watch)
     return activity
 
@@ -57,10 +57,10 @@ def activity(watch: Watch) -> Activity:
 
 def test_the_first_walk_has_no_rates(watch: Watch) -> None:
     send(watch, 1, 7)
-    assert rates(look(Activity(watch.engine), watch)) == [(1, 0, 0)]
+    assert rates(look(Top(watch.engine), watch)) == [(1, 0, 0)]
 
 
-def test_rates_are_what_came_since_by_the_time_it_took(activity: Activity, watch: Watch) -> None:
+def test_rates_are_what_came_since_by_the_time_it_took(activity: Top, watch: Watch) -> None:
     send(watch, 1, 10, 72)
     send(watch, 2, 4)
     answer(watch, 2, 6, 172)
@@ -70,7 +70,7 @@ def test_rates_are_what_came_since_by_the_time_it_took(activity: Activity, watch
     assert rates(look(activity, watch)) == [(1, 0, 0), (2, 0, 0), (3, 0, 0)]
 
 
-def test_a_new_connection_came_from_nothing(activity: Activity, watch: Watch) -> None:
+def test_a_new_connection_came_from_nothing(activity: Top, watch: Watch) -> None:
     watch.wait(0.9)
     send(watch, 9, 20)
     watch.wait(0.1)
@@ -80,7 +80,7 @@ def test_a_new_connection_came_from_nothing(activity: Activity, watch: Watch) ->
 def test_a_slot_that_was_given_to_another_does_not_lie(watch: Watch) -> None:
     """The table has one place: whoever has it now began with nothing, though its predecessor had counted more, or less."""
     watch = Watch(max_entries=1)
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     for sport, count in ((1, 100), (2, 3), (3, 200)):
         send(watch, sport, count)
         look(activity, watch)
@@ -91,7 +91,7 @@ def test_a_slot_that_was_given_to_another_does_not_lie(watch: Watch) -> None:
     assert watch.table()["early_drop"] == 5
 
 
-def test_what_expired_or_was_swept_is_not_shown(activity: Activity, watch: Watch) -> None:
+def test_what_expired_or_was_swept_is_not_shown(activity: Top, watch: Watch) -> None:
     watch.wait(31)
     send(watch, 2)
     assert ports(look(activity, watch)) == [2]
@@ -101,16 +101,16 @@ def test_what_expired_or_was_swept_is_not_shown(activity: Activity, watch: Watch
 
 def test_each_entry_has_the_time_between_the_two_looks_at_it(watch: Watch) -> None:
     """A walk takes its time: the second stretch is looked at 3 s after the first, then 1 s after it."""
-    watch = Watch(max_entries=STRETCH + 10)
-    for number in range(STRETCH + 5):
+    watch = Watch(max_entries=CHUNK + 10)
+    for number in range(CHUNK + 5):
         watch.send(udp(f"10.1.{number >> 8}.{number & 255}", SERVER, 7, 53))
-    early, late = udp("10.1.0.0", SERVER, 7, 53), udp(f"10.1.{STRETCH >> 8}.{STRETCH & 255}", SERVER, 7, 53)
-    activity = Activity(watch.engine)
+    early, late = udp("10.1.0.0", SERVER, 7, 53), udp(f"10.1.{CHUNK >> 8}.{CHUNK & 255}", SERVER, 7, 53)
+    activity = Top(watch.engine)
 
     def stretched(pause_s: float) -> dict[str, float]:
         cursor = activity.begin(Selection(), "packets", 2)
         cursor = activity.walk(cursor, watch.now_ns)
-        assert cursor == STRETCH
+        assert cursor == CHUNK
         watch.wait(pause_s)
         assert activity.walk(cursor, watch.now_ns) == 0
         return {row["original"]["src"]: row["rate"]["packets"] for row in activity.first()}
@@ -124,13 +124,13 @@ def test_each_entry_has_the_time_between_the_two_looks_at_it(watch: Watch) -> No
 
 
 def test_a_stretch_that_was_empty_has_only_new_connections(watch: Watch) -> None:
-    watch = Watch(max_entries=STRETCH + 10)
-    activity = Activity(watch.engine)
+    watch = Watch(max_entries=CHUNK + 10)
+    activity = Top(watch.engine)
     send(watch, 1)
     look(activity, watch)
-    for number in range(STRETCH):
+    for number in range(CHUNK):
         watch.send(udp(f"10.1.{number >> 8}.{number & 255}", SERVER, 7, 53))
-    watch.send(udp(f"10.1.{STRETCH - 1 >> 8}.255", SERVER, 7, 53))
+    watch.send(udp(f"10.1.{CHUNK - 1 >> 8}.255", SERVER, 7, 53))
     watch.wait(2)
     first = look(activity, watch)[0]
     assert (first["original"]["src"], first["rate"]) == ("10.1.63.255", {"bytes": HEADERS, "packets": 1})
@@ -138,24 +138,24 @@ def test_a_stretch_that_was_empty_has_only_new_connections(watch: Watch) -> None
 
 def test_without_accounting_nothing_has_a_rate() -> None:
     watch = Watch(accounting=False)
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     look(activity, watch)
     send(watch, 1, 10)
     watch.wait(1)
     assert rates(look(activity, watch)) == [(1, 0, 0)] and not activity.counts
-    assert Activity(Watch().engine).counts
+    assert Top(Watch().engine).counts
 
 
 # -- which, and in what order ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def busy(watch: Watch) -> tuple[Activity, Watch]:
+def busy(watch: Watch) -> tuple[Top, Watch]:
     """By bytes 4 3 2 1, by packets 1 3 2 4, by age 2 4 1 3; 5 came last and is idle."""
     for sport in (2, 4, 1, 3, 5):
         send(watch, sport)
         watch.wait(1)
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     look(activity, watch)
     for sport, count, payload in ((1, 10, 0), (2, 4, 100), (3, 7, 100), (4, 1, 1400)):
         send(watch, sport, count, payload)
@@ -165,20 +165,20 @@ def busy(watch: Watch) -> tuple[Activity, Watch]:
 
 @pytest.mark.parametrize("key, order", [("bytes", [4, 3, 2, 1, 5]), ("packets", [1, 3, 2, 4, 5]), ("age", [2, 4, 1, 3, 5])])
 @pytest.mark.parametrize("lines", [0, 1, 2, 3, 5, 10])
-def test_the_first_so_many_in_order(busy: tuple[Activity, Watch], key: str, order: list[int], lines: int) -> None:
+def test_the_first_so_many_in_order(busy: tuple[Top, Watch], key: str, order: list[int], lines: int) -> None:
     activity, watch = busy
     assert ports(look(activity, watch, key, lines)) == order[:lines]
     assert activity.matched == 5
 
 
 @pytest.mark.parametrize("key, order", [("bytes", [5, 1, 2, 3, 4]), ("packets", [5, 4, 2, 3, 1]), ("age", [5, 3, 1, 4, 2])])
-def test_the_last_come_first_if_reversed(busy: tuple[Activity, Watch], key: str, order: list[int]) -> None:
+def test_the_last_come_first_if_reversed(busy: tuple[Top, Watch], key: str, order: list[int]) -> None:
     activity, watch = busy
     assert ports(look(activity, watch, key, 3, reverse=True)) == order[:3]
 
 
 def test_the_order_of_many_is_that_of_sorting_them(watch: Watch) -> None:
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     look(activity, watch)
     for number in range(400):
         send(watch, 1000 + number, 1 + number * 37 % 23, number * 11 % 7)
@@ -196,7 +196,7 @@ def test_the_order_of_many_is_that_of_sorting_them(watch: Watch) -> None:
     assert keys == sorted(keys)
 
 
-def test_a_filter_leaves_the_others_rates_alone(activity: Activity, watch: Watch) -> None:
+def test_a_filter_leaves_the_others_rates_alone(activity: Top, watch: Watch) -> None:
     send(watch, 1, 10)
     send(watch, 2, 10)
     watch.wait(1)
@@ -209,14 +209,14 @@ def test_a_filter_leaves_the_others_rates_alone(activity: Activity, watch: Watch
 
 def test_a_row_is_a_listings_record(watch: Watch) -> None:
     tcp = TcpConversation(watch).open()
-    (row,) = look(Activity(watch.engine), watch)
+    (row,) = look(Top(watch.engine), watch)
     assert row == {**tcp.record, "rate": {"bytes": 0, "packets": 0}}
 
 
 # -- misuse, threads, memory -----------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_is_refused(activity: Activity) -> None:
+def test_what_cannot_be_is_refused(activity: Top) -> None:
     with pytest.raises(ValueError):
         activity.begin(Selection(), "name", 3)
     for cursor in (0, 1025, 2**32 - 1):
@@ -225,7 +225,7 @@ def test_what_cannot_be_is_refused(activity: Activity) -> None:
 
 
 def test_an_empty_table_is_walked_at_once(watch: Watch) -> None:
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     assert look(activity, watch) == [] and activity.matched == 0
     assert activity.first() == []
 
@@ -233,7 +233,7 @@ def test_an_empty_table_is_walked_at_once(watch: Watch) -> None:
 def test_no_rate_is_wild_while_packets_come_and_entries_go() -> None:
     """Every connection has one packet or two; a rate that belonged to another's counters would be anything."""
     watch = Watch(max_entries=2000)
-    activity = Activity(watch.engine)
+    activity = Top(watch.engine)
     done = []
 
     def traffic() -> None:

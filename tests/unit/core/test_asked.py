@@ -11,15 +11,15 @@ from scapy.utils import wrpcap
 
 from pyfw.cli.pyfwctl.captured import without_files
 from pyfw.enums import Hook
-from pyfw.explain.packet_spec import Asked, QuestionError, asked_packet, read_question
+from pyfw.explain.packet_spec import PacketSpec, SpecError, packet_spec, read_spec
 from pyfw.wire.summary import summarize
 from unit.core.packets import CLIENT, SERVER, chunk, sctp
 from unit.core.traffic import TcpConversation, Watch
 
 
-def asked(words: str, watch: Watch | None = None) -> Asked:
+def asked(words: str, watch: Watch | None = None) -> PacketSpec:
     watch = watch or Watch()
-    return asked_packet(read_question(words.split()), watch.engine, watch.now_ns)
+    return packet_spec(read_spec(words.split()), watch.engine, watch.now_ns)
 
 
 @pytest.mark.parametrize("words, summary", [
@@ -108,7 +108,7 @@ def test_what_else_can_be_said() -> None:
     ("icmp 10.0.0.5 10.0.0.6 --bogus", "unrecognized arguments: --bogus"),
 ])
 def test_refusals(words: str, complaint: str) -> None:
-    with pytest.raises(QuestionError) as error:
+    with pytest.raises(SpecError) as error:
         asked(words)
     assert complaint in str(error.value) and "\n" not in str(error.value)
 
@@ -171,7 +171,7 @@ def test_a_frame_of_a_capture(capture: Path) -> None:
 
 @pytest.mark.parametrize("frame, complaint", [(2, "frame 2 carries no IP packet"), (9, "has no frame 9: it has 3")])
 def test_frames_that_are_none(capture: Path, frame: int, complaint: str) -> None:
-    with pytest.raises(QuestionError, match=complaint):
+    with pytest.raises(SpecError, match=complaint):
         asked(f"pcap {capture} --frame {frame}")
 
 

@@ -17,7 +17,7 @@ from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import CtState
 from pyfw.observe.dump import expect_text
 from pyfw.observe.events import Kind, Listener
-from pyfw.observe.top import Activity
+from pyfw.observe.top import Top
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
@@ -146,7 +146,7 @@ def live(random: Random, watch: Watch) -> None:
     watch.records()
     watch.lines(random.choice(("proc", "nf")))
     expect_text(engine, watch.now_ns)
-    activity = Activity(engine)
+    activity = Top(engine)
     cursor = activity.begin(Selection(), "age", 5)
     while cursor:
         cursor = activity.walk(cursor, watch.now_ns)

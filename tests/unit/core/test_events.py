@@ -13,7 +13,7 @@ from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.observe.dump import table_text
+from pyfw.observe.dump import dump_text
 from pyfw.observe.events import KEPT, MOST, Kind, Listener, TooMany
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
@@ -53,7 +53,7 @@ def kinds_of(told: list[str]) -> list[str]:
 
 
 def delete(watch: Watch) -> None:
-    table_text(watch.engine, Selection(), "nf", 1, watch.now_ns, True)
+    dump_text(watch.engine, Selection(), "nf", 1, watch.now_ns, True)
 
 
 # -- words -----------------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_records(watch: Watch, tcp: TcpConversation) -> None:
 
 def ruled(rules: str) -> Watch:
     watch = Watch()
-    watch.engine.load(Program(parse_save(rules), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save(rules), watch.engine.environment))
     return watch
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
-from pyfw.explain.dry_run import Answer, ask, find_known
-from pyfw.explain.packet_spec import Asked
+from pyfw.explain.dry_run import Answer, dry_run, find_known
+from pyfw.explain.packet_spec import PacketSpec
 from pyfw.explain.text import answer_record, explanation_text
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.observe.dump import expect_text
@@ -49,12 +49,12 @@ class Glass(Watch):
         settings = {"max_entries": 64, "expect_max": 4} | settings
         self.memory = bytearray(Engine.memory_size(settings["max_entries"], settings["expect_max"]))
         super().__init__(memory=self.memory, **settings)
-        self.engine.surroundings.sets.change("create", ["seen", "hash:ip"], 0)
-        self.program = Program(parse_save(RULES), self.engine.surroundings, log_rate=0)
+        self.engine.environment.sets.change("create", ["seen", "hash:ip"], 0)
+        self.program = Program(parse_save(RULES), self.engine.environment, log_rate=0)
         self.engine.load(self.program)
 
     def everything(self) -> tuple:
-        sets = "".join(self.engine.surroundings.sets.saved(None, self.now_ns, True))
+        sets = "".join(self.engine.environment.sets.saved(None, self.now_ns, True))
         return (bytes(self.memory), self.engine.counters(), self.program.counters(), self.lines("nf"),
                 expect_text(self.engine, self.now_ns), sets, len(self.program.logs(1000)), self.program.logs_suppressed)
 
@@ -62,7 +62,7 @@ class Glass(Watch):
         """The answer; fails if anything is different afterwards."""
         self.program.logs(1000)
         before = self.everything()
-        answer = ask(self.engine, data, hook, "eth0", "eth1", self.now_ns, **options)
+        answer = dry_run(self.engine, data, hook, "eth0", "eth1", self.now_ns, **options)
         assert self.everything() == before
         return answer
 
@@ -148,7 +148,7 @@ def test_reopening_shows_both_connections(glass: Glass) -> None:
     tcp = TcpConversation(glass).open().close()
     answer = glass.foretold(TcpConversation(glass, client_seq=900_000).client.packet(SYN))
     assert "TIME_WAIT" in answer.known.line and answer.known.tcp_state is TcpState.TIME_WAIT
-    assert answer.passage.begins and "SYN_SENT" in answer.passage.connection
+    assert answer.packet_trace.begins and "SYN_SENT" in answer.packet_trace.connection
     assert tcp.state == "SYN_SENT"
 
 
@@ -156,7 +156,7 @@ def test_an_expected_connection_and_its_master(glass: Glass, helper: Announcer) 
     Master(glass, helper).announce(30000)
     answer = glass.foretold(coming(30000))
     assert answer.judgement.state == CtState.RELATED
-    assert answer.passage.expected and "dport=6100" in answer.master
+    assert answer.packet_trace.expected and "dport=6100" in answer.master
     answer = glass.foretold(coming(30000, sport=21))
     assert answer.judgement.state == CtState.NEW and answer.master is None
 
@@ -177,7 +177,7 @@ def test_the_helper_is_not_asked(glass: Glass, helper: Announcer) -> None:
     master = Master(glass, helper)
     shown = len(helper.segments)
     answer = glass.ask(master.tcp.client.packet(ACK | PSH, b"PORT"))
-    assert answer.passage.inspected and answer.passage.helper == "announcer"
+    assert answer.packet_trace.inspected and answer.packet_trace.helper == "announcer"
     assert len(helper.segments) == shown
 
 
@@ -198,7 +198,7 @@ def test_an_expired_connection_is_none(glass: Glass) -> None:
     glass.send(udp(CLIENT, SERVER, 1, 2))
     glass.wait(1000)
     answer = glass.foretold(udp(CLIENT, SERVER, 1, 2))
-    assert answer.known is None and answer.passage.begins
+    assert answer.known is None and answer.packet_trace.begins
 
 
 def test_a_connection_that_ends_at_once(glass: Glass) -> None:
@@ -220,17 +220,17 @@ def test_what_is_known_of_a_connection_changes_nothing(glass: Glass, conversatio
 
 
 def test_without_rules(watch: Watch) -> None:
-    answer = ask(watch.engine, udp(CLIENT, SERVER, 1, 2), Hook.FORWARD, now_ns=watch.now_ns)
-    assert answer.judgement.verdict == Verdict.ACCEPT and answer.passage.steps == [] and answer.passage.begins
+    answer = dry_run(watch.engine, udp(CLIENT, SERVER, 1, 2), Hook.FORWARD, now_ns=watch.now_ns)
+    assert answer.judgement.verdict == Verdict.ACCEPT and answer.packet_trace.steps == [] and answer.packet_trace.begins
     assert watch.lines() == []
 
 
 def test_more_rules_than_an_answer_holds() -> None:
     engine = Engine(max_entries=8)
-    engine.load(Program(parse_save("-P FORWARD DROP\n" + "-A FORWARD -s 192.0.2.1\n" * 70_000), engine.surroundings))
-    asked = Asked(udp(CLIENT, SERVER, 1, 2), Hook.FORWARD)
+    engine.load(Program(parse_save("-P FORWARD DROP\n" + "-A FORWARD -s 192.0.2.1\n" * 70_000), engine.environment))
+    asked = PacketSpec(udp(CLIENT, SERVER, 1, 2), Hook.FORWARD)
     answer = asked.put(engine, 1)
-    assert len(answer.passage.steps) == 65536 and answer.passage.met == 70_001
+    assert len(answer.packet_trace.steps) == 65536 and answer.packet_trace.met == 70_001
     assert "(4465 more rules are not shown)" in explanation_text(answer_record(answer, asked))
 
 
@@ -253,7 +253,7 @@ def test_questions_use_up_nothing_that_rules_remember() -> None:
     """Two engines judge the same traffic, one of which is asked before each packet."""
     asked, unasked = Glass(), Glass()
     for glass in (asked, unasked):
-        glass.engine.load(Program(parse_save(REMEMBERING), glass.engine.surroundings))
+        glass.engine.load(Program(parse_save(REMEMBERING), glass.engine.environment))
     fates = []
     for turn in range(6):
         for data in (icmp(CLIENT, SERVER, 8, id=turn), udp(CLIENT, SERVER, turn, 1), ip(CLIENT, SERVER, 47, bytes(8)),
@@ -268,6 +268,6 @@ def test_questions_use_up_nothing_that_rules_remember() -> None:
 
 def test_bad_arguments(glass: Glass) -> None:
     with pytest.raises(ValueError, match="is not a hook"):
-        ask(glass.engine, b"\x45", 9)
+        dry_run(glass.engine, b"\x45", 9)
     with pytest.raises(ValueError, match="longer than 15 bytes"):
-        ask(glass.engine, b"\x45", Hook.INPUT, "x" * 16)
+        dry_run(glass.engine, b"\x45", Hook.INPUT, "x" * 16)

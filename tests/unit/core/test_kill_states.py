@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyfw.engine.engine import Engine
 from pyfw.engine.review import review
 from pyfw.enums import CtState, Hook, Verdict
-from pyfw.explain.dry_run import ask
+from pyfw.explain.dry_run import dry_run
 from pyfw.helpers import HelperBinding
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
@@ -21,7 +21,7 @@ INIT = chunk(1, b"\0\0\0\1\0\0\xff\xff\0\1\0\1\0\0\0\1")
 
 def program(watch: Watch, *lines: str) -> Program:
     return Program(parse_save("\n".join(["*filter", ":FORWARD DROP", ":INPUT DROP", ":OUTPUT DROP", *lines, "COMMIT"])),
-                   watch.engine.surroundings)
+                   watch.engine.environment)
 
 
 def killed(watch: Watch, rules: Program) -> tuple[list[str], int]:
@@ -194,7 +194,7 @@ def test_no_one_is_drawn_by_lot(watch):
 
 
 def test_nothing_else_changes(watch):
-    sets = watch.engine.surroundings.sets
+    sets = watch.engine.environment.sets
     sets.change("create", ["seen", "hash:ip", "counters"], 0)
     watch.send(udp(CLIENT, SERVER, 1, 53))
     rules = program(watch, "-A FORWARD -m recent --name knocked --set", "-A FORWARD -j SET --add-set seen src", "-A FORWARD -j LOG",
@@ -260,18 +260,18 @@ def test_killed_is_exactly_what_explain_says_would_be_dropped(flows, rules, poli
     text = "\n".join(["*filter", *(f":{chain} {policy}" for chain in ("INPUT", "FORWARD", "OUTPUT")), ":mine -", *lines, "COMMIT"])
     watch, empty = Watch(), Watch()
     expected = []
-    empty.engine.load(Program(parse_save(text), empty.engine.surroundings))
+    empty.engine.load(Program(parse_save(text), empty.engine.environment))
     for flow in flows:
         packet, (hook, indev, outdev) = packet_of(flow), flow[5:]
         indev, outdev = "" if hook is Hook.OUTPUT else indev, "" if hook is Hook.INPUT else outdev
         if watch.engine.judge(packet, hook, indev, outdev, watch.now_ns).state is not CtState.NEW or len(watch.lines("nf")) \
                 == len(expected):
             continue                    # another flow's reply
-        answer = ask(empty.engine, packet, hook, indev, outdev, watch.now_ns)
+        answer = dry_run(empty.engine, packet, hook, indev, outdev, watch.now_ns)
         assert answer.judgement.state is CtState.NEW
         expected.append(answer.judgement.verdict)
     before = [line for _, line in sorted((record["id"], line) for record, line in
                                          zip(watch.records(), watch.lines("nf"), strict=True))]
-    gone, unknown = killed(watch, Program(parse_save(text), watch.engine.surroundings))
+    gone, unknown = killed(watch, Program(parse_save(text), watch.engine.environment))
     assert unknown == 0
     assert sorted(gone) == sorted(line for line, verdict in zip(before, expected, strict=True) if verdict is Verdict.DROP)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyfw.conntrack.sources import Sources
-from pyfw.engine.import_connections import Foreign, adopt
+from pyfw.engine.import_connections import Foreign, import_connections
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook, Reason, Verdict
-from pyfw.explain.dry_run import ask
+from pyfw.explain.dry_run import dry_run
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.packet_filter import connection_filter
 from pyfw.rules.program.program import Program
@@ -34,17 +34,17 @@ def limited(sets: dict[str, str] | None = None, *, max_entries: int = 1000, wind
             prefix6: int = 64, flush: bool = False, match: list[str] | None = None, **limits: int) -> Watch:
     """A gateway with limits.  sets: overload4 and overload6 by name."""
     watch = Watch(max_entries=max_entries)
-    surroundings = watch.engine.surroundings
-    surroundings.sets.restore(SETS.encode(), watch.now_ns)
-    found = {family: surroundings.sets.find(name) for family, name in (sets or {}).items()}
+    environment = watch.engine.environment
+    environment.sets.restore(SETS.encode(), watch.now_ns)
+    found = {family: environment.sets.find(name) for family, name in (sets or {}).items()}
     watch.engine.limit_sources(SourceLimits(
         Sources(max_entries, prefix4, prefix6, window_s * 10**9, bytes(16)), flush=flush, prefix4=prefix4, prefix6=prefix6,
-        match=connection_filter(match, surroundings) if match else None, **found, **limits))
+        match=connection_filter(match, environment) if match else None, **found, **limits))
     return watch
 
 
 def listed(watch: Watch, name: str = "blocked") -> list[str]:
-    return [line.split()[2] for text in watch.engine.surroundings.sets.saved(name, watch.now_ns)
+    return [line.split()[2] for text in watch.engine.environment.sets.saved(name, watch.now_ns)
             for line in text.splitlines() if line.startswith("add")]
 
 
@@ -108,7 +108,7 @@ def test_the_question_foretells_it_and_changes_nothing():
     open_tcp(watch, 2)
 
     def foretold(source: str = CLIENT):
-        return ask(watch.engine, tcp(source, SERVER, 9, 80, SYN), Hook.FORWARD, "eth0", "eth1", watch.now_ns).judgement
+        return dry_run(watch.engine, tcp(source, SERVER, 9, 80, SYN), Hook.FORWARD, "eth0", "eth1", watch.now_ns).judgement
 
     for _ in range(3):
         assert foretold().verdict is Verdict.ACCEPT
@@ -128,7 +128,7 @@ def test_the_question_foretells_it_and_changes_nothing():
 def test_completed_handshakes_beyond_the_limit_list_their_source(limit):
     watch = limited({"overload4": "blocked"}, **limit)
     watch.engine.load(Program(parse_save("*filter\n-A FORWARD -m set --match-set blocked src -j DROP\nCOMMIT\n"),
-                              watch.engine.surroundings))
+                              watch.engine.environment))
     open_tcp(watch, 4)
     assert listed(watch) == []
     watch.send(tcp(CLIENT, SERVER, 9, 80, SYN))
@@ -198,7 +198,7 @@ def test_a_set_that_is_full_is_counted():
 
 def test_a_set_of_another_kind_that_took_the_name_is_counted_and_left_alone():
     watch = limited({"overload4": "blocked"}, max_states=1)
-    sets = watch.engine.surroundings.sets
+    sets = watch.engine.environment.sets
     sets.find("blocked").swap(sets.find("ports"))
     open_tcp(watch, 1)
     watch.send(tcp(CLIENT, SERVER, 9, 80, SYN))
@@ -208,7 +208,7 @@ def test_a_set_of_another_kind_that_took_the_name_is_counted_and_left_alone():
 def test_a_set_that_limits_refer_to_cannot_be_destroyed():
     watch = limited({"overload4": "blocked"}, max_states=1)
     with pytest.raises(ValueError, match="in use"):
-        watch.engine.surroundings.sets.destroy("blocked")
+        watch.engine.environment.sets.destroy("blocked")
 
 
 # -- flush ---------------------------------------------------------------------------------------------------------------
@@ -335,11 +335,11 @@ def test_the_question_knows_the_timeout():
     for number in range(15):
         watch.send(question(number))
     for packet in (question(15), question(3)):
-        answer = ask(watch.engine, packet, Hook.FORWARD, "eth0", "eth1", watch.now_ns)
+        answer = dry_run(watch.engine, packet, Hook.FORWARD, "eth0", "eth1", watch.now_ns)
         watch.wait(0.001)
         watch.send(packet)
-        shown = next(line for line in watch.lines("nf") if line.split()[5] == answer.passage.connection.split()[5])
-        assert int(shown.split()[4]) in (seconds := int(answer.passage.connection.split()[4]), seconds - 1)
+        shown = next(line for line in watch.lines("nf") if line.split()[5] == answer.packet_trace.connection.split()[5])
+        assert int(shown.split()[4]) in (seconds := int(answer.packet_trace.connection.split()[4]), seconds - 1)
         assert seconds < 30
 
 
@@ -381,7 +381,7 @@ def test_connections_that_the_kernel_tracked_keep_the_timeout_they_came_with():
     watch = Watch(max_entries=100, adaptive=(2, 12))
     for number in range(3):
         watch.send(question(number))
-    adopt(watch.engine, [Foreign(ip_address(OTHER).packed, ip_address(SERVER).packed, 17, 1, 53, timeout_s=500)], watch.now_ns)
+    import_connections(watch.engine, [Foreign(ip_address(OTHER).packed, ip_address(SERVER).packed, 17, 1, 53, timeout_s=500)], watch.now_ns)
     watch.engine.sweep(watch.now_ns)
     assert max(record["timeout"] for record in watch.records()) == pytest.approx(500)
 
@@ -439,7 +439,7 @@ def test_a_full_table_evicts_or_drops(evict):
     assert judgement.reason is (Reason.NONE if evict else Reason.TABLE_FULL)
     table = watch.table()
     assert (table["early_drop"], table["table_full"]) == ((1, 0) if evict else (0, 1))
-    full = ask(watch.engine, question(5), Hook.FORWARD, "eth0", "eth1", watch.now_ns)
+    full = dry_run(watch.engine, question(5), Hook.FORWARD, "eth0", "eth1", watch.now_ns)
     assert (full.full, full.judgement.reason) == ((False, Reason.NONE) if evict else (True, Reason.TABLE_FULL))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pyfw.conntrack.selection import Selection
 from pyfw.enums import CtState
-from pyfw.observe.dump import count_entries, table_records, table_text
+from pyfw.observe.dump import count_entries, dump_records, dump_text
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, gre, icmp, udp
@@ -108,7 +108,7 @@ def test_selections_that_cannot_be_say_what_is_wrong(conditions, words):
     ((0x12, 0xFFFFFFFF), "1"), ((0x10, 0xF0), "1 2"), ((0, 0xF0), "3"), ((0x12, 0xF0), ""), ((0, 0), "1 2 3")])
 def test_marks_are_compared_under_their_mask(watch, mark, names):
     rules = "".join(f"-A FORWARD -p udp --sport {port} -j CONNMARK --set-mark {value}\n" for port, value in ((1, 0x12), (2, 0x13)))
-    watch.engine.load(Program(parse_save(f"*filter\n{rules}COMMIT\n"), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save(f"*filter\n{rules}COMMIT\n"), watch.engine.environment))
     for port in (1, 2, 3):
         watch.send(udp(CLIENT, SERVER, port, 53))
     selection = Selection(mark=mark)
@@ -130,7 +130,7 @@ def test_a_record_says_all(tcp):
 # -- deleting ------------------------------------------------------------------------------------------------------
 
 def delete(watch: Watch, selection: Selection) -> tuple[list[str], int]:
-    text, cursor, matched = table_text(watch.engine, selection, "proc", 1, watch.now_ns, True)
+    text, cursor, matched = dump_text(watch.engine, selection, "proc", 1, watch.now_ns, True)
     assert cursor == 0
     return text.decode().splitlines(), matched
 
@@ -144,7 +144,7 @@ def test_what_is_deleted_is_listed_and_gone(town):
 
 
 def test_records_can_be_deleted_too(town):
-    records, cursor = table_records(town.engine, Selection(family=6), 1, town.now_ns, True)
+    records, cursor = dump_records(town.engine, Selection(family=6), 1, town.now_ns, True)
     assert (len(records), cursor) == (1, 0)
     assert town.records(Selection(family=6)) == []
 
@@ -166,7 +166,7 @@ def test_a_large_table_is_listed_in_pieces_each_entry_once():
         watch.send(question(number))
     pieces, cursor, text, total = 0, 1, b"", 0
     while cursor:
-        piece, cursor, matched = table_text(watch.engine, Selection(), "nf", cursor, watch.now_ns)
+        piece, cursor, matched = dump_text(watch.engine, Selection(), "nf", cursor, watch.now_ns)
         pieces, text, total = pieces + 1, text + piece, total + matched
     sources = [line.split("src=")[1].split()[0] for line in text.decode().splitlines()]
     assert pieces > 1 and total == 5000
@@ -177,8 +177,8 @@ def test_a_large_table_is_listed_in_pieces_each_entry_once():
 @pytest.mark.parametrize("cursor", [2, 5000, 2**32 - 1])
 def test_a_cursor_behind_the_end_ends(watch, cursor):
     watch.send(question(1))
-    assert table_text(watch.engine, Selection(), "proc", cursor, watch.now_ns) == (b"", 0, 0)
-    assert table_records(watch.engine, Selection(), cursor, watch.now_ns) == ([], 0)
+    assert dump_text(watch.engine, Selection(), "proc", cursor, watch.now_ns) == (b"", 0, 0)
+    assert dump_records(watch.engine, Selection(), cursor, watch.now_ns) == ([], 0)
 
 
 def test_no_line_is_torn_while_packets_come_and_entries_go():

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyfw.engine.shadow import Otherwise
+from pyfw.engine.shadow import Difference
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.edit import edit, read_request
 from pyfw.rules.language.iptables import parse_save
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from unit.core.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, icmp, ip, spoil, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
@@ -30,15 +30,15 @@ class Shadowed(Watch):
 
     def __init__(self, live: str | None, shadow: str, *, sets: tuple[str, ...] = ()) -> None:
         super().__init__()
-        near = self.engine.surroundings
+        near = self.engine.environment
         for words in sets:
             near.sets.change("create", words.split(), 0)
         if live is not None:
             self.engine.load(Program(parse_save(live), near))
-        self.engine.load_shadow(Program(parse_save(shadow), Surroundings(near.helpers, near.sets, near.table, near.addresses)))
+        self.engine.load_shadow(Program(parse_save(shadow), RuleEnvironment(near.helpers, near.sets, near.table, near.addresses)))
 
     @property
-    def found(self) -> list[Otherwise]:
+    def found(self) -> list[Difference]:
         return self.engine.shadow.found(self.engine.program)
 
     @property
@@ -150,12 +150,12 @@ def test_marks_sets_lists_and_limits_stay_as_they_are():
                 "-A FORWARD -m hashlimit --hashlimit-above 1/hour --hashlimit-burst 2 --hashlimit-name h -j DROP",
                 "-A FORWARD -m connmark ! --mark 0 -j DROP", "-A FORWARD -m mark ! --mark 0 -j DROP", "-A FORWARD -j ACCEPT")
     watch = Shadowed(live, BUSY, sets=SETS)
-    watch.engine.surroundings.sets.change("add", ["known", CLIENT], 0)
+    watch.engine.environment.sets.change("add", ["known", CLIENT], 0)
     judged = [watch.send(dns()) for _ in range(3)]
     assert [(said.verdict.name, said.mark, said.rule[-6:]) for said in judged] == [
         ("ACCEPT", 0, "rule:6"), ("ACCEPT", 0, "rule:6"), ("DROP", 0, "rule:3")]
     assert watch.only()["mark"] == 0
-    saved = list(watch.engine.surroundings.sets.saved(None, watch.now_ns, True))
+    saved = list(watch.engine.environment.sets.saved(None, watch.now_ns, True))
     assert [line for piece in saved for line in piece.splitlines() if line.startswith("add")] == [f"add known {CLIENT} packets 0 bytes 0"]
     assert watch.told == [(2, "ACCEPT", "FORWARD:rule:6", "DROP", "FORWARD:rule:9")]
 
@@ -231,7 +231,7 @@ def test_differences_survive_edits_of_the_rules_in_force_under_their_words():
     for number in range(3):
         program = watch.engine.program
         edited = edit(program.ruleset, read_request(["-I", "FORWARD", "-s", f"192.0.2.{number}", "-j", "DROP"], 4)).ruleset
-        watch.engine.load(Program(edited, watch.engine.surroundings, previous=program))
+        watch.engine.load(Program(edited, watch.engine.environment, previous=program))
         watch.send(dns(2 + number))
     assert watch.told == [(4, "ACCEPT", "FORWARD:rule:4", "DROP", "FORWARD:policy:2")]
     assert difference_record(watch.found[0])["example"]["summary"].startswith(f"{CLIENT}:1 >")
@@ -275,7 +275,7 @@ def test_no_packet_is_lost_from_the_count_while_it_is_read_and_rules_change():
 
     def edits() -> None:
         for _ in range(100):
-            watch.engine.load(Program(parse_save(text("-A FORWARD -j ACCEPT")), watch.engine.surroundings))
+            watch.engine.load(Program(parse_save(text("-A FORWARD -j ACCEPT")), watch.engine.environment))
 
     threads = [Thread(target=traffic), Thread(target=edits)]
     for thread in threads:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
-from pyfw.engine.import_connections import Foreign, adopt
+from pyfw.engine.import_connections import Foreign, import_connections
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Reason
-from pyfw.observe.dump import source_records, table_records
-from pyfw.rules.parts import Surroundings
+from pyfw.observe.dump import source_records, dump_records
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.packet_filter import connection_filter
 from unit.core.packets import ACK, RST, SERVER, SYN, icmp, tcp, udp
 from unit.core.traffic import TcpConversation, Watch
@@ -45,7 +45,7 @@ def in_table(watch: Watch) -> list[dict]:
     """All entries, those too that are expired and not swept yet."""
     found, cursor = [], 1
     while cursor:
-        records, cursor = table_records(watch.engine, Selection(), cursor, 0)
+        records, cursor = dump_records(watch.engine, Selection(), cursor, 0)
         found += records
     return found
 
@@ -90,7 +90,7 @@ class Gateway:
     def delete(self, host: str) -> None:
         cursor = 1
         while cursor:
-            _, cursor = table_records(self.watch.engine, Selection(src=host), cursor, self.watch.now_ns, True)
+            _, cursor = dump_records(self.watch.engine, Selection(src=host), cursor, self.watch.now_ns, True)
 
     def begun_in_window(self, host: str) -> int:
         part = int(self.watch.now_s / PART_S)
@@ -162,7 +162,7 @@ def test_counts_are_the_tables_after_a_successor_has_been_at_it():
             do(gateway, "open" if sport % 2 else "udp", name, sport)
     successor = Watch(memory=gateway.memory, **gateway.settings)
     successor.now_s = gateway.watch.now_s
-    for record in table_records(successor.engine, Selection(src=HOSTS[3]), 1, successor.now_ns, True)[0]:
+    for record in dump_records(successor.engine, Selection(src=HOSTS[3]), 1, successor.now_ns, True)[0]:
         assert record["original"]["src"] == HOSTS[3]
     for sport in range(1, 20):
         successor.send(udp("10.0.0.9", SERVER, sport, 53))
@@ -177,7 +177,7 @@ def test_counts_are_the_tables_after_a_successor_has_been_at_it():
 
 def test_what_the_kernel_tracked_is_counted_and_has_not_just_begun():
     watch = limited(Watch(), max_states=3, max_new=2)
-    adopt(watch.engine, [Foreign(ip_address(HOSTS[0]).packed, ip_address(SERVER).packed, 17, sport, 53, timeout_s=60)
+    import_connections(watch.engine, [Foreign(ip_address(HOSTS[0]).packed, ip_address(SERVER).packed, 17, sport, 53, timeout_s=60)
                          for sport in range(1, 4)], watch.now_ns)
     assert rows(watch)[HOSTS[0]] == {"states": 3, "connections": 0, "new": 0}
     counts_are_the_tables(watch)
@@ -291,7 +291,7 @@ def test_networks_count_as_one(prefix4, prefix6, one, another, stranger):
 
 
 def test_the_filter_says_which_connections_are_meant():
-    only_ssh = connection_filter(["-p", "tcp", "--dport", "22"], Surroundings())
+    only_ssh = connection_filter(["-p", "tcp", "--dport", "22"], RuleEnvironment())
     watch = limited(Watch(), max_states=1, match=only_ssh)
     for number in range(5):
         assert watch.send(tcp(HOSTS[0], SERVER, number + 1, 80, SYN)).reason is Reason.NONE
@@ -304,7 +304,7 @@ def test_the_filter_says_which_connections_are_meant():
 
 def test_what_the_filter_meant_is_meant_after_a_takeover():
     memory = bytearray(Watch().engine.memory_size(100, 1))
-    only_ssh = connection_filter(["-p", "tcp", "--dport", "22"], Surroundings())
+    only_ssh = connection_filter(["-p", "tcp", "--dport", "22"], RuleEnvironment())
     first = limited(Watch(memory=memory, max_entries=100, expect_max=1), max_states=9, match=only_ssh)
     for sport, dport in enumerate((22, 22, 80, 80, 80), 1):
         first.send(tcp(HOSTS[0], SERVER, sport, dport, SYN))

@@ -8,7 +8,7 @@ import pytest
 
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Hook, Verdict
-from pyfw.explain.text import explanation_text, passage_record
+from pyfw.explain.text import explanation_text, packet_trace_record
 from pyfw.observe.trace import MOST, TooMany, Tracer
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
@@ -23,7 +23,7 @@ SECOND_NS = 10**9
 
 @contextmanager
 def tracing(watch: Watch, words: str = "", limit: int = 1000, rate: int = 100) -> Iterator[Tracer]:
-    tracer = Tracer(packet_filter(words.split(), watch.engine.surroundings), limit, rate)
+    tracer = Tracer(packet_filter(words.split(), watch.engine.environment), limit, rate)
     tracer.arm(watch.engine)
     try:
         yield tracer
@@ -33,7 +33,7 @@ def tracing(watch: Watch, words: str = "", limit: int = 1000, rate: int = 100) -
 
 @pytest.fixture
 def guarded(watch: Watch) -> Watch:
-    watch.engine.load(Program(parse_save(RULES), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save(RULES), watch.engine.environment))
     return watch
 
 
@@ -54,7 +54,7 @@ def test_filters(guarded: Watch, words: str, shown: str) -> None:
     with tracing(guarded, words) as tracer:
         for data in PACKETS.values():
             guarded.send(data)
-        seen = [passage.data for passage in tracer.take()]
+        seen = [packet_trace.data for packet_trace in tracer.take()]
     assert seen == [PACKETS[name][:128] for name in shown.split()]
 
 
@@ -63,8 +63,8 @@ def test_a_filter_by_state_sees_the_state_of_the_packet_itself(guarded: Watch) -
     with tracing(guarded, "-m state --state ESTABLISHED") as tracer:
         conversation.open()
         passages = tracer.take()
-    assert [passage.judgement.state for passage in passages] == [CtState.ESTABLISHED] * 2
-    assert [passage.facts.sport for passage in passages] == [80, 40000]
+    assert [packet_trace.judgement.state for packet_trace in passages] == [CtState.ESTABLISHED] * 2
+    assert [packet_trace.facts.sport for packet_trace in passages] == [80, 40000]
 
 
 @pytest.mark.parametrize("words, complaint", [
@@ -73,16 +73,16 @@ def test_a_filter_by_state_sees_the_state_of_the_packet_itself(guarded: Watch) -
 ])
 def test_filters_that_are_none(watch: Watch, words: str, complaint: str) -> None:
     with pytest.raises(RulesError) as error:
-        packet_filter(words.split(), watch.engine.surroundings)
+        packet_filter(words.split(), watch.engine.environment)
     assert complaint in error.value.message
 
 
 def test_what_is_seen_is_the_way_through_the_rules(guarded: Watch) -> None:
     with tracing(guarded, "-p udp") as tracer:
         judgement = guarded.send(PACKETS["udp"])
-        (passage,) = tracer.take()
-    assert passage.judgement == judgement and passage.hook == Hook.FORWARD and passage.begins
-    record = passage_record(passage)
+        (packet_trace,) = tracer.take()
+    assert packet_trace.judgement == judgement and packet_trace.hook == Hook.FORWARD and packet_trace.begins
+    record = packet_trace_record(packet_trace)
     assert [(visit["rule"], visit["outcome"], visit["why"]) for visit in record["filter"]] == [
         ("filter:FORWARD:rule:1", "no", "state is NEW"), ("filter:FORWARD:rule:2", "no", "-p tcp: packet has udp"),
         ("filter:FORWARD:policy:3", "end", "")]
@@ -91,7 +91,7 @@ def test_what_is_seen_is_the_way_through_the_rules(guarded: Watch) -> None:
 
 def test_judging_goes_on_as_if_nobody_looked(guarded: Watch) -> None:
     alone = Watch()
-    alone.engine.load(Program(parse_save(RULES), alone.engine.surroundings))
+    alone.engine.load(Program(parse_save(RULES), alone.engine.environment))
     with tracing(guarded) as tracer, tracing(guarded, "-m state --state NEW"):
         for _ in range(3):
             for data in PACKETS.values():
@@ -131,14 +131,14 @@ def test_nobody_reads(guarded: Watch) -> None:
     with tracing(guarded, rate=1000) as tracer:
         for sport in range(100):
             guarded.send(udp(CLIENT, SERVER, sport, 53))
-        assert [passage.facts.sport for passage in tracer.take()] == list(range(64))
+        assert [packet_trace.facts.sport for packet_trace in tracer.take()] == list(range(64))
         assert tracer.suppressed == 36
         guarded.send(udp(CLIENT, SERVER, 777, 53))
-        assert [passage.facts.sport for passage in tracer.take()] == [777]
+        assert [packet_trace.facts.sport for packet_trace in tracer.take()] == [777]
 
 
 def test_several_at_once_and_no_more(guarded: Watch) -> None:
-    tracers = [Tracer(packet_filter(words.split(), guarded.engine.surroundings), 100, 100)
+    tracers = [Tracer(packet_filter(words.split(), guarded.engine.environment), 100, 100)
                for words in ("", "-p tcp", "-p udp", "-p icmp")]
     for tracer in tracers:
         tracer.arm(guarded.engine)
@@ -164,20 +164,20 @@ def test_rules_replaced_meanwhile(guarded: Watch) -> None:
     with tracing(guarded) as tracer:
         guarded.send(PACKETS["udp"])
         for policy in ("ACCEPT", "DROP"):
-            guarded.engine.load(Program(parse_save(f"-P FORWARD {policy}\n-A FORWARD -p sctp\n"), guarded.engine.surroundings))
+            guarded.engine.load(Program(parse_save(f"-P FORWARD {policy}\n-A FORWARD -p sctp\n"), guarded.engine.environment))
             guarded.send(PACKETS["udp"])
         first, second, third = tracer.take()
     assert first.judgement.rule == "filter:FORWARD:policy:3" and third.judgement.rule == "filter:FORWARD:policy:2"
     assert second.program is None and second.judgement.rule is None and second.judgement.verdict == Verdict.ACCEPT
-    assert passage_record(second)["filter"] == []
+    assert packet_trace_record(second)["filter"] == []
 
 
 def test_a_long_way_is_cut(guarded: Watch) -> None:
-    guarded.engine.load(Program(parse_save("-A FORWARD -s 192.0.2.1\n" * 2000), guarded.engine.surroundings))
+    guarded.engine.load(Program(parse_save("-A FORWARD -s 192.0.2.1\n" * 2000), guarded.engine.environment))
     with tracing(guarded) as tracer:
         guarded.send(PACKETS["udp"])
-        (passage,) = tracer.take()
-    record = passage_record(passage)
+        (packet_trace,) = tracer.take()
+    record = packet_trace_record(packet_trace)
     assert len(record["filter"]) == 1024 and record["cut"] == 2001 - 1024
 
 
@@ -185,20 +185,20 @@ def test_packets_that_are_none_are_not_shown(guarded: Watch) -> None:
     with tracing(guarded) as tracer:
         guarded.send(b"\x45")
         guarded.send(PACKETS["udp"] + bytes(1000))
-        (passage,) = tracer.take()
-    assert passage.data == PACKETS["udp"]
+        (packet_trace,) = tracer.take()
+    assert packet_trace.data == PACKETS["udp"]
 
 
 def test_without_rules(watch: Watch) -> None:
     with tracing(watch) as tracer:
         watch.send(tcp(CLIENT, SERVER, 1, 2, ACK | PSH, payload=bytes(500)))
-        (passage,) = tracer.take()
-    assert passage.steps == [] and passage.program is None and len(passage.data) == 128 and passage.facts.length == 540
+        (packet_trace,) = tracer.take()
+    assert packet_trace.steps == [] and packet_trace.program is None and len(packet_trace.data) == 128 and packet_trace.facts.length == 540
 
 
 def test_an_engine_that_is_gone_takes_its_tracers_along() -> None:
     engine = Engine(max_entries=8)
-    tracer = Tracer(packet_filter([], engine.surroundings), 10, 10)
+    tracer = Tracer(packet_filter([], engine.environment), 10, 10)
     tracer.arm(engine)
     del engine
     tracer.disarm()

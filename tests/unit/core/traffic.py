@@ -7,7 +7,7 @@
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook
-from pyfw.observe.dump import table_records, table_text
+from pyfw.observe.dump import dump_records, dump_text
 from unit.core.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp
 
 START_S = 1000.0
@@ -45,14 +45,14 @@ class Watch:
     def records(self, selection: Selection | None = None) -> list[dict]:
         found, cursor = [], 1
         while cursor:
-            records, cursor = table_records(self.engine, selection or Selection(), cursor, self.now_ns)
+            records, cursor = dump_records(self.engine, selection or Selection(), cursor, self.now_ns)
             found += records
         return found
 
     def lines(self, style: str = "proc", selection: Selection | None = None) -> list[str]:
         text, cursor = b"", 1
         while cursor:
-            piece, cursor, _ = table_text(self.engine, selection or Selection(), style, cursor, self.now_ns)
+            piece, cursor, _ = dump_text(self.engine, selection or Selection(), style, cursor, self.now_ns)
             text += piece
         return text.decode().splitlines()
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pyfw.edge.host import restarts
-from pyfw.edge.host.restarts import FREE, LONGEST_DELAY_S, NAME, Restarts, delay
+from pyfw.edge.host.restarts import FREE, MAX_DELAY_S, NAME, Restarts, delay
 
 
 def test_the_delay_grows_to_its_end() -> None:
     delays = [delay(lives) for lives in range(FREE + 40)]
     assert delays[:FREE] == [0.0] * FREE            # a daemon that is killed now and then is back at once
-    assert all(later == min(2 * earlier, LONGEST_DELAY_S) for earlier, later in zip(delays[FREE:], delays[FREE + 1:]))
-    assert delays[-1] == LONGEST_DELAY_S
+    assert all(later == min(2 * earlier, MAX_DELAY_S) for earlier, later in zip(delays[FREE:], delays[FREE + 1:]))
+    assert delays[-1] == MAX_DELAY_S
 
 
 @pytest.fixture

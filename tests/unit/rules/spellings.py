@@ -14,7 +14,7 @@ from pyfw.rules.language.iptables import parse_rule
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind
 from pyfw.rules.language.matches import IP, MATCHES, TARGETS
 from pyfw.rules.model import RulesError
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.values import quote
 
@@ -39,11 +39,11 @@ PORT = st.integers(0, 70000)
 ODD_VALUE = st.one_of(st.integers(0, 2 ** 33).map(str), st.tuples(PORT, PORT).map("{0[0]}:{0[1]}".format), TEXT)
 
 
-def surroundings() -> Surroundings:
+def environment() -> RuleEnvironment:
     """What rules refer to by name, there."""
     store = SetStore()
     store.change("create", ["known", "hash:ip"], 0)
-    return Surroundings(NAMES_THAT_EXIST["--helper"], store)
+    return RuleEnvironment(NAMES_THAT_EXIST["--helper"], store)
 
 
 def takes(option: Option, words: tuple[str, ...]) -> bool:

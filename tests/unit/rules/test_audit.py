@@ -11,7 +11,7 @@ from scapy.packet import Packet, Raw
 from pyfw.edge.control.handlers.rules import run_iptables
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
-from pyfw.explain.packet_spec import asked_packet, read_question
+from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.explain.text import answer_record
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint
@@ -114,7 +114,7 @@ def test_counters_stand_with_their_rules() -> None:
 
 def test_iptables_lists_it_in_its_place() -> None:
     daemon = StillDaemon()
-    daemon.engine.load(Program(load(*MIXED), daemon.engine.surroundings))
+    daemon.engine.load(Program(load(*MIXED), daemon.engine.environment))
     *_, answer = run_iptables(daemon, {"words": ["-S", "FORWARD", "2"], "family": 4})
     assert answer["text"] == "# audit: -A FORWARD -p tcp -m tcp --dport 80 -j DROP\n"
     table = daemon.engine.program.ruleset.table("filter")
@@ -142,8 +142,8 @@ def test_no_warning_takes_it_for_a_rule_that_decides() -> None:
 
 def test_explain_says_that_it_only_audits() -> None:
     engine = Engine()
-    engine.load(Program(load(*MIXED[1:], "{jump: own, audit: true}", chains="    own: {rules: [{jump: DROP}]}\n"), engine.surroundings))
-    asked = asked_packet(read_question("tcp 10.0.0.2:1 192.0.2.80:80 --in eth1 --out eth0".split()), engine, 1)
+    engine.load(Program(load(*MIXED[1:], "{jump: own, audit: true}", chains="    own: {rules: [{jump: DROP}]}\n"), engine.environment))
+    asked = packet_spec(read_spec("tcp 10.0.0.2:1 192.0.2.80:80 --in eth1 --out eth0".split()), engine, 1)
     record = answer_record(asked.put(engine, 1), asked)
     assert [(step["rule"], step["outcome"], step["why"], step["depth"]) for step in record["filter"]] == [
         ("filter:FORWARD:rule:1", "matched", "it only audits: on as if it had not matched", 0),

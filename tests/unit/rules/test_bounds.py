@@ -32,7 +32,7 @@ TIMES_SLOWER = 5                # what the caches cost, at most
 
 def watch_with(rules: str, **settings) -> Watch:
     watch = Watch(max_entries=1 << 17, **settings)
-    watch.engine.load(Program(parse_save(rules), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save(rules), watch.engine.environment))
     return watch
 
 
@@ -224,7 +224,7 @@ def test_rules_of_connlimit_that_have_gone_leave_nothing() -> None:
     """More reloads than there can be counters, with connections that every ruleset counts."""
     watch = Watch()
     for _ in range(2100):
-        watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.surroundings))
+        watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.environment))
         watch.send(tcp("10.0.0.2", "192.0.2.9", 1, 80, SYN))
         watch.engine.sweep(watch.now_ns)
     assert watch.send(tcp("10.0.0.2", "192.0.2.9", 2, 80, SYN)).verdict == Verdict.DROP
@@ -233,7 +233,7 @@ def test_rules_of_connlimit_that_have_gone_leave_nothing() -> None:
 def test_a_reload_while_connections_are_counted_counts_from_nothing() -> None:
     watch = watch_with("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP")
     assert watch.send(tcp("10.0.0.2", "192.0.2.9", 1, 80, SYN)).verdict == Verdict.ACCEPT
-    watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save("-A FORWARD -p tcp -m connlimit --connlimit-above 1 -j DROP"), watch.engine.environment))
     assert watch.send(tcp("10.0.0.2", "192.0.2.9", 2, 80, SYN)).verdict == Verdict.ACCEPT, "iptables-restore does the same"
     assert watch.send(tcp("10.0.0.2", "192.0.2.9", 3, 80, SYN)).verdict == Verdict.DROP
 
@@ -267,14 +267,14 @@ def test_a_full_list_of_recent_forgets_the_oldest() -> None:
 
 def test_a_full_set_says_so_and_takes_others_again() -> None:
     watch = Watch(max_entries=1 << 17)
-    watch.engine.surroundings.sets.restore(b"create one hash:ip timeout 60 maxelem 5000", watch.now_ns)
+    watch.engine.environment.sets.restore(b"create one hash:ip timeout 60 maxelem 5000", watch.now_ns)
     watch.engine.load(Program(parse_save("-A FORWARD -p udp -m set --match-set one src -j DROP\n-A FORWARD -p tcp -j SET --add-set one src"),
-                              watch.engine.surroundings))
+                              watch.engine.environment))
     packets = syns()
     verdicts(watch, packets, 6000)
     assert full(watch) == {"sets": 1000}
     watch.wait(61)
-    watch.engine.surroundings.sets.sweep(watch.now_ns)
+    watch.engine.environment.sets.sweep(watch.now_ns)
     verdicts(watch, packets, 1)
     assert watch.send(udp(str(IPv4Address(0x0B000000 + 6000)), "192.0.2.9", 1, 2)).verdict == Verdict.DROP
 
@@ -283,9 +283,9 @@ def test_what_rules_shared_by_name_ends_with_them() -> None:
     watch = Watch()
     for number in range(20):
         watch.engine.load(Program(parse_save(f"-A FORWARD -m recent --name list{number} --set\n{HASHLIMIT}{number}"),
-                                  watch.engine.surroundings))
+                                  watch.engine.environment))
         gc.collect()
-        assert len(watch.engine.surroundings.named) == 2
+        assert len(watch.engine.environment.named) == 2
 
 
 def test_interfaces_that_have_gone_give_their_numbers_back() -> None:
@@ -297,7 +297,7 @@ def test_interfaces_that_have_gone_give_their_numbers_back() -> None:
         watch.wait(1)               # an unanswered datagram is remembered for 30 s: some thirty numbers are in use
         watch.engine.sweep(watch.now_ns)
     assert full(watch) == {}
-    refusing = Program(parse_save("-A FORWARD -i veth999 -j DROP"), watch.engine.surroundings)
+    refusing = Program(parse_save("-A FORWARD -i veth999 -j DROP"), watch.engine.environment)
     parts = list(review(watch.engine, refusing, watch.now_ns))
     assert (sum(part.killed for part in parts), sum(part.unknown for part in parts)) == (1, 0)
 
@@ -319,12 +319,12 @@ def test_more_interfaces_than_there_are_numbers_are_counted() -> None:
 
 def cost_ns(rules: str, things: int) -> float:
     watch = Watch(max_entries=1 << 17)
-    watch.engine.surroundings.sets.restore(b"create one hash:ip timeout 60 maxelem 200000", watch.now_ns)
-    watch.engine.load(Program(parse_save(rules), watch.engine.surroundings))
+    watch.engine.environment.sets.restore(b"create one hash:ip timeout 60 maxelem 200000", watch.now_ns)
+    watch.engine.load(Program(parse_save(rules), watch.engine.environment))
     packets = syns()
     for _ in range(0, things, 1000):
         verdicts(watch, packets, min(things, 1000))
-        watch.engine.surroundings.sets.sweep(watch.now_ns)      # which makes room for more
+        watch.engine.environment.sets.sweep(watch.now_ns)      # which makes room for more
     return fastest_ns(watch, packets)
 
 

@@ -5,7 +5,7 @@ import pytest
 from lab.rules.vocabulary import RULES as VOCABULARY
 
 from pyfw.engine.engine import Engine
-from pyfw.explain.packet_spec import asked_packet, read_question
+from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.explain.walkthrough import Visit, visits
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
@@ -18,11 +18,11 @@ TCP, UDP, ICMP = "tcp 10.0.0.5:40000 203.0.113.7:443", "udp 10.0.0.5:40000 203.0
 
 def way(rules: str | Ruleset, question: str, table: str = "filter", family: int | None = None) -> list[Visit]:
     engine = Engine(max_entries=8, helpers=[bind("ftp", [21])])
-    engine.surroundings.sets.change("create", ["known", "hash:ip"], 0)
+    engine.environment.sets.change("create", ["known", "hash:ip"], 0)
     ruleset = rules if isinstance(rules, Ruleset) else parse_save(rules, table=table, family=family)
-    engine.load(Program(ruleset, engine.surroundings))
-    answer = asked_packet(read_question(question.split()), engine, 0).put(engine, 1)
-    return list(visits(answer.passage))
+    engine.load(Program(ruleset, engine.environment))
+    answer = packet_spec(read_spec(question.split()), engine, 0).put(engine, 1)
+    return list(visits(answer.packet_trace))
 
 
 @pytest.mark.parametrize("rule, question, why", [

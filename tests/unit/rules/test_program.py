@@ -12,7 +12,7 @@ from scapy.packet import Packet, Raw
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program, Walk
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")
@@ -214,7 +214,7 @@ def test_the_deepest_nesting() -> None:
     (["-p udp -j NOTRACK"], False, None),
 ])
 def test_notrack_and_helper_go_on_and_the_first_one_counts(lines: list[str], notrack: bool, helper: str | None) -> None:
-    rules = program("*raw", *(f"-A PREROUTING {line}" for line in lines), surroundings=Surroundings(["ftp", "tftp"]))
+    rules = program("*raw", *(f"-A PREROUTING {line}" for line in lines), environment=RuleEnvironment(["ftp", "tftp"]))
     result = walk(rules, SYN, table="raw")
     assert (result.verdict, result.notrack, result.helper) == (Verdict.ACCEPT, notrack, helper)
     assert result.rule == f"raw:PREROUTING:policy:{len(lines) + 1}"
@@ -223,7 +223,7 @@ def test_notrack_and_helper_go_on_and_the_first_one_counts(lines: list[str], not
 @pytest.mark.parametrize("helpers, complaint", [((), "none is configured"), (("ftp",), "did you mean ftp")])
 def test_unknown_helper(helpers: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(RulesError, match=f"^rules:2:18: no helper 'fpt'.*{complaint}"):
-        program("*raw", "-A PREROUTING -j CT --helper fpt", surroundings=Surroundings(helpers))
+        program("*raw", "-A PREROUTING -j CT --helper fpt", environment=RuleEnvironment(helpers))
 
 
 def test_rules_of_one_family_keep_their_numbers() -> None:

@@ -24,7 +24,7 @@ from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.program import Program
 from pyfw.rules.values import quote
-from unit.rules.spellings import (MATCH_KINDS, TARGET_KINDS, TEXT, VALUES, Kind, beginnings, options_of, reads, spelled_rule, surroundings,
+from unit.rules.spellings import (MATCH_KINDS, TARGET_KINDS, TEXT, VALUES, Kind, beginnings, options_of, reads, spelled_rule, environment,
                                   tables_of, values_of, written)
 
 NOT = st.sampled_from(["", "", "! "])
@@ -114,7 +114,7 @@ def test_the_whole_vocabulary_is_read_as_it_was_printed(table: str, data: st.Dat
     printed = print_ruleset(ruleset)
     assert parse_save(printed) == ruleset
     assert print_ruleset(parse_save(printed)) == printed
-    Program(ruleset, surroundings())
+    Program(ruleset, environment())
     for family in (4, 6):
         view = print_ruleset(ruleset, family=family)
         assert print_ruleset(parse_save(view, family=family), family=family) == view

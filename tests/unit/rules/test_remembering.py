@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from pyfw.enums import Hook, Verdict
-from pyfw.explain.packet_spec import asked_packet, read_question
+from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
@@ -282,7 +282,7 @@ def test_recent(hosts: int) -> None:
 
 def watch_with(*rules: str) -> Watch:
     watch = Watch()
-    watch.engine.load(Program(parse_save("\n".join(f"-A FORWARD {rule} -j DROP" for rule in rules)), watch.engine.surroundings))
+    watch.engine.load(Program(parse_save("\n".join(f"-A FORWARD {rule} -j DROP" for rule in rules)), watch.engine.environment))
     return watch
 
 
@@ -356,8 +356,8 @@ def test_the_reset_that_ends_a_connection_still_belongs_to_it(rule: str, fits: b
 def test_a_helper_is_given_its_own_protocol_only(question: str, helper: str | None) -> None:
     """The kernel refuses CT --helper without -p; here such a rule means the connections that the helper can read."""
     engine = Watch(helpers=[bind("ftp", [])]).engine
-    engine.load(Program(parse_save("*raw\n-A PREROUTING -j CT --helper ftp\nCOMMIT"), engine.surroundings))
-    assert asked_packet(read_question(question.split()), engine, 0).put(engine, 1).passage.helper == helper
+    engine.load(Program(parse_save("*raw\n-A PREROUTING -j CT --helper ftp\nCOMMIT"), engine.environment))
+    assert packet_spec(read_spec(question.split()), engine, 0).put(engine, 1).packet_trace.helper == helper
 
 
 # -- statistic: net/netfilter/xt_statistic.c ----------------------------------------------------------------------------------------

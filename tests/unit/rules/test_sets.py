@@ -15,7 +15,7 @@ from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
-from pyfw.rules.parts import Surroundings
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError
@@ -42,7 +42,7 @@ class Firewall:
 
     def __init__(self, store: SetStore, *rules: str) -> None:
         self.program = Program(parse_save("*filter\n:INPUT DROP\n" + "".join(f"-A INPUT {rule}\n" for rule in rules) + "COMMIT\n"),
-                               Surroundings(sets=store))
+                               RuleEnvironment(sets=store))
 
     def accepts(self, source: str, now_ns: int = 0, dport: int = 80) -> bool:
         header = IPv6(src=source, dst="fd00::1") if ":" in source else IP(src=source, dst="10.99.0.1")

@@ -23,7 +23,7 @@ class Daemon:
     def __init__(self, *lines: str) -> None:
         self.sets = SetStore()
         self.pauses = 0                 # how often others had their turn
-        self.engine = SimpleNamespace(surroundings=SimpleNamespace(sets=self.sets))
+        self.engine = SimpleNamespace(environment=SimpleNamespace(sets=self.sets))
         for line in lines:
             assert self.ask(line) == ("", 0)
 

@@ -31,9 +31,9 @@ add all kept
 
 def test_packets_while_sets_change() -> None:
     engine = Engine(max_entries=100)
-    engine.surroundings.sets = store = SetStore(engine.guard)
+    engine.environment.sets = store = SetStore(engine.guard)
     store.restore(SETS, 0)
-    engine.load(Program(parse_save(RULES), engine.surroundings))
+    engine.load(Program(parse_save(RULES), engine.environment))
     packets = [bytes(IP(src=f"10.0.{host >> 8}.{host & 255}", dst="192.0.2.1") / UDP()) for host in range(1, 3000)]
     done = threading.Event()
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services, in_background
-from pyfw.engine.observer import Passage
-from pyfw.explain.packet_spec import QuestionError, asked_packet, question_parser, read_question
-from pyfw.explain.text import answer_record, explanation_text, passage_record
+from pyfw.engine.observer import PacketTrace
+from pyfw.explain.packet_spec import SpecError, packet_spec, spec_parser, read_spec
+from pyfw.explain.text import answer_record, explanation_text, packet_trace_record
 from pyfw.explain.walkthrough import Visit, visits
 from pyfw.observe.trace import TooMany, Tracer
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter
 
-DEFAULT_COUNT, MOST_PACKETS = 10, 100_000
+DEFAULT_COUNT, MAX_PACKETS = 10, 100_000
 PACKETS_PER_SECOND = 100
 POLL_S = 0.05
 VISITS_AT_ONCE = 50             # of rules by the packet that is asked about: a few milliseconds
@@ -42,19 +42,19 @@ def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
     rule by rule here, where it ends with its connection, and not in the background, where it would keep reloads waiting."""
     words = arguments.get("words", ())
     if any(word in HELP for word in words):
-        yield {"text": question_parser("pyfwctl explain").format_help()}
+        yield {"text": spec_parser("pyfwctl explain").format_help()}
         return {}
     now_ns = services.now_ns()
     try:
-        question = read_question(words)
+        question = read_spec(words)
         if question.packet[0] == "pcap":
-            raise QuestionError("the daemon reads no files of its users: send the frame as hex")
-        asked = asked_packet(question, services.engine, now_ns)
-    except QuestionError as error:
+            raise SpecError("the daemon reads no files of its users: send the frame as hex")
+        asked = packet_spec(question, services.engine, now_ns)
+    except SpecError as error:
         raise CommandError(str(error), USAGE, "bad_argument") from error
     answer = asked.put(services.engine, now_ns)
     met: list[Visit] = []
-    for visit in visits(answer.passage) if answer.passage else ():
+    for visit in visits(answer.packet_trace) if answer.packet_trace else ():
         met.append(visit)
         if len(met) % VISITS_AT_ONCE == 0:
             yield Pause(0)
@@ -86,8 +86,8 @@ class TraceRequest:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_PACKETS:
-        raise CommandError(f"--count takes a number from 1 to {MOST_PACKETS}, not '{text}'", USAGE, "bad_argument")
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_PACKETS:
+        raise CommandError(f"--count takes a number from 1 to {MAX_PACKETS}, not '{text}'", USAGE, "bad_argument")
     return int(text)
 
 
@@ -99,7 +99,7 @@ def trace(services: Services, arguments: Mapping[str, Any]) -> Answers:
         return {}
     request = TraceRequest.read(words)
     try:
-        chosen = yield from in_background(services, packet_filter, request.filter, services.engine.surroundings)
+        chosen = yield from in_background(services, packet_filter, request.filter, services.engine.environment)
     except RulesError as error:
         raise CommandError(error.message, USAGE, "bad_argument") from error
     tracer = Tracer(chosen, request.count, PACKETS_PER_SECOND)
@@ -122,16 +122,16 @@ def _shown(services: Services, tracer: Tracer, as_json: bool) -> Generator[dict[
     while not tracer.is_over:
         passages = tracer.take()
         if passages:
-            yield from (yield from in_background(services, lambda: [_told(services, passage, as_json) for passage in passages]))
+            yield from (yield from in_background(services, lambda: [_told(services, packet_trace, as_json) for packet_trace in passages]))
         in_vain = 0 if passages else in_vain + 1
         if in_vain % HEARTBEAT_POLLS == 0:
             yield {}
         yield Pause(POLL_S)
 
 
-def _told(services: Services, passage: Passage, as_json: bool) -> dict[str, Any]:
-    time_s = (passage.now_ns + services.engine.wall_offset_ns) / 1e9
-    record = {"time": time_s, **passage_record(passage)}
+def _told(services: Services, packet_trace: PacketTrace, as_json: bool) -> dict[str, Any]:
+    time_s = (packet_trace.now_ns + services.engine.wall_offset_ns) / 1e9
+    record = {"time": time_s, **packet_trace_record(packet_trace)}
     return {"records": [record]} if as_json else {"text": f"{_clock(time_s)}\n{explanation_text(record)}\n"}
 
 

@@ -82,7 +82,7 @@ def _serve(services: Services, ruleset: Ruleset) -> None:
 
 def _compiled(services: Services, ruleset: Ruleset) -> Program:
     try:
-        return Program(ruleset, services.engine.surroundings, previous=services.engine.program)
+        return Program(ruleset, services.engine.environment, previous=services.engine.program)
     except RulesError as error:
         from_words = error.location is not None and error.location.startswith(f"{ARGUMENT}:")     # there, columns say nothing
         raise CommandFailed(error.message if from_words else str(error), USAGE) from None

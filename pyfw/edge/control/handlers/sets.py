@@ -56,7 +56,7 @@ def output_format(name: str) -> str:
 
 def run_set_command(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """`words`: the command line.  `text`, of which the first line is number `line`: what `restore` reads."""
-    store = services.engine.surroundings.sets
+    store = services.engine.environment.sets
     if store is None:
         raise CommandError("this daemon keeps no sets")
     quiet = False

@@ -7,15 +7,15 @@ from typing import Any
 
 from pyfw.edge.control.table import FIRST_CURSOR, USAGE, Answers, CommandError, Pause, Services
 
-MOST_SOURCES = 10_000           # that are put in order
+MAX_SOURCES = 10_000           # that are put in order
 
 
 def sources(services: Services, arguments: Mapping[str, Any]) -> Answers:
     limits, number = services.engine.limits, arguments.get("number")
     if limits is None:
         raise CommandError("nobody counts sources: set limits.per_source in the config, and restart")
-    if number is not None and not 1 <= number <= MOST_SOURCES:
-        raise CommandError(f"argument 'number' must be 1 to {MOST_SOURCES}", USAGE, "bad_argument")
+    if number is not None and not 1 <= number <= MAX_SOURCES:
+        raise CommandError(f"argument 'number' must be 1 to {MAX_SOURCES}", USAGE, "bad_argument")
     most: list[dict[str, Any]] = []
     listed = 0
     for records in _slices(services):

@@ -11,18 +11,18 @@ from typing import Any
 
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Listen, Pause, Services, find_command, selection
 from pyfw.enums import Reason
-from pyfw.observe.top import Activity
+from pyfw.observe.top import Top
 from pyfw.report.rates import flat, plain, rates
-from pyfw.report.top import MOST_LINES, QUEUE_LOSSES, TABLE_CHANGES, clock, sample_text
+from pyfw.report.top import MAX_LINES, QUEUE_LOSSES, TABLE_CHANGES, clock, sample_text
 
 WATCHERS = 4                    # at once: each takes 20 bytes for every connection that the table has room for
 DEFAULT_LINES = 20
-DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MOST_INTERVAL_S = 1.0, 0.1, 3600.0
+DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MAX_INTERVAL_S = 1.0, 0.1, 3600.0
 SOON_S = 0.5                    # what changed is shown after so long, though the interval is longer
 HEARTBEAT_S = 10.0              # of silence, until something is said nevertheless: a peer that has gone is noticed by it
 REST = 5                        # an interval is so many times as long as the walk through the table takes, at least
 
-_at_work: set[Activity] = set()
+_at_work: set[Top] = set()
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class View:
     def read(cls, arguments: Mapping[str, Any]) -> View:
         """Raises CommandError."""
         lines = arguments.get("lines", DEFAULT_LINES)
-        if not 1 <= lines <= MOST_LINES:
-            raise CommandError(f"--lines takes a number from 1 to {MOST_LINES}, not {lines}", USAGE, "bad_argument")
+        if not 1 <= lines <= MAX_LINES:
+            raise CommandError(f"--lines takes a number from 1 to {MAX_LINES}, not {lines}", USAGE, "bad_argument")
         return cls(selection(arguments), arguments.get("sort", "bytes"), arguments.get("reverse", False), lines,
                    interval(arguments.get("interval", DEFAULT_INTERVAL_S), "--interval"))
 
 
 def interval(seconds: float, option: str) -> float:
     """Raises CommandError for one that cannot be."""
-    if not LEAST_INTERVAL_S <= seconds <= MOST_INTERVAL_S:
-        raise CommandError(f"{option} takes {LEAST_INTERVAL_S:g} to {MOST_INTERVAL_S:g} seconds, not {seconds:g}",
+    if not LEAST_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
+        raise CommandError(f"{option} takes {LEAST_INTERVAL_S:g} to {MAX_INTERVAL_S:g} seconds, not {seconds:g}",
                            USAGE, "bad_argument")
     return seconds
 
@@ -62,20 +62,20 @@ def top(services: Services, arguments: Mapping[str, Any]) -> Answers:
     if len(_at_work) >= WATCHERS:
         raise CommandError(f"{WATCHERS} are watching the connections, and more would take too much memory; try again later",
                            reason="busy")
-    activity = Activity(services.engine)
-    _at_work.add(activity)
+    busiest = Top(services.engine)
+    _at_work.add(busiest)
     try:
-        yield from _samples(services, activity, view, arguments)
+        yield from _samples(services, busiest, view, arguments)
     finally:
-        _at_work.discard(activity)
+        _at_work.discard(busiest)
     return {}
 
 
-def _samples(services: Services, activity: Activity, view: View,
+def _samples(services: Services, busiest: Top, view: View,
              arguments: Mapping[str, Any]) -> Generator[dict[str, Any] | Pause | Listen, Any, None]:
     once, as_json = arguments.get("once", False), arguments.get("json", False)
     before = Totals.read(services)
-    yield from _walk(services, activity, view)
+    yield from _walk(services, busiest, view)
     due_ns = before.now_ns + _ns(view.interval_s if once else min(view.interval_s, SOON_S))
     while True:
         heard = yield from _until(services, due_ns, listening=not once)
@@ -87,19 +87,19 @@ def _samples(services: Services, activity: Activity, view: View,
             due_ns = before.now_ns + _ns(min(view.interval_s, SOON_S))
             continue
         now = Totals.read(services)
-        yield from _walk(services, activity, view)
-        sample = _sample(services, activity, now, before)
+        yield from _walk(services, busiest, view)
+        sample = _sample(services, busiest, now, before)
         yield {"records": [sample]} if as_json else {"text": sample_text(sample)}
         if once:
             return
         before, due_ns = now, now.now_ns + max(_ns(view.interval_s), REST * (services.now_ns() - now.now_ns))
 
 
-def _walk(services: Services, activity: Activity, view: View) -> Generator[Pause, None, None]:
+def _walk(services: Services, busiest: Top, view: View) -> Generator[Pause, None, None]:
     """Through the whole table; others are answered on the way."""
-    cursor = activity.begin(view.selection, view.sort, view.lines, view.reverse)
+    cursor = busiest.begin(view.selection, view.sort, view.lines, view.reverse)
     while cursor:
-        cursor = activity.walk(cursor, services.now_ns())
+        cursor = busiest.walk(cursor, services.now_ns())
         yield Pause(0)
 
 
@@ -117,7 +117,7 @@ class Totals:
         return cls(services.now_ns(), services.engine.counters(), queue._asdict() if queue else {})
 
 
-def _sample(services: Services, activity: Activity, now: Totals, before: Totals) -> dict[str, Any]:
+def _sample(services: Services, busiest: Top, now: Totals, before: Totals) -> dict[str, Any]:
     elapsed_s = max(now.now_ns - before.now_ns, 1) / 1e9
     rate = rates(now.engine, before.engine, elapsed_s)
     queue_rate = rates(now.queue, before.queue or now.queue, elapsed_s)
@@ -132,9 +132,9 @@ def _sample(services: Services, activity: Activity, now: Totals, before: Totals)
         "table": {**now.engine["table"], "rate": {name: rate["table"][name] for name in TABLE_CHANGES}},
         "queue": {**{name: now.queue[name] for name in ("queued", *QUEUE_LOSSES)},
                   "rate": {name: queue_rate[name] for name in QUEUE_LOSSES}} if now.queue else None,
-        "accounting": activity.counts,
-        "matched": activity.matched,
-        "connections": activity.first(),
+        "accounting": busiest.counts,
+        "matched": busiest.matched,
+        "connections": busiest.first(),
     }
 
 

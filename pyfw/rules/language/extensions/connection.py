@@ -12,8 +12,8 @@ from pyfw.rules.model import Match, Setting
 from pyfw.rules.values import Network, PortRange
 from pyfw.rules.xt.connection import STATUSES, ConnAddressTest, ConnBytesTest, ConnTest, HelperTest
 
-LARGEST_COUNT = 2 ** 64 - 1
-LARGEST_EXPIRY_S = 2 ** 32 - 1
+MAX_COUNT = 2 ** 64 - 1
+MAX_EXPIRY_S = 2 ** 32 - 1
 TRACKED = sum(1 << state for state in CtState)
 CTSTATES = names.STATES | names.ADDRESS_TRANSLATION_STATES
 
@@ -58,8 +58,8 @@ def print_statuses(bits: int) -> str:
 def parse_expiry(text: str) -> PortRange:
     """Seconds, or a range low:high of them."""
     low, colon, high = text.partition(":")
-    first = values.parse_number(low, LARGEST_EXPIRY_S, "seconds")
-    last = values.parse_number(high, LARGEST_EXPIRY_S, "seconds") if colon else first
+    first = values.parse_number(low, MAX_EXPIRY_S, "seconds")
+    last = values.parse_number(high, MAX_EXPIRY_S, "seconds") if colon else first
     if first > last:
         raise ValueError(f"range {text} runs backwards; write {last}:{first}")
     return PortRange(first, last)
@@ -136,15 +136,15 @@ def show_conntrack(match: Match) -> str:
 
 def parse_count_range(text: str) -> PortRange:
     low, colon, high = text.partition(":")
-    first = values.parse_number(low, LARGEST_COUNT, "count") if low or not colon else 0
-    last = values.parse_number(high, LARGEST_COUNT, "count") if high else LARGEST_COUNT
+    first = values.parse_number(low, MAX_COUNT, "count") if low or not colon else 0
+    last = values.parse_number(high, MAX_COUNT, "count") if high else MAX_COUNT
     if first > last:
         raise ValueError(f"range {text} runs backwards; write {last}:{first}")
     return PortRange(first, last)
 
 
 def print_count_range(span: PortRange) -> str:
-    return str(span.low) if span.high == LARGEST_COUNT else f"{span.low}:{span.high}"
+    return str(span.low) if span.high == MAX_COUNT else f"{span.low}:{span.high}"
 
 
 def choice(text: str, known: tuple[str, ...]) -> str:

@@ -17,8 +17,8 @@ from pyfw.rules.model import Match, Setting
 from pyfw.rules.xt.packet import (AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest)
 from pyfw.rules.values import PortRange
 
-LONGEST_COMMENT = 255
-MOST_PORTS = 15                 # XT_MULTI_PORTS; a range takes two
+MAX_COMMENT_LENGTH = 255
+MAX_PORTS = 15                 # XT_MULTI_PORTS; a range takes two
 PORT_PROTOCOLS = tuple(names.PROTOCOLS[name] for name in ("tcp", "udp", "udplite", "sctp", "dccp"))
 ALL_32_BITS = 0xFFFFFFFF
 
@@ -146,8 +146,8 @@ def compile_dscp(match: Match, code: RuleCode) -> None:
 
 def parse_port_list(text: str) -> tuple[PortRange, ...]:
     ports = tuple(values.parse_ports(part) for part in text.split(","))
-    if sum(1 if span.low == span.high else 2 for span in ports) > MOST_PORTS:
-        raise ValueError(f"more than {MOST_PORTS} ports (a range counts as two); write another rule for the rest")
+    if sum(1 if span.low == span.high else 2 for span in ports) > MAX_PORTS:
+        raise ValueError(f"more than {MAX_PORTS} ports (a range counts as two); write another rule for the rest")
     return ports
 
 
@@ -309,13 +309,13 @@ def show_owner_value(setting: Setting, numeric: bool) -> str:
 
 # -- text -------------------------------------------------------------------------------------------------------------
 
-LONGEST_PATTERN = 128           # XT_STRING_MAX_PATTERN_SIZE
+MAX_PATTERN_LENGTH = 128           # XT_STRING_MAX_PATTERN_SIZE
 
 
 def parse_pattern(text: str) -> bytes:
     pattern = text.encode(errors="surrogateescape")
-    if not 1 <= len(pattern) <= LONGEST_PATTERN:
-        raise ValueError(f"a string to look for has 1 to {LONGEST_PATTERN} bytes")
+    if not 1 <= len(pattern) <= MAX_PATTERN_LENGTH:
+        raise ValueError(f"a string to look for has 1 to {MAX_PATTERN_LENGTH} bytes")
     return pattern
 
 
@@ -373,7 +373,7 @@ def show_string(match: Match, numeric: bool) -> str:
 
 MATCHES = (
     MatchKind("comment", compile=lambda match, code: None, show=lambda match, numeric: f"/* {match.settings[0].value} */", options=(
-        Option("--comment", partial(values.parse_text, longest=LONGEST_COMMENT, what="the comment"),
+        Option("--comment", partial(values.parse_text, longest=MAX_COMMENT_LENGTH, what="the comment"),
                negatable=False, print=values.quote, free_text=True),
     )),
     MatchKind("length", compile=compile_length, options=(Option("--length", parse_length),),

@@ -19,7 +19,7 @@ LIMIT_SCALE = 10_000            # XT_LIMIT_SCALE: periods are in 1/10,000 s
 HASHLIMIT_SCALE = 1_000_000     # XT_HASHLIMIT_SCALE_v2
 DEFAULT_BURST = 5
 WHOLE_ADDRESS = {4: 32, 6: 128}
-LARGEST_32 = 2 ** 32 - 1
+MAX_32 = 2 ** 32 - 1
 
 
 def parse_rate(text: str, scale: int) -> int:
@@ -297,7 +297,7 @@ def show_statistic(match: Match, numeric: bool) -> str:
     return f"statistic mode nth {sign}every {match.get('--every').value}" + (f" packet {packet}" if packet else "")
 
 
-def positive(what: str, largest: int = LARGEST_32) -> Callable[[str], int]:
+def positive(what: str, largest: int = MAX_32) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = values.parse_number(text, largest, what)
         if number == 0:
@@ -330,8 +330,8 @@ HASHLIMIT_OPTIONS = (
     Option("--hashlimit-dstmask", parse_prefix, negatable=False),
 )
 CONNLIMIT_OPTIONS = (
-    Option("--connlimit-upto", partial(values.parse_number, largest=LARGEST_32, what="number of connections")),
-    Option("--connlimit-above", partial(values.parse_number, largest=LARGEST_32, what="number of connections")),
+    Option("--connlimit-upto", partial(values.parse_number, largest=MAX_32, what="number of connections")),
+    Option("--connlimit-above", partial(values.parse_number, largest=MAX_32, what="number of connections")),
     Option("--connlimit-mask", parse_prefix, negatable=False),
     flag("--connlimit-saddr"), flag("--connlimit-daddr"),
 )
@@ -356,6 +356,6 @@ MATCHES: tuple[MatchKind, ...] = (
         Option("--mode", parse_statistic_mode, negatable=False),
         Option("--probability", parse_probability, print=print_probability),
         Option("--every", positive("every")),
-        Option("--packet", partial(values.parse_number, largest=LARGEST_32, what="packet"), negatable=False),
+        Option("--packet", partial(values.parse_number, largest=MAX_32, what="packet"), negatable=False),
     )),
 )

@@ -7,11 +7,11 @@ from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, flag
 from pyfw.rules.model import Match, Rule, Setting, Target
-from pyfw.rules.sets.text import LONGEST_NAME, LONGEST_TIMEOUT_S
+from pyfw.rules.sets.text import MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from pyfw.rules.xt.set import SetAction, SetTest
 
-MOST_SIDES = 6                  # IPSET_DIM_MAX
-LARGEST_COUNT = 2 ** 64 - 1
+MAX_SIDES = 6                  # IPSET_DIM_MAX
+MAX_COUNT = 2 ** 64 - 1
 COUNTERS = ("packets", "bytes")
 COMPARISONS = ("eq", "lt", "gt")
 
@@ -28,11 +28,11 @@ class SetLookup:
 
 
 def parse_lookup(name: str, sides_text: str) -> SetLookup:
-    if len(name) > LONGEST_NAME:
-        raise ValueError(f"setname `{name}' too long, max {LONGEST_NAME} characters.")
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"setname `{name}' too long, max {MAX_NAME_LENGTH} characters.")
     sides = tuple(sides_text.split(","))
-    if len(sides) > MOST_SIDES:
-        raise ValueError(f"Can't be more src/dst options than {MOST_SIDES}.")
+    if len(sides) > MAX_SIDES:
+        raise ValueError(f"Can't be more src/dst options than {MAX_SIDES}.")
     if not set(sides) <= {"src", "dst"}:
         raise ValueError("You must specify (the comma separated list of) 'src' or 'dst'.")
     return SetLookup(name, sides)
@@ -43,7 +43,7 @@ def print_lookup(lookup: SetLookup) -> str:
 
 
 def parse_count(text: str) -> int:
-    return values.parse_number(text, LARGEST_COUNT, "counter")
+    return values.parse_number(text, MAX_COUNT, "counter")
 
 
 def counter_options() -> tuple[Option, ...]:
@@ -103,7 +103,7 @@ def compile_action(target: Target, code: RuleCode) -> None:
     lookups = {option: (setting.value.name, setting.value.sides)
                for option in ("--add-set", "--del-set") if (setting := target.get(option))}
     timeout = target.get("--timeout")
-    code.perform(SetAction(lookups.get("--add-set"), lookups.get("--del-set"), timeout and min(timeout.value, LONGEST_TIMEOUT_S),
+    code.perform(SetAction(lookups.get("--add-set"), lookups.get("--del-set"), timeout and min(timeout.value, MAX_TIMEOUT_S),
                            target.get("--exist") is not None))
 
 

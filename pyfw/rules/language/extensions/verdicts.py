@@ -10,7 +10,7 @@ from pyfw.rules.code import Action, LogSettings, RuleCode
 from pyfw.rules.language.kinds import Option, TargetKind, act, flag
 from pyfw.rules.model import Rule, Setting, Target
 
-LONGEST_LOG_PREFIX = 29
+MAX_LOG_PREFIX_LENGTH = 29
 DEFAULT_LOG_LEVEL = 4
 PORT_UNREACHABLE = {4: "icmp-port-unreachable", 6: "icmp6-port-unreachable"}
 
@@ -80,7 +80,7 @@ TARGETS = (
         Option("--reject-with", values.parse_reject, negatable=False),
     )),
     TargetKind("LOG", compile_log, show=show_log, options=(
-        Option("--log-prefix", partial(values.parse_text, longest=LONGEST_LOG_PREFIX, what="the log prefix"),
+        Option("--log-prefix", partial(values.parse_text, longest=MAX_LOG_PREFIX_LENGTH, what="the log prefix"),
                negatable=False, print=values.quote, free_text=True),
         Option("--log-level", values.parse_log_level, negatable=False, trivial=DEFAULT_LOG_LEVEL.__eq__),
         flag("--log-tcp-sequence"), flag("--log-tcp-options"), flag("--log-ip-options"),
