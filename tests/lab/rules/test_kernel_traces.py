@@ -61,7 +61,7 @@ def packets(family: int) -> list[Packet]:
 def test_same_lines(kernel: Kernel, family: int) -> None:
     kernel.run("ip", "address", "replace", "10.99.0.1/24" if family == 4 else "fd99::1/64", "dev", DEVICE)
     engine = Engine(max_entries=64)
-    ours = Program(parse_save(RULES.format(icmp="icmp" if family == 4 else "ipv6-icmp"), family=family), engine.surroundings)
+    ours = Program(parse_save(RULES.format(icmp="icmp" if family == 4 else "ipv6-icmp"), family=family), engine.environment)
     engine.load(ours)
     kernel.restore(family, print_ruleset(ours.ruleset, family=family), "legacy")
     traced = 0
