@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 _HARMFUL = ("\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
             "\ud800-\udfff\U000e0000-\U000e007f")
-MAX_MESSAGE_LENGTH = 1000          # characters
+MAX_MESSAGE_LENGTH = 1000       # characters
 _IN_TEXT = re.compile(f"[{_HARMFUL}]")
 _IN_LINE = re.compile(f"[\t\n{_HARMFUL}]")
 

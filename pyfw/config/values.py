@@ -22,7 +22,7 @@ from pyfw.rules.values import CONTROL
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_TIMEOUT_S = 2**31 - 1           # what a kernel sysctl in seconds can hold
 MAX_SOCKET_PATH = 107               # sun_path of unix(7), without its final zero
-MAX_MEANT_LENGTH = 64                  # characters of a word that might be another one
+MAX_MEANT_LENGTH = 64               # characters of a word that might be another one
 MAX_INTERFACE_NAME = 15             # IFNAMSIZ without its final zero
 
 TAG = "tag:yaml.org,2002:"

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Key
 
 cdef enum:
-    MAX_COUNTERS = 1 << 14     # of a table: eight rulesets with as many as one may have, for those before and to come count with it
+    MAX_COUNTERS = 1 << 14      # of a table: eight rulesets with as many as one may have, for those before and to come count with it
 
 cdef struct Group:              # connections that a counter counts together
     uint64_t words[2]           # their address under the rule's mask

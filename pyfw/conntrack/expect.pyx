@@ -20,7 +20,7 @@ from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address
 
 cdef enum:
     SWEPT_IF_FULL = 64          # slots that one more expectation looks through, if all are taken
-    MAX_ALIKE = 32             # expectations of the same destination, of other sources: two ends may choose both
+    MAX_ALIKE = 32              # expectations of the same destination, of other sources: two ends may choose both
 
 
 cdef inline bint same_address(const Address *a, const Address *b) noexcept nogil:

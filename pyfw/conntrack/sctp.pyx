@@ -183,7 +183,7 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
     if not chunks_fit(packet, &present, answer):
         return
     answer.reason = REASON_SCTP_VTAG
-    answer.argument[0] = htonl(packet_tag(packet))    # as the kernel logs them: the bytes of the wire as a number
+    answer.argument[0] = htonl(packet_tag(packet))  # as the kernel logs them: the bytes of the wire as a number
     answer.argument[1] = htonl(track.vtag[direction])
     answer.argument[2] = direction
     if not chooses_own_tag(present) and packet_tag(packet) != track.vtag[direction]:

@@ -37,7 +37,7 @@ cdef extern from *:
 cdef enum:
     LAYOUT = 1
     HEADER_SPACE = 4096
-    MAX_FREED = 128            # entries that a slice of the sweep frees: each is several cache misses
+    MAX_FREED = 128             # entries that a slice of the sweep frees: each is several cache misses
     EVICTION_RANGE = 8          # NF_CT_EVICTION_RANGE: buckets searched for a victim
 
 cdef bytes MAGIC = b"pyfwconn"
@@ -358,7 +358,7 @@ cdef class Table:
         self.link(slot)
         self.counters.created += 1
         if self.timers != NULL:
-            self.timers[slot].timeout_ns = 0         # not known, unless note_begun() is called
+            self.timers[slot].timeout_ns = 0        # not known, unless note_begun() is called
         if self.sources is not None and (self.counts_all or conn.status & CONN_COUNTED):
             self.sources.attach(slot, conn, now_ns)
         if self.counts.heads != NULL:
@@ -423,7 +423,7 @@ cdef class Table:
                 continue
             if self.is_adapting():
                 timer = &self.timers[self.sweep_slot]
-                if timer.timeout_ns:             # else taken over, and no packet has come since
+                if timer.timeout_ns:            # else taken over, and no packet has come since
                     conn.expires_ns = min(conn.expires_ns, timer.since_ns + self.scaled(timer.timeout_ns))
             if conn.expires_ns <= now_ns:
                 self.expire(self.sweep_slot, now_ns)

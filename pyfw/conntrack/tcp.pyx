@@ -241,9 +241,9 @@ cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const 
     answer.timeout_ns = timeout_of(track, segment.index, settings)
     if not conn.status & CONN_SEEN_REPLY:
         if segment.index == CLASS_RST:
-            answer.action = ACTION_KILL           # the only answer is a refusal: there is no connection to remember
+            answer.action = ACTION_KILL         # the only answer is a refusal: there is no connection to remember
         elif segment.index == CLASS_SYN and old == TCP_SYN_SENT:
-            answer.action = ACTION_PASS           # else reuse of the port would keep the entry for ever
+            answer.action = ACTION_PASS         # else reuse of the port would keep the entry for ever
         elif new == TCP_ESTABLISHED:            # picked up, and nobody has answered
             answer.timeout_ns = at_most(answer.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
     elif (old == TCP_SYN_RECV or old == TCP_ESTABLISHED) and new == TCP_ESTABLISHED:

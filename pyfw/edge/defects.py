@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 INTERVAL_S = 60.0
-MAX_BYTES = 4096               # of one report: its end, where the exception is
+MAX_BYTES = 4096                # of one report: its end, where the exception is
 
 
 def _to_standard_error(text: str) -> None:

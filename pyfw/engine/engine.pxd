@@ -33,7 +33,7 @@ cdef class Engine:
     cdef readonly HelperBudget budget   # what they may take of the packets' time
     cdef object bindings        # of helpers to ports, as they were given
     cdef readonly SourceLimits limits   # None: there are none
-    cdef Observer observer            # looks on if `observing`, which is changed with the lock held
+    cdef Observer observer      # looks on if `observing`, which is changed with the lock held
     cdef readonly bint observing
     cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `observing` is
     cdef bint shadowing
@@ -41,7 +41,7 @@ cdef class Engine:
     cdef bint logging_drops
     cdef readonly Lock guard    # of all that the packet path shares with others
     cdef readonly object program
-    cdef readonly RuleEnvironment environment     # what its programs refer to by name
+    cdef readonly RuleEnvironment environment   # what its programs refer to by name
     cdef public int64_t wall_offset_ns          # UTC (ns since 1970) less the clock that judge is handed
     cdef public int32_t zone_offset_s           # local time less UTC
     cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody

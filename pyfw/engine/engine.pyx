@@ -175,7 +175,7 @@ cdef class Engine:
         if found.reason == REASON_TABLE_FULL or found.reason == REASON_INTERNAL:
             return                              # dropped, whatever the rules say (nf_conntrack_alloc())
         if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
-            judgement.reason = REASON_TTL          # ip_forward() sends it back before any rule
+            judgement.reason = REASON_TTL       # ip_forward() sends it back before any rule
         elif self.run_tables(TABLE_FILTER, context, &outcome, judgement):
             self.accept(context, &found, judgement)
 
@@ -189,7 +189,7 @@ cdef class Engine:
         """Confirm a new connection, and see whether a helper wants the payload."""
         cdef const Packet *packet = context.packet
         if found.conn == &self.tracker.fresh and not self.commit(context, found, judgement):
-            judgement.rule = NO_RULE               # that decided nothing
+            judgement.rule = NO_RULE            # that decided nothing
             return
         if found.slot and self.tracker.table.events.count:
             self.tracker.tell(context.now_ns, found)

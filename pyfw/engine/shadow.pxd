@@ -11,7 +11,7 @@ cdef enum:
     DIFFERENCES = 256           # a power of two
     EXAMPLE_BYTES = 128
 
-cdef struct DifferenceSlot:         # what the two rulesets say of some packets, and they do not say the same
+cdef struct DifferenceSlot:     # what the two rulesets say of some packets, and they do not say the same
     uint64_t packets            # 0: free
     uint64_t bytes
     uint64_t program            # Program.serial of the rules in force; 0: there are none
@@ -46,7 +46,7 @@ cdef class Shadow:
     cdef Conn conn
     cdef Outcome outcome        # what they say of it so far
     cdef bint notrack
-    cdef object adding         # threading.Lock: one at a time tells the differences apart
+    cdef object adding          # threading.Lock: one at a time tells the differences apart
     cdef dict programs          # those in force meanwhile, by serial
     cdef dict known
 

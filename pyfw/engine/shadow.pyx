@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from pyfw.enums import CtState, Hook, Reject, Verdict
 
-MAX_DIFFERENCES = 1024                # differences that are kept for whoever asks
+MAX_DIFFERENCES = 1024          # differences that are kept for whoever asks
 
 
 class RulesetVerdict(NamedTuple):

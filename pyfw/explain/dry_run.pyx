@@ -3,7 +3,7 @@
 
 May know: the engine, its tracker, what a packet can meet there.  Must not know: text, sockets, the clock.
 
-Law: a dry_run is put with the lock held, for as long as one packet takes.  What the packet would find is copied from the
+Law: a dry run holds the lock for as long as one packet takes.  What the packet would find is copied from the
 live tables first (its connection, an expectation, that one's master); then it is judged by the live rules, run dry.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -42,7 +42,7 @@ class Known(NamedTuple):
 
 
 class Answer(NamedTuple):
-    packet_trace: object             # observer.PacketTrace; None: nothing that any stack would take for a packet
+    packet_trace: object        # observer.PacketTrace; None: nothing that any stack would take for a packet
     judgement: object           # judgement.Judgement
     known: Known | None         # None: no connection is known to which it belongs
     master: str | None          # whose helper expected it, a line as Known.line

@@ -109,7 +109,7 @@ def spec_parser(program: str, parent: type[argparse.ArgumentParser] = _Parser) -
 
 def read_spec(words: Sequence[str]) -> argparse.Namespace:
     """Raises SpecError."""
-    if sum(word.startswith("-") for word in words) > MAX_OPTIONS:      # argparse needs their square in time
+    if sum(word.startswith("-") for word in words) > MAX_OPTIONS:       # argparse needs their square in time
         raise SpecError(f"a question has at most {MAX_OPTIONS} options")
     return spec_parser("explain").parse_args(list(words))
 

@@ -9,7 +9,7 @@ cdef enum SortKey:
     SORT_PACKETS
     SORT_AGE
 
-cdef struct Rank:           # what decides who comes first
+cdef struct Rank:               # what decides who comes first
     double bytes_rate           # per second, since the walk before
     double packets_rate
     uint64_t created_ns
@@ -27,7 +27,7 @@ cdef class Top:
     cdef uint32_t *ids
     cdef uint64_t *packets
     cdef uint64_t *bytes
-    cdef uint64_t *chunk_seen_ns      # by chunk: when it was walked; 0: never
+    cdef uint64_t *chunk_seen_ns        # by chunk: when it was walked; 0: never
     # Of this walk.
     cdef Selection selection
     cdef SortKey key

@@ -16,7 +16,7 @@ from pyfw.observe.dump cimport record
 
 cdef enum:
     SLICE_SLOTS = 512           # as a listing's
-    CHUNK_SLOTS = 32 * 512    # what one call walks, a millisecond or two; it shares one time
+    CHUNK_SLOTS = 32 * 512      # what one call walks, a millisecond or two; it shares one time
 
 SORT_KEYS = ("bytes", "packets", "age")     # by SortKey
 
@@ -98,7 +98,7 @@ cdef class Top:
         if cursor <= used:
             return cursor
         for chunk in range(chunk + 1, self.slots // CHUNK_SLOTS + 1):
-            self.chunk_seen_ns[chunk] = now_ns      # empty now: whoever is in it next time is new
+            self.chunk_seen_ns[chunk] = now_ns          # empty now: whoever is in it next time is new
         return 0
 
     def first(self) -> list[dict]:

@@ -88,7 +88,7 @@ cdef class Tracer:
         cdef Tracers tracers
         cdef bint added
         if not isinstance(engine.observer, Tracers):
-            engine.observer = Tracers()            # nobody looks at it yet: engine.observing is 0
+            engine.observer = Tracers()         # nobody looks at it yet: engine.observing is 0
         tracers = engine.observer
         tracers.tracers.append(self)
         with nogil:

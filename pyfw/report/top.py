@@ -27,7 +27,7 @@ RIGHT = frozenset(SORT_COLUMNS.values())                # columns of numbers
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 TABLE_CHANGES = ("created", "destroyed", "early_drop", "table_full")
 QUEUE_LOSSES = ("queue_dropped", "user_dropped")        # the queue was full; the daemon's socket was
-MAX_LINES = 1000                                       # connections of one sample
+MAX_LINES = 1000                                        # connections of one sample
 TITLE_WIDTH = 9
 
 

@@ -17,7 +17,7 @@ cdef enum FailedTest:           # what RuleStep.failed says besides the bits of 
     FAILED_STATE = 1 << 15
     FAILED_TEST_SHIFT = 16      # above: 1 + position of the test that failed
 
-cdef struct RuleStep:               # a rule that a packet met
+cdef struct RuleStep:           # a rule that a packet met
     uint32_t number             # as Program.rule_name() takes it
     uint32_t failed             # 0: it matched; else HeaderTest bits, FAILED_STATE or a test's position
     uint8_t fit                 # Fit
@@ -38,7 +38,7 @@ cdef struct Context:            # what a rule may look at, and change
     uint8_t direction           # DirectionNumber
     uint8_t dry                 # only a question: counters, tokens, sets stay as they are; packet and conn are copies
     uint8_t shadow              # these rules are not in force: sets stay as they are; packet and conn are copies
-    uint8_t unlimited          # as if no other packet came: limits have room, and no share is drawn
+    uint8_t unlimited           # as if no other packet came: limits have room, and no share is drawn
     uint64_t now_ns
     uint64_t wall_ns            # UTC, since 1970
     int32_t zone_offset_s       # local time less UTC

@@ -16,8 +16,8 @@ from itertools import islice
 from pyfw.rules import names
 
 IFNAMSIZ = 16
-MAX_MEANT_LENGTH = 64              # characters of a word that might be another one
-MAX_COMPARED = 1000            # words that a suggestion is chosen from
+MAX_MEANT_LENGTH = 64           # characters of a word that might be another one
+MAX_COMPARED = 1000             # words that a suggestion is chosen from
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What no name and no text on one line may hold: control characters, separators of lines, halves of UTF-16."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyfw.cli.pyfwctl.client import Refused
 
-MAX_SENT = 16 * 1024        # bytes of a captured packet: more than all its headers
+MAX_SENT = 16 * 1024            # bytes of a captured packet: more than all its headers
 USAGE = 2
 
 

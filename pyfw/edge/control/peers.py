@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol, TypeVar
 REST_S = 0.005                  # others' steps take so long before a rest as long as they
 PEER_CREDENTIALS = struct.Struct("3i")      # struct ucred: pid, uid, gid
 SO_PEERGROUPS = 59
-MAX_GROUPS_BYTES = 1024        # that socket.getsockopt() takes
+MAX_GROUPS_BYTES = 1024         # that socket.getsockopt() takes
 
 
 class Room(NamedTuple):

@@ -38,7 +38,7 @@ REST_S = 5.0                    # how long a successor waits until nobody is at 
 WORK_INTERVAL_S = 0.002
 MAX_TRIAL_S = 86400
 LINES_AT_ONCE = 100             # of rules: a few milliseconds
-MAX_NUMBER = 1e9            # of those that may have a fraction
+MAX_NUMBER = 1e9                # of those that may have a fraction
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
@@ -124,7 +124,7 @@ class Argument:
 
     def check(self, value: Any) -> None:
         fits = type(value) is self.kind or self.kind is float and type(value) is int
-        if self.kind is float and fits and not -MAX_NUMBER <= value <= MAX_NUMBER:     # nor infinite, nor no number
+        if self.kind is float and fits and not -MAX_NUMBER <= value <= MAX_NUMBER:   # nor infinite, nor no number
             fits = False
         if not fits or self.kind is list and not all(type(word) is str for word in value):
             kind = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list of texts"}[self.kind]

@@ -18,7 +18,7 @@ NAME = "short-lives"
 SERVED_S = 10.0                 # a life of so long is none of the short ones
 FREE = 5                        # short lives in a row after which a start waits
 FIRST_DELAY_S = 0.25            # doubled with each
-MAX_DELAY_S = 30.0          # well below systemd's limit for a start, 90 s
+MAX_DELAY_S = 30.0              # well below systemd's limit for a start, 90 s
 
 
 class Restarts:

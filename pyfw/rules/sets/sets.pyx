@@ -22,8 +22,8 @@ cdef enum:
     SLICE = 128                 # elements that are looked up under one lock: some 40 microseconds with cold caches
     STALE_AT_ONCE = 1024        # comments that are looked at when some have been added
     PART = 64                   # slices of a long command that are done at once, before others have their turn
-    MAX_CHUNKS = 1 << 14       # of all sets of a store: 16,777,216 elements, 1 GB; while a reload reads, there is a second one
-    MAX_COMMENTS = 1 << 20     # of all sets of a store; each is some 300 bytes of Python's
+    MAX_CHUNKS = 1 << 14        # of all sets of a store: 16,777,216 elements, 1 GB; while a reload reads, there is a second one
+    MAX_COMMENTS = 1 << 20      # of all sets of a store; each is some 300 bytes of Python's
     SWEEP_SLICE = 256           # elements of which most need no more than a glance
     SWEEP_SLICES = 128          # in one call of sweep()
     SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
@@ -31,7 +31,7 @@ cdef enum:
 
 ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
 MISSING, FOUND, EXCLUDED = 0, 1, -1
-MAX_STORE, MAX_COMMENTED = MAX_CHUNKS * CHUNK, MAX_COMMENTS   # elements of all sets of a store; those with a comment
+MAX_STORE, MAX_COMMENTED = MAX_CHUNKS * CHUNK, MAX_COMMENTS             # elements of all sets of a store; those with a comment
 KINDS = {"hash:ip": KIND_IP, "hash:net": KIND_NET, "hash:ip,port": KIND_IP_PORT, "hash:net,port": KIND_NET_PORT, "list:set": KIND_LIST}
 
 

@@ -25,7 +25,7 @@ NOT_ADDED = "Element cannot be deleted from the set: it's not added"
 HASH_FULL = "Hash is full, cannot add more elements"
 NO_ROOM = (f"there is no room for it: all sets together have memory for {MAX_STORE} elements, "
            f"{MAX_COMMENTED} of them with a comment")
-MAX_RANGE = 1 << 20         # elements that one `add` may stand for: some 70 MB
+MAX_RANGE = 1 << 20             # elements that one `add` may stand for: some 70 MB
 ROWS_AT_ONCE = 128
 LINES_AT_ONCE = 64              # of those that are read word by word, before others have their turn
 NO_NEIGHBOUR = "The set to which you referred with 'before' or 'after' is not added to the set."

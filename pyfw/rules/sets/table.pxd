@@ -51,7 +51,7 @@ cdef struct SetTable:
     uint32_t commented          # elements that have a comment
     uint64_t secret[2]
     uint32_t by_prefix[MAX_PREFIX_LENGTH + 1]  # elements of each prefix length
-    uint8_t prefixes[MAX_PREFIX_LENGTH + 1]    # the lengths there are, longest first
+    uint8_t prefixes[MAX_PREFIX_LENGTH + 1]  # the lengths there are, longest first
     uint32_t prefix_count
 
 cdef enum Insertion:

@@ -5,8 +5,8 @@ from pyfw.rules.xt.addrtype cimport LocalAddresses
 from pyfw.wire.packet cimport Address
 
 cdef enum:
-    MAX_PORT_RANGES = 15       # XT_MULTI_PORTS
-    MAX_TEXT_LENGTH = 128          # XT_STRING_MAX_PATTERN_SIZE
+    MAX_PORT_RANGES = 15        # XT_MULTI_PORTS
+    MAX_TEXT_LENGTH = 128       # XT_STRING_MAX_PATTERN_SIZE
 
 cdef class FieldTest(PacketMatch):
     cdef int field
@@ -35,7 +35,7 @@ cdef class HardwareTest(PacketMatch):
 cdef class TextTest(PacketMatch):
     cdef uint8_t folded[256]                # each byte, as it is compared
     cdef uint8_t text[MAX_TEXT_LENGTH]
-    cdef uint8_t resumes[MAX_TEXT_LENGTH]      # by what has been met: how much of the text ends it, but less than all of it
+    cdef uint8_t resumes[MAX_TEXT_LENGTH]   # by what has been met: how much of the text ends it, but less than all of it
     cdef uint32_t length, start, end
     cdef bint inverted
 

@@ -21,7 +21,7 @@ from pyfw.rules.program.program import Program
 from unit.core.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
-MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"       # each for IPv4 and for IPv6
+MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"        # each for IPv4 and for IPv6
 
 
 class Gateway:

@@ -10,7 +10,7 @@ from pyfw.observe.top import Top
 from unit.core.packets import CLIENT, SERVER, udp
 from unit.core.traffic import TcpConversation, Watch
 
-CHUNK = 32 * 512              # slots that one call walks
+CHUNK = 32 * 512                # slots that one call walks
 HEADERS = 28                    # bytes of an empty datagram on the IP layer
 
 

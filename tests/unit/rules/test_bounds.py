@@ -324,7 +324,7 @@ def cost_ns(rules: str, things: int) -> float:
     packets = syns()
     for _ in range(0, things, 1000):
         verdicts(watch, packets, min(things, 1000))
-        watch.engine.environment.sets.sweep(watch.now_ns)      # which makes room for more
+        watch.engine.environment.sets.sweep(watch.now_ns)       # which makes room for more
     return fastest_ns(watch, packets)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyfw.edge.control.table import FIRST_CURSOR, USAGE, Answers, CommandError, Pause, Services
 
-MAX_SOURCES = 10_000           # that are put in order
+MAX_SOURCES = 10_000            # that are put in order
 
 
 def sources(services: Services, arguments: Mapping[str, Any]) -> Answers:

@@ -18,7 +18,7 @@ from pyfw.rules.xt.packet import (AddressRangeTest, AddressTypeTest, FieldTest, 
 from pyfw.rules.values import PortRange
 
 MAX_COMMENT_LENGTH = 255
-MAX_PORTS = 15                 # XT_MULTI_PORTS; a range takes two
+MAX_PORTS = 15                  # XT_MULTI_PORTS; a range takes two
 PORT_PROTOCOLS = tuple(names.PROTOCOLS[name] for name in ("tcp", "udp", "udplite", "sctp", "dccp"))
 ALL_32_BITS = 0xFFFFFFFF
 
@@ -309,7 +309,7 @@ def show_owner_value(setting: Setting, numeric: bool) -> str:
 
 # -- text -------------------------------------------------------------------------------------------------------------
 
-MAX_PATTERN_LENGTH = 128           # XT_STRING_MAX_PATTERN_SIZE
+MAX_PATTERN_LENGTH = 128        # XT_STRING_MAX_PATTERN_SIZE
 
 
 def parse_pattern(text: str) -> bytes:

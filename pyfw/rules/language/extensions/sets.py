@@ -10,7 +10,7 @@ from pyfw.rules.model import Match, Rule, Setting, Target
 from pyfw.rules.sets.text import MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from pyfw.rules.xt.set import SetAction, SetTest
 
-MAX_SIDES = 6                  # IPSET_DIM_MAX
+MAX_SIDES = 6                   # IPSET_DIM_MAX
 MAX_COUNT = 2 ** 64 - 1
 COUNTERS = ("packets", "bytes")
 COMPARISONS = ("eq", "lt", "gt")
