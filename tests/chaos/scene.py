@@ -13,8 +13,7 @@ from random import Random
 
 from chaos.actions import ACTIONS, Action
 from chaos.probe import Probe
-from lab.keeper import KeptFirewall
-
+from kit.keeper import KeptFirewall
 from pyfw.lab import SERVER, Lab
 
 STATE_BYTES = 2 << 20           # of the file system that keeps the state

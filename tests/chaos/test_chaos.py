@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from chaos.actions import ACTIONS
 from chaos.probe import WAYS, Probe
 from chaos.scene import Scene
-
 from pyfw.lab import Lab, wait_until
 
 SECONDS = 60

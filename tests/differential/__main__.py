@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import SystemRandom
 
-from pyfw.edge.capture.pcap import CaptureError
-
 from differential import captures, recorded
 from differential.examine import Examination, examine, shrink
 from differential.generate_exhaustive import batches
 from differential.generate_mix import FLOWS, PACKETS, Scenario, scenario
-from differential.witness import Settings, WitnessError
+from kit.witness import Settings, WitnessError
+from pyfw.edge.capture.pcap import CaptureError
 
 KINDS = {generator.__name__: (generator, weight) for generator, weight in FLOWS}
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit.packed_packets import checksums_filled
+from kit.witness import Sent
 from pyfw.edge.capture.pcap import Capture, IpPacket
-
-from differential.packets import checksums_filled
-from differential.witness import Sent
 
 
 def read(path: Path) -> tuple[list[Sent], int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from differential.engine_side import EngineEvidence, Judged
-from differential.packets import describe, flow
-from differential.witness import Opinion, Sent, Evidence
+from kit.packed_packets import describe, flow
+from kit.witness import Evidence, Opinion, Sent
 
 TIMEOUT_TOLERANCE_S = 2         # the kernel counts in jiffies, and the list took a moment to read
 STORY_PACKETS = 40              # the last packets of a flow that a story tells

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyfw.conntrack.selection import Selection
-from pyfw.edge.capture.pcap import IpPacket
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
+from pyfw.observe.dump import dump_text, expect_text
+
+from kit.packed_packets import is_fragment, whole_length
+from kit.witness import Evidence, Sent, Settings
+from pyfw.edge.capture.pcap import IpPacket
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
-from pyfw.observe.dump import expect_text, dump_text
 from pyfw.wire.reassembly import Reassembler, Withheld
-
-from differential.packets import is_fragment, whole_length
-from differential.witness import Sent, Settings, Evidence
 
 MAX_ENTRIES = 262144        # the kernel's nf_conntrack_max
 NO_PACKET = (Reason.NOT_IP, Reason.IP_TRUNCATED, Reason.IP_HEADER)

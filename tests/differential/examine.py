@@ -9,8 +9,8 @@ from differential import engine_side
 from differential.compare import Difference, differences, story
 from differential.engine_side import EngineEvidence
 from differential.generate_mix import Scenario
-from differential.packets import flow
-from differential.witness import Sent, Settings, Evidence, Witness
+from kit.packed_packets import flow
+from kit.witness import Evidence, Sent, Settings, Witness
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from random import Random
 
-from differential.packets import UDP, UDPLITE, ip, udp, udplite
-from differential.witness import Sent
+from kit.packed_packets import UDP, UDPLITE, ip, udp, udplite
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 GENERIC_PROTOCOLS = (2, 4, 41, 46, 50, 59, 88, 89, 103, 112, 253, 255)

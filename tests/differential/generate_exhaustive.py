@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from differential.packets import ACK, FIN, PSH, RST, SYN, TCP, ipv4, tcp
-from differential.witness import Sent
+from kit.packed_packets import ACK, FIN, PSH, RST, SYN, TCP, ipv4, tcp
+from kit.witness import Sent
 
 CLASSES = {"S": SYN, "n": SYN, "s": SYN | ACK, "F": FIN | ACK, "A": ACK, "D": PSH | ACK, "R": RST, "r": RST | ACK, "N": 0}
 CHANGING = "SnsFADRr"

@@ -7,9 +7,20 @@ from random import Random
 
 from differential.generate_icmp import error_about
 from differential.generate_layers import transport
-from differential.packets import (AUTHENTICATION, DESTINATION, FRAGMENT_HEADER, GRE, HOP_BY_HOP, NO_NEXT, ROUTING, SCTP, UDPLITE,
-                                  extension, ipv6)
-from differential.witness import Sent
+from kit.packed_packets import (
+    AUTHENTICATION,
+    DESTINATION,
+    FRAGMENT_HEADER,
+    GRE,
+    HOP_BY_HOP,
+    NO_NEXT,
+    ROUTING,
+    SCTP,
+    UDPLITE,
+    extension,
+    ipv6,
+)
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 Chain = tuple[int, bytes]           # the number of the first header, and all that there is from there

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from differential.generate_tcp import impair
-from differential.packets import ACK, FIN, PSH, RST, SYN, TCP, address, ip, tcp
-from differential.witness import Sent
+from kit.packed_packets import ACK, FIN, PSH, RST, SYN, TCP, address, ip, tcp
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 STRANGERS = {4: address("203.0.113.9"), 16: address("2001:db8:bad::9")}

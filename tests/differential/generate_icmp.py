@@ -4,9 +4,8 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from differential.packets import ICMP, ICMPV6, TCP, UDP, address, icmp, icmpv6, ip, ipv6, tcp, udp
-from differential.packets import ACK, SYN
-from differential.witness import Sent
+from kit.packed_packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, address, icmp, icmpv6, ip, ipv6, tcp, udp
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 ROUTERS = {4: address("192.0.2.254"), 16: address("2001:db8:fe::1")}

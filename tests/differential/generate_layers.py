@@ -4,9 +4,8 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from differential.packets import (ACK, ICMP, ICMPV6, SYN, TCP, UDP, fragment_ipv4, fragment_ipv6, icmp, icmpv6,
-                                  ip, ipv4, ipv6, tcp, udp)
-from differential.witness import Sent
+from kit.packed_packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, fragment_ipv4, fragment_ipv6, icmp, icmpv6, ip, ipv4, ipv6, tcp, udp
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 IPV4_OPTIONS = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x07\x07\x04\x00\x00\x00\x00", b"\x44\x08\x05\x00\x00\x00\x00\x00",

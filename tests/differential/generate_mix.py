@@ -5,10 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from differential import (generate_datagrams, generate_extensions, generate_ftp, generate_icmp, generate_layers, generate_others,
-                          generate_tcp)
-from differential.packets import address
-from differential.witness import Sent, Settings
+from differential import (
+    generate_datagrams,
+    generate_extensions,
+    generate_ftp,
+    generate_icmp,
+    generate_layers,
+    generate_others,
+    generate_tcp,
+)
+from kit.packed_packets import address
+from kit.witness import Sent, Settings
 
 End = tuple[bytes, int]
 Generator = Callable[[Random, tuple[End, End]], list[Sent]]
@@ -85,3 +92,7 @@ def _ends(random: Random, number: int, family: int | None) -> tuple[End, End]:
     else:
         hosts = address(f"2001:db8:1::{client:x}"), address(f"2001:db8:2::{random.randrange(1, 5):x}")
     return (hosts[0], random.randrange(1024, 65536)), (hosts[1], random.choice((22, 53, 80, 443, random.randrange(1, 65536))))
+
+
+TIMEOUTS = ("tcp_syn_sent", "tcp_syn_recv", "tcp_established", "tcp_fin_wait", "tcp_close_wait", "tcp_last_ack", "tcp_time_wait",
+            "tcp_close", "tcp_max_retrans", "tcp_unacknowledged", "udp", "udp_stream", "icmp", "icmpv6", "generic")

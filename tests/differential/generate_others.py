@@ -4,8 +4,8 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from differential.packets import GRE, SCTP, ip
-from differential.witness import Sent
+from kit.packed_packets import GRE, SCTP, ip
+from kit.witness import Sent
 
 End = tuple[bytes, int]
 DATA, INIT, INIT_ACK, SACK, HEARTBEAT, HEARTBEAT_ACK, ABORT, SHUTDOWN, SHUTDOWN_ACK, ERROR, COOKIE_ECHO, COOKIE_ACK = range(12)

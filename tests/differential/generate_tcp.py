@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from differential.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP, URG, ip, tcp
-from differential.witness import Sent
+from kit.packed_packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP, URG, ip, tcp
+from kit.witness import Sent
 
 MODULUS = 1 << 32
 VALID_SHAPES = (SYN, SYN | ACK, ACK, PSH | ACK, FIN | ACK, RST, RST | ACK, FIN | PSH | ACK, ACK | URG)

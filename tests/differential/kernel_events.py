@@ -9,10 +9,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from pyfw.lab import wait_until
-
 from differential.compare import TIMEOUT_TOLERANCE_S
-from differential.witness import NETLINK_NETFILTER, Sent
+from kit.witness import NETLINK_NETFILTER, Sent
+from pyfw.lab import wait_until
 
 CONNTRACK_GROUPS = 0b111        # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
 BURST = 40                      # packets

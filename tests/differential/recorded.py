@@ -15,8 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from differential.generate_mix import Scenario
-from differential.packets import describe
-from differential.witness import Sent, Settings
+from kit.packed_packets import describe
+from kit.witness import Sent, Settings
 
 _SWITCHES = [entry.name for entry in fields(Settings) if entry.name != "timeouts"]
 

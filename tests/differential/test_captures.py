@@ -4,18 +4,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyfw.engine.engine import Engine
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
-from pyfw.edge.capture.pcap import Capture
-from pyfw.engine.engine import Engine
-from pyfw.offline.replay import Replay
-
 from differential import captures
 from differential.examine import examine
 from differential.generate_mix import Scenario
-from differential.witness import Settings
+from kit.witness import Settings
+from pyfw.edge.capture.pcap import Capture
+from pyfw.offline.replay import Replay
 
 REQUEST = IP(src="10.0.0.2", dst="10.0.1.2") / TCP(sport=40000, dport=80, flags="S", seq=1)
 ANSWER = IP(src="10.0.1.2", dst="10.0.0.2") / TCP(sport=80, dport=40000, flags="SA", seq=9, ack=2)

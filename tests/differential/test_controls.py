@@ -9,8 +9,8 @@ from differential.compare import differences
 from differential.engine_side import EngineEvidence, Judged
 from differential.examine import examine, shrink
 from differential.generate_mix import Scenario, scenario
-from differential.packets import ACK, PSH, SYN, TCP, address, ip, tcp
-from differential.witness import Opinion, Sent, Settings, Evidence
+from kit.packed_packets import ACK, PSH, SYN, TCP, address, ip, tcp
+from kit.witness import Evidence, Opinion, Sent, Settings
 
 CLIENT, SERVER = address("10.0.0.2"), address("10.0.1.2")
 LINE = ("ipv4     2 tcp      6 100 CLOSE src=10.0.0.2 dst=10.0.1.2 sport=1 dport=2 packets=1 bytes=40 [UNREPLIED] "

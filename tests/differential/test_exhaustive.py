@@ -8,8 +8,8 @@ from differential.examine import examine
 from differential.generate_exhaustive import CHANGING, CLASSES, batches, openings, sequences
 from differential.generate_icmp import message
 from differential.generate_mix import Scenario
-from differential.packets import address, ip
-from differential.witness import Sent, Settings, Witness
+from kit.packed_packets import address, ip
+from kit.witness import Sent, Settings, Witness
 
 
 @pytest.mark.timeout(900)

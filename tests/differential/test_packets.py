@@ -9,7 +9,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
-from differential import packets
+from kit import packed_packets as packets
 
 V4 = packets.address("10.0.0.2"), packets.address("198.51.100.7")
 V6 = packets.address("2001:db8::2"), packets.address("2001:db8:ffff::7")

@@ -7,12 +7,10 @@ import pytest
 
 from differential import generate_datagrams, generate_ftp
 from differential.examine import examine
-from differential.generate_mix import FLOWS, PACKETS, Scenario, scenario, with_pauses
-from differential.witness import Settings
+from differential.generate_mix import FLOWS, PACKETS, TIMEOUTS, Scenario, scenario, with_pauses
+from kit.witness import Settings
 
 FIXED_SEEDS = range(1, 21)
-TIMEOUTS = ("tcp_syn_sent", "tcp_syn_recv", "tcp_established", "tcp_fin_wait", "tcp_close_wait", "tcp_last_ack", "tcp_time_wait",
-            "tcp_close", "tcp_max_retrans", "tcp_unacknowledged", "udp", "udp_stream", "icmp", "icmpv6", "generic")
 
 
 @pytest.mark.parametrize("seed", FIXED_SEEDS)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from differential.packets import (ACK, ICMP, PSH, RST, SYN, TCP, UDP, URG, address, fragment_ipv4, icmp, ip, ipv4,
-                                  tcp, udp)
-from differential.witness import Sent, Settings, Witness
+from kit.packed_packets import ACK, ICMP, PSH, RST, SYN, TCP, UDP, URG, address, fragment_ipv4, icmp, ip, ipv4, tcp, udp
+from kit.witness import Sent, Settings, Witness
 
 CLIENT, SERVER = address("10.0.0.2"), address("10.0.1.2")
 CLIENT6, SERVER6 = address("2001:db8::2"), address("2001:db8:1::2")

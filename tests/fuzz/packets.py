@@ -1,9 +1,35 @@
 """What the packet path's target begins with: packets to be changed, rules that use every match and target, sets."""
 from __future__ import annotations
 
-from lab.rules.vocabulary import RULES as SPELLINGS
-from unit.core.packets import (ACK, AH, CLIENT, CLIENT6, DSTOPTS, FIN, FRAGMENT, HOPOPTS, ROUTING, RST, SERVER, SERVER6, SYN,
-                               TCP, UDP, chunk, extended, gre, icmp, ip, pptp, sctp, tcp, tcp_segment, udp, udplite)
+from kit.packets import (
+    ACK,
+    AH,
+    CLIENT,
+    CLIENT6,
+    DSTOPTS,
+    FIN,
+    FRAGMENT,
+    HOPOPTS,
+    ROUTING,
+    RST,
+    SERVER,
+    SERVER6,
+    SYN,
+    TCP,
+    UDP,
+    chunk,
+    extended,
+    gre,
+    icmp,
+    ip,
+    pptp,
+    sctp,
+    tcp,
+    tcp_segment,
+    udp,
+    udplite,
+)
+from kit.vocabulary import RULES as SPELLINGS
 
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
 SYN_OPTIONS = b"\2\4\5\xb4\4\2\x08\x0a" + bytes(8) + b"\1\3\3\7"

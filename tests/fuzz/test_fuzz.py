@@ -4,10 +4,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from fuzz.build import build
 from fuzz.packets import everything
 from fuzz.run import TARGETS, drive, run, unpack
-
 from pyfw.rules.language import matches
 from pyfw.rules.language.iptables import parse_save
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import services
-from differential.packets import checksums_filled
-from differential.witness import Sent
-from firewall import Firewall
 
+import services
+from firewall import Firewall
+from kit.packed_packets import checksums_filled
+from kit.witness import Sent
 from pyfw.lab import GATEWAY_INSIDE, GATEWAY_OUTSIDE, SERVER, Lab
 
 ETH_P_ALL = 3

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
-from lab.keeper import KeptFirewall
 
+from firewall import Firewall
+from kit.keeper import KeptFirewall
 from pyfw.lab import CLIENT, SERVER, Lab
 
 CONFIG = """

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demo
 import pytest
+
+import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
 
+from firewall import Firewall
 from pyfw.lab import Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import differential
 import pytest
+
+import differential
 import services
 from differential import captures
 from differential.compare import table_differences
 from differential.examine import examine
 from differential.generate_mix import Scenario
-from differential.packets import FRAGMENT_HEADER, address
-from differential.witness import Settings
 from firewall import Firewall
-
+from kit.packed_packets import FRAGMENT_HEADER, address
+from kit.witness import Settings
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, wait_until
 
 pytestmark = pytest.mark.usefixtures("servers")

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 from firewall import BIN, Firewall
-
 from pyfw.lab import SERVER, Lab
 
 RULES = 10_000

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
-from lab.keeper import KeptFirewall
-from lab.restart_load import BATCH, CONFIG, EVENTS, TALKS, build_echo_load, queued, talks, under_load
-
-from pyfw.edge.host.state_file import read_boot_id
 from pyfw.engine.engine import Engine
+
+from firewall import Firewall
+from kit.keeper import KeptFirewall
+from kit.restart_load import BATCH, CONFIG, EVENTS, TALKS, build_echo_load, queued, talks, under_load
+from pyfw.edge.host.state_file import read_boot_id
 from pyfw.helpers import bind
 from pyfw.lab import SERVER, Lab, wait_until
+
 
 @pytest.fixture(scope="module")
 def echo_load(tmp_path_factory: pytest.TempPathFactory) -> Path:

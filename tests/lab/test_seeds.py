@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import services
-from firewall import Firewall
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet
 
+import services
+from firewall import Firewall
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+
 import services
 from firewall import Firewall
-
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

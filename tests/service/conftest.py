@@ -8,18 +8,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pyfw.lab import Lab
 from service import tree
-from service.container import SOURCE, WHEELS, Container
+from service.container import SOURCE, WHEELS, Container, NewContainer
 
-
-NewContainer = Callable[..., AbstractContextManager[Container]]
 TIMEOUT_S = 900                     # of the first test, which makes the tree and the wheels
 
 

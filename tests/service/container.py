@@ -15,14 +15,15 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from pyfw.lab import NAMESPACE_DIR, Lab, LabError, wait_until
+from pyfw.lab import GATEWAY_INSIDE, NAMESPACE_DIR, Lab, LabError, wait_until
 
 SOURCE = "/usr/src/pyfw"
 WHEELS = "/usr/src/wheels"
+RULES = "/etc/pyfw/host.rules"
 BOOT_TIMEOUT_S = 90.0
 OFF_TIMEOUT_S = 60.0
 CGROUPS = tuple(path for path in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"))
@@ -201,3 +202,24 @@ def _children(pid: int) -> list[int]:
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def connects(container: Container, port: int) -> bool:
+    """Whether a client can open a connection to the container."""
+    probe = f"import socket; socket.create_connection(('{GATEWAY_INSIDE.ipv4}', {port}), 1.5)"
+    return container.lab.run("client", ["python3", "-c", probe]).returncode == 0
+
+
+def edit(container: Container, old: str, new: str) -> None:
+    text = container.run("cat", RULES, check=True).stdout
+    assert old in text
+    container.run("tee", RULES, input=text.replace(old, new), check=True)
+
+
+def at_us(container: Container, unit: str, moment: str) -> int:
+    time_us = int(container.property(unit, f"{moment}TimestampMonotonic"))
+    assert time_us, f"{unit} has no {moment}"
+    return time_us
+
+
+NewContainer = Callable[..., AbstractContextManager[Container]]

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import pytest
-from service.container import Container
+
+from service.container import Container, at_us
 
 
 @pytest.fixture(scope="module")
@@ -12,12 +13,6 @@ def booted(guarding: Container) -> Container:
     guarding.reboot()
     assert guarding.run("systemctl", "is-active", "systemd-networkd").stdout == "active\n"
     return guarding
-
-
-def at_us(container: Container, unit: str, moment: str) -> int:
-    time_us = int(container.property(unit, f"{moment}TimestampMonotonic"))
-    assert time_us, f"{unit} has no {moment}"
-    return time_us
 
 
 @pytest.mark.parametrize("unit", ["network-pre.target", "systemd-networkd.service", "network.target", "ssh.service"])

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service.conftest import NewContainer
-from service.container import Container
-from service.test_boot import at_us
 
 from pyfw.lab import GATEWAY_INSIDE, wait_until
+from service.container import RULES, Container, NewContainer, at_us
 
-RULES = "/etc/pyfw/host.rules"
 LAST_GOOD = "/var/lib/pyfw/last-good-rules"
 # What others restore at boot: everything of theirs, and nothing of ours.
 NFTABLES = "flush ruleset\ntable inet theirs {\n chain input {\n  type filter hook input priority 0;\n }\n}\n"

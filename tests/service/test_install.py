@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service.container import SOURCE, WHEELS, Container
-from service.test_service import connects, edit
 
 from pyfw.lab import GATEWAY_INSIDE, wait_until
+from service.container import SOURCE, WHEELS, Container, connects, edit
 
 INSTALL = f"{SOURCE}/scripts/install"
 # Not part of a system at rest: what is in memory, logs, what programs keep for their own use.

@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from lab.restart_load import BATCH, CONFIG, EVENTS, build_echo_load, queued, under_load
-from service.container import Container
 
+from kit.restart_load import BATCH, CONFIG, EVENTS, build_echo_load, queued, under_load
 from pyfw.lab import SERVER, wait_until
+from service.container import Container
 
 RECVMMSG = "299"                # its number on x86-64
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17

@@ -6,11 +6,10 @@ import re
 import subprocess
 
 import pytest
-from service.container import Container
 
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, wait_until
+from service.container import RULES, Container, connects, edit
 
-RULES = "/etc/pyfw/host.rules"
 PORT = 8080
 LISTEN = f"import socket; s = socket.create_server(('', {PORT})); [s.accept()[0].close() for _ in iter(int, 1)]"
 MOST_EXPOSURE = 1.8
@@ -23,12 +22,6 @@ def listener(guarding: Container) -> None:
     guarding.lab.wait_listening("gateway", PORT)
 
 
-def connects(container: Container, port: int) -> bool:
-    """Whether a client can open a connection to the container."""
-    probe = f"import socket; socket.create_connection(('{GATEWAY_INSIDE.ipv4}', {port}), 1.5)"
-    return container.lab.run("client", ["python3", "-c", probe]).returncode == 0
-
-
 def pings(container: Container, address: str) -> bool:
     return container.lab.run("client", ["ping", "-c1", "-W2", address]).returncode == 0
 
@@ -39,12 +32,6 @@ def counted(container: Container, rule: str) -> int:
     listing = container.run("pyfwctl", "list-rules", "-v", check=True).stdout
     [line] = [line for line in listing.splitlines() if rule in line]
     return int(re.search(r" -c (\d+) ", line)[1])
-
-
-def edit(container: Container, old: str, new: str) -> None:
-    text = container.run("cat", RULES, check=True).stdout
-    assert old in text
-    container.run("tee", RULES, input=text.replace(old, new), check=True)
 
 
 def test_what_comes_in_is_judged(guarding: Container, listener: None) -> None:

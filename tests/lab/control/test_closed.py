@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
 
+from firewall import BIN, Firewall
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
 
+from firewall import Firewall
 from pyfw.lab import SERVER, Lab, wait_until
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
-from lab.keeper import KeptFirewall
 
+from firewall import Firewall
+from kit.keeper import KeptFirewall
 from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.control.server import ROOM
 from pyfw.lab import SERVER, Lab, wait_until

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
-from unit.control.harness import as_user
 
+from firewall import BIN, Firewall
+from kit.control import as_user
 from pyfw.cli.pyfwctl.client import Refused, ask
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 

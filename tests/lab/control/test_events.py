@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 import services
 from differential.kernel_events import event_differences, kernel_events
-from differential.witness import Sent, Settings, Witness
 from firewall import BIN, Firewall
-
+from kit.witness import Sent, Settings, Witness
 from pyfw.lab import SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Callable
 
 from firewall import BIN, Firewall
-
 from pyfw.lab import SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

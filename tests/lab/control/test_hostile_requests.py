@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from firewall import Firewall
-
 from pyfw.edge.control.table import COMMANDS, FILTERS, FINISH_HANDOVER, HAND_OVER, Argument
 from pyfw.lab import SERVER, Lab
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
 
+from firewall import BIN, Firewall
 from pyfw.config.last_good import NAME, LastGoodRules
 from pyfw.lab import SERVER, Lab, LabError, wait_until
 

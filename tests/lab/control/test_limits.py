@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
+from firewall import Firewall
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
 from prometheus_client.parser import text_string_to_metric_families
 
+from firewall import Firewall
 from pyfw.edge.control.metrics_server import ROOM
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 from pyfw.report.metrics import DROP_REASONS

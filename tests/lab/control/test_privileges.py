@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
 
+from firewall import BIN, Firewall
 from pyfw.lab import SERVER, Lab, wait_until
 
 USER = 64123                    # nobody's: neither a user nor a group of this number exists

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from firewall import Firewall
 
+from firewall import Firewall
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 PORT = 5001

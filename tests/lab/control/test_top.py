@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from firewall import BIN, Firewall
-from unit.control.terminal import OnTerminal
 
+from firewall import BIN, Firewall
+from kit.terminal import OnTerminal
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

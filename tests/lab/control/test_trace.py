@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from firewall import BIN, Firewall
 
+from firewall import BIN, Firewall
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from firewall import Firewall
 from lab.edge.wrapper import failing_program
-
 from pyfw.edge.host.iptables import ATTEMPTS, DivertError
 from pyfw.edge.host.owner_lock import DiversionOwner, lock_path
 from pyfw.lab import SERVER, Lab, LabError, wait_until

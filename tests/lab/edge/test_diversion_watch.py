@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from firewall import Firewall
 from lab.edge.wrapper import failing_program
-
 from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.host.divert import Diversion
 from pyfw.lab import SERVER, Lab, wait_until

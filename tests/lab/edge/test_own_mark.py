@@ -6,11 +6,11 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from firewall import Firewall
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
+from firewall import Firewall
 from pyfw.cli.pyfwctl.client import ask
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab
 

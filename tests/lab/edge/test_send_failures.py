@@ -8,16 +8,15 @@ import errno
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-
 from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
-from pyfw.edge.queue.socket import port_of
 from pyfw.engine.engine import Engine
+
+from pyfw.edge.queue.socket import port_of
 from pyfw.lab import SERVER, Lab, wait_until
 
 QUEUE = 30

@@ -36,3 +36,6 @@ def failing_program(program: str, directory: Path, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{bin_directory}:{os.environ['PATH']}")
         yield fail
+
+
+QUEUE = 30

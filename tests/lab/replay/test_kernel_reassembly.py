@@ -22,8 +22,8 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
-from unit.replay.captures import fragment
 
+from kit.captures import fragment
 from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
 from pyfw.wire.reassembly import Reassembler

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 import services
 from firewall import Firewall
-
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, PREFIX_LENGTH, SERVER, Lab
 
 pytestmark = pytest.mark.usefixtures("servers")

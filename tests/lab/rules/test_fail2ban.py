@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 import services
 from firewall import BIN, Firewall
-
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 
 PAGE = f"http://{SERVER.ipv4}:8080/{services.FILE_NAME}"

@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from lab.rules.kernel import Kernel, program
-from lab.rules.vocabulary import RULES
 
+from kit.vocabulary import RULES
+from lab.rules.kernel import Kernel, program
 from pyfw.rules.language.edit import CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.language.printing import print_rules
 from pyfw.rules.language.table_view import list_chains

@@ -4,18 +4,30 @@ from __future__ import annotations
 import os
 
 import pytest
-from lab.rules.kernel import DEVICE, Kernel, KernelLog
+from pyfw.enums import Hook
+from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_Router_Alert, TCPerror, UDPerror
-from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6MLQuery, ICMPv6ND_NS, ICMPv6PacketTooBig, ICMPv6ParamProblem,
-                                ICMPv6TimeExceeded, IPerror6, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop)
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6MLQuery,
+    ICMPv6ND_NS,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPerror6,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+)
 from scapy.layers.ipsec import AH, ESP
 from scapy.packet import Packet, Raw
 
-from pyfw.enums import Hook
+from lab.rules.kernel import DEVICE, Kernel, KernelLog
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
-from pyfw.rules.program.program import Program
 
 PREFIX = f"pfr-{os.getpid()} "
 V4 = IP(src="10.0.0.2", dst="10.99.0.7", id=7)

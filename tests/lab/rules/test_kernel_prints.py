@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import pytest
-from lab.rules.kernel import Kernel
 
+from lab.rules.kernel import Kernel
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
 
+from firewall import BIN, Firewall
 from pyfw.lab import CLIENT, SERVER, Lab, LabError
 
 RULES = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p icmp -j ACCEPT\nCOMMIT\n"

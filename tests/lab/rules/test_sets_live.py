@@ -7,12 +7,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from lab.rules.kernel import Kernel
 
+from lab.rules.kernel import NOW_NS, Kernel, sets
 from pyfw.rules.sets.store import EXIST, SetStore, command_named, take_arguments
 from pyfw.rules.sets.text import SetError
 
-NOW_NS = 10 ** 9
 OPTIONS = ["", " counters", " timeout 900", " comment", " timeout 900 counters comment"]
 TYPES = ["hash:ip", "hash:ip netmask 31", "hash:net", "hash:ip,port", "hash:net,port",
          "hash:ip family inet6", "hash:ip family inet6 netmask 127", "hash:net family inet6", "hash:ip,port family inet6",
@@ -69,16 +68,6 @@ def ipset(kernel: Kernel) -> Iterator[Ipset]:
     yield Ipset(kernel)
     kernel.run("ipset", "flush")
     kernel.run("ipset", "destroy")
-
-
-def sets(text: str) -> dict[str, list[str]]:
-    """Set -> its lines in no particular order, without what differs from run to run: hash sizes, secrets, seconds that pass."""
-    text = re.sub(r" hashsize \d+| initval \w+", "", text)
-    text = re.sub(r"(add .*) timeout (89\d|900)\b", r"\1 timeout 900", text)
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        found.setdefault(line.split(" ")[1], []).append(line)
-    return {name: sorted(lines) for name, lines in found.items()}
 
 
 class Words:

@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from bench.results import METRICS, TARGETS, Figure, Results, figures_table, targets_table, to_json
 
 

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import pytest
-
 from pyfw.enums import Verdict
+
+from kit.packets import CLIENT, SERVER, SYN, tcp
+from kit.traffic import TcpConversation, Watch
 from pyfw.helpers import Expectation, Finding, HelperBinding
-from unit.core.packets import CLIENT, SERVER, SYN, tcp
-from unit.core.traffic import TcpConversation, Watch
 
 PORT = 6100
 ALL_AT_ONCE, ALL_PER_S = 1000, 3000

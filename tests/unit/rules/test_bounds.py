@@ -11,19 +11,19 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-
-from pyfw.cli.pyfw.main import main
 from pyfw.engine.review import review
 from pyfw.enums import Hook, Verdict
+from pyfw.rules.program.program import Program
+
+from kit.jumps import doubled_jumps
+from kit.packets import ACK, FIN, RST, SYN, tcp, udp
+from kit.traffic import Watch
+from pyfw.cli.pyfw.main import main
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
-from pyfw.rules.program.program import Program
 from pyfw.rules.xt import packet as packet_tests
-from unit.core.packets import ACK, FIN, RST, SYN, tcp, udp
-from unit.core.test_reasons import doubled_jumps
-from unit.core.traffic import Watch
 
 MANY = 70_000
 FEW_THINGS, MANY_THINGS = 10, 100_000

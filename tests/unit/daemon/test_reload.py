@@ -1,0 +1,123 @@
+"""What a reload takes is what a start takes, and one that fails changes nothing."""
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook, Verdict
+from pyfw.rules.program.program import Program
+
+from kit.packets import SYN, tcp
+from pyfw.config.engine import check_rules, engine_from_config
+from pyfw.config.schema import Config, ConfigError, load_config
+from pyfw.daemon.active_rules import ActiveRules
+from pyfw.edge.host.journal import Journal
+from pyfw.edge.host.systemd import ServiceManager
+from pyfw.rules.language.check import MAX_CONN_COUNTERS
+from pyfw.rules.language.iptables import parse_save
+
+COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
+MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"        # each for IPv4 and for IPv6
+
+
+class Gateway:
+    """A daemon's engine and rules, and the files of its config."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nsets: [a.ipset]\nrules: {file: gateway.rules}\n")
+        self.write("a.ipset", "create a hash:ip\nadd a 192.0.2.1\n")
+        self.write("gateway.rules", MOST)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.engine = engine_from_config(self.read())
+        self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), ServiceManager({}), lambda: 0,
+                                  lambda function, *arguments: function(*arguments), lambda config: None)
+        self.rules.loop = self.loop
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def read(self) -> Config:
+        return load_config(self.directory / "pyfw.yaml")
+
+    def sets(self) -> str:
+        return "".join(self.engine.environment.sets.saved(None, 0, ordered=True))
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    gateway = Gateway(tmp_path)
+    yield gateway
+    gateway.close()
+
+
+def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_started_with(gateway: Gateway) -> None:
+    gateway.write("shadow.rules", MOST)
+    gateway.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nrules: {file: gateway.rules}\npolicy: {shadow: shadow.rules}\n")
+    for confirm_s in (0, 0, 60):
+        gateway.rules.reload(confirm_s)
+    gateway.write("gateway.rules", MOST.replace("COMMIT", f"{COUNTING}COMMIT"))
+    with pytest.raises(ConfigError, match=rf"gateway.rules:{MAX_CONN_COUNTERS // 2 + 2}:1: these are more than 2048 rules of connlimit"):
+        check_rules(gateway.read())
+
+
+def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
+    crowd = [Program(parse_save(MOST), gateway.engine.environment) for _ in range(7)]
+    before, program = gateway.sets(), gateway.engine.program
+    gateway.write("a.ipset", "create a hash:net\nadd a 198.51.100.0/24\ncreate b hash:ip\n")
+    gateway.write("gateway.rules", MOST.replace("*filter\n", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"))
+    with pytest.raises(ConfigError, match="gateway.rules:.* still being let go of: try again"):
+        gateway.rules.reload()
+    assert gateway.sets() == before and gateway.engine.program is program
+    gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)
+    gateway.engine.environment.sets.change("destroy", ["b"], 0)
+    # When the others have gone, it is done.
+    crowd.clear()
+    for _ in range(40):
+        gateway.engine.sweep(0)
+    gateway.rules.reload()
+    assert "198.51.100.0/24" in gateway.sets() and gateway.engine.environment.sets.find("b").references == 2
+
+
+def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
+    """Both to a new one and to one that takes an old one's place with another type."""
+    gateway.write("a.ipset", "create a hash:net,port\nadd a 198.51.100.0/24,80\ncreate b hash:ip\nadd b 192.0.2.7\n")
+    gateway.write("gateway.rules", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"
+                                   "-A FORWARD -m set --match-set a src,dst -j DROP\nCOMMIT\n")
+    gateway.rules.reload()
+    assert dropped(gateway.engine, "192.0.2.7") and dropped(gateway.engine, "198.51.100.9")
+    assert not dropped(gateway.engine, "192.0.2.1"), "the control"
+    gateway.engine.environment.sets.change("add", ["b", "192.0.2.1"], 0)
+    assert dropped(gateway.engine, "192.0.2.1")
+
+
+def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(gateway: Gateway) -> None:
+    """More than half of the memory that all sets may have: each set takes at least that of 1024 elements."""
+    gateway.write("gateway.rules", "*filter\nCOMMIT\n")
+    gateway.write("a.ipset", "".join(f"create a{number} hash:ip\n" for number in range(9000)))
+    for _ in range(3):
+        gateway.rules.reload()
+    before = gateway.sets()
+    gateway.write("a.ipset", "".join(f"create b{number} hash:ip\n" for number in range(9000)))
+    with pytest.raises(ConfigError, match="^sets: with those that stay, there is no room for it: all sets together have memory for 16777216"):
+        gateway.rules.reload()
+    assert gateway.sets() == before
+    # What has gone is room again.
+    gateway.engine.environment.sets.destroy()
+    gateway.rules.reload()
+    assert len(gateway.engine.environment.sets) == 9000
+
+
+def dropped(engine: Engine, source: str) -> bool:
+    return engine.judge(tcp(source, "192.0.2.99", 4000, 80, SYN), Hook.FORWARD, "eth0", "eth1", 1).verdict == Verdict.DROP
