@@ -76,11 +76,17 @@ def program(family: int) -> str:
 
 
 class KernelLog:
-    """What the kernel logs from here on in any namespace, as a context manager; the setting is put back at the end."""
+    """What the kernel logs from here on in any namespace, as a context manager; the setting is put back at the end.
+
+    The setting is the machine's: other processes that want it wait.
+    """
 
     SETTING = Path("/proc/sys/net/netfilter/nf_log_all_netns")
+    LOCK = Path("/run/pyfw-test-kernel-log.lock")
 
     def __enter__(self) -> KernelLog:
+        self.lock = self.LOCK.open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.before = self.SETTING.read_text()
         self.SETTING.write_text("1")
         self.messages = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -90,6 +96,7 @@ class KernelLog:
     def __exit__(self, *_: object) -> None:
         os.close(self.messages)
         self.SETTING.write_text(self.before)
+        self.lock.close()
 
     def lines(self, prefix: str) -> list[str]:
         """New messages that begin with `prefix`, without it."""
