@@ -1,4 +1,8 @@
-"""For all tests: property tests are the same in every run, and no machine is too slow for them; the longest hold of the lock is told."""
+"""For all tests: property tests are the same in every run, and no machine is too slow for them.
+
+A run has a seed, new each time and told at the end, so that a failure can be had again.  The longest holds of the lock are told.
+Both are for all processes that share the run's tests.
+"""
 import atexit
 import os
 import re
@@ -6,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 from hypothesis import settings
@@ -17,11 +22,18 @@ settings.load_profile("pyfw")
 if "PYFW_LOCK_TIMES" not in os.environ:
     os.environ["PYFW_LOCK_TIMES"] = tempfile.mkstemp(prefix="pyfw-lock-")[1]
 
+os.environ.setdefault("PYFW_TEST_SEED", str(SystemRandom().randrange(1 << 31)))
+
 PACKET_PATH = ("pyfw.edge.queue.loop.serve_batch", "pyfw.engine.engine.Engine.judge")    # hold it for a batch of packets; the others for 100 microseconds at most
 SHOWN = 5
+TOP = Path(__file__).parent
+FIRST = ("service", "lab", "chaos")     # they wait more than they compute: those that compute fill the gaps
+TOGETHER = ("service",)                 # its tests share what is made for them; and process numbers inside a container are told by /proc
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if is_one_of_several(terminalreporter.config):
+        return
     from pyfw.lock import write_holds
     write_holds()
     atexit.unregister(write_holds)
@@ -32,6 +44,40 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         shown = ", ".join(f"{held_ns // 1000} us by {function}" for held_ns, function in chosen[:SHOWN])
         terminalreporter.write_line(f"longest holds of the lock, {title}: {shown or 'none'}")
     path.unlink()
+    if any("::test_new_seed[" in report.nodeid for reports in terminalreporter.stats.values() for report in reports
+           if isinstance(report, pytest.TestReport)):
+        seed = os.environ["PYFW_TEST_SEED"]
+        terminalreporter.write_line(f"differential: this run's new seeds began at {seed}: "
+                                    f"scripts/differential --seed {seed} sends the same packets")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Processes that share the tests take them in this order."""
+    if is_one_of_several(config):
+        items.sort(key=lambda item: folder(item.path.relative_to(TOP)) not in FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Between processes that share the tests: a file's go to one of them, and so do those of a folder that is TOGETHER."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FolderScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            name = folder(Path(file).relative_to("tests"))
+            return name if name in TOGETHER else file
+
+    return FolderScheduling(config, log)
+
+
+def is_one_of_several(config: pytest.Config) -> bool:
+    """Whether this process was started for a share of the tests."""
+    return hasattr(config, "workerinput")
+
+
+def folder(path: Path) -> str:
+    return path.parts[0]
 
 
 def longest_holds(text: str) -> Iterator[tuple[int, str]]:

@@ -1,19 +1,14 @@
-"""The seed of this run: new each time, told at the end, so that a failure can be had again."""
+"""`new_seed`: scenarios that no run before has seen."""
 from __future__ import annotations
 
-from random import SystemRandom
+import os
 
 import pytest
 
-NEW_SEED = SystemRandom().randrange(1 << 31)
+SEEDS = 20                      # from the run's own on: see ../conftest.py
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`new_seed`: scenarios that no run before has seen."""
     if "new_seed" in metafunc.fixturenames:
-        metafunc.parametrize("new_seed", range(NEW_SEED, NEW_SEED + 20))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.write_line(f"differential: this run's new seeds began at {NEW_SEED}: "
-                                f"scripts/differential --seed {NEW_SEED} sends the same packets")
+        first = int(os.environ["PYFW_TEST_SEED"])
+        metafunc.parametrize("new_seed", range(first, first + SEEDS))
