@@ -165,14 +165,22 @@ def test_more_packets_than_are_shown(lab: Lab, guard: Guard) -> None:
 
 def test_the_tracer_that_goes_away_is_forgotten(lab: Lab, guard: Guard) -> None:
     firewall = guard(FORWARD=FORWARD)
-    for _ in range(4):
-        trace(firewall, "-p", "tcp").kill()
 
     def room_for_another() -> bool:
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run([BIN / "pyfwctl", "--socket", firewall.socket, "trace", "-p", "tcp"], capture_output=True, timeout=0.3)
-            return False                            # refused at once: there are four
-        return True
+        """Another sees a packet, and ends with it; or is refused."""
+        other = subprocess.Popen([BIN / "pyfwctl", "--socket", firewall.socket, "trace", "-p", "udp", "--count", "1"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while other.poll() is None:
+            send_udp(lab, 10)
+        complaints = other.communicate()[1]
+        assert other.returncode == 0 or "4 traces are under way" in complaints, complaints
+        return other.returncode == 0
+
+    tracing = [trace(firewall, "-p", "tcp") for _ in range(4)]
+    assert not room_for_another()                   # the control
+    for process in tracing:
+        process.kill()
+        process.communicate()
     wait_until(room_for_another, "the dead tracers to be forgotten", 10)
 
 
