@@ -26,8 +26,7 @@ os.environ.setdefault("PYFW_TEST_SEED", str(SystemRandom().randrange(1 << 31)))
 
 PACKET_PATH = ("pyfw.edge.queue.loop.serve_batch", "pyfw.engine.engine.Engine.judge")    # hold it for a batch of packets; the others for 100 microseconds at most
 SHOWN = 5
-TOP = Path(__file__).parent
-FIRST = ("service", "lab", "chaos")     # they wait more than they compute: those that compute fill the gaps
+FIRST = ("service", "chaos", "lab")     # the longest to begin with; they wait more than they compute
 TOGETHER = ("service",)                 # its tests share what is made for them; and process numbers inside a container are told by /proc
 
 
@@ -54,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Processes that share the tests take them in this order."""
     if is_one_of_several(config):
-        items.sort(key=lambda item: folder(item.path.relative_to(TOP)) not in FIRST)
+        items.sort(key=lambda item: (*FIRST, folder(item.nodeid)).index(folder(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -64,9 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class FolderScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            name = folder(Path(file).relative_to("tests"))
-            return name if name in TOGETHER else file
+            return folder(nodeid) if folder(nodeid) in TOGETHER else super()._split_scope(nodeid)
 
     return FolderScheduling(config, log)
 
@@ -76,8 +73,9 @@ def is_one_of_several(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def folder(path: Path) -> str:
-    return path.parts[0]
+def folder(nodeid: str) -> str:
+    """`lab` for `tests/lab/...`"""
+    return nodeid.split("/")[1]
 
 
 def longest_holds(text: str) -> Iterator[tuple[int, str]]:

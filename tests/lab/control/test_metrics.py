@@ -35,7 +35,7 @@ class Scraped:
         self.firewall = firewall
         self.listen = listen
         where = ["--unix-socket", listen, "http://pyfw/metrics"] if listen.startswith("/") else [f"http://{listen}/metrics"]
-        self._curl = ["curl", "-sS", "-f", "-m", "10", "-g", *where]
+        self._curl = ["curl", "-sS", "-f", "-m", "60", "-g", *where]
 
     def scrape(self) -> Values:
         """(name, label=value, ...) -> value, once every packet sent so far has its verdict."""
