@@ -26,6 +26,8 @@ os.environ.setdefault("PYFW_TEST_SEED", str(SystemRandom().randrange(1 << 31)))
 
 PACKET_PATH = ("pyfw.edge.queue.loop.serve_batch", "pyfw.engine.engine.Engine.judge")    # hold it for a batch of packets; the others for 100 microseconds at most
 SHOWN = 5
+NEW_DIFFERENCE = "new difference"       # as differential.examine has it, which loads the engine
+UNPRIVILEGED = ("unit",)                # folders whose tests need no root, but for those that say so
 FIRST = ("service", "chaos", "lab")     # the longest to begin with; they wait more than they compute
 TOGETHER = ("service",)                 # its tests share what is made for them; and process numbers inside a container are told by /proc
 
@@ -43,15 +45,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         shown = ", ".join(f"{held_ns // 1000} us by {function}" for held_ns, function in chosen[:SHOWN])
         terminalreporter.write_line(f"longest holds of the lock, {title}: {shown or 'none'}")
     path.unlink()
-    if any("::test_new_seed[" in report.nodeid for reports in terminalreporter.stats.values() for report in reports
-           if isinstance(report, pytest.TestReport)):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if isinstance(report, pytest.TestReport)]
+    for told in (value for report in reports for name, value in report.user_properties if name == NEW_DIFFERENCE):
+        terminalreporter.section("pyfw and the kernel differ, not by this change", sep="!", red=True)
+        terminalreporter.write_line(told)
+    if any("::test_new_seed[" in report.nodeid for report in reports):
         seed = os.environ["PYFW_TEST_SEED"]
         terminalreporter.write_line(f"differential: this run's new seeds began at {seed}: "
                                     f"scripts/differential --seed {seed} sends the same packets")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Processes that share the tests take them in this order."""
+    """Tests of the other folders need root.  Processes that share the tests take them in this order."""
+    for item in items:
+        if folder(item.nodeid) not in UNPRIVILEGED:
+            item.add_marker(pytest.mark.root)
     if is_one_of_several(config):
         items.sort(key=lambda item: (*FIRST, folder(item.nodeid)).index(folder(item.nodeid)))
 

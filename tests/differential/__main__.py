@@ -8,7 +8,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from differential import captures, recorded
-from differential.examine import Examination, examine, shrink
+from differential.examine import Examination, examine, keep
 from differential.generate_exhaustive import batches
 from differential.generate_mix import FLOWS, PACKETS, Scenario, scenario
 from kit.witness import Settings, WitnessError
@@ -75,9 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"differential: {error}", file=sys.stderr)
         return 2
     if told is not None and options.shrink is not None:
-        smallest = shrink(told, told.found[0])
-        options.shrink.write_text(recorded.write(smallest, str(told.found[0])), encoding="utf-8")
-        print(f"shortest list that shows it: {options.shrink} ({len(smallest.packets)} packets)")
+        print(keep(told, options.shrink))
     print(f"{total} packets, {different} differences")
     return 1 if different else 0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from differential import engine_side
+from differential import engine_side, recorded
 from differential.compare import Difference, differences, story
 from differential.engine_side import EngineEvidence
 from differential.generate_mix import Scenario
@@ -21,6 +22,7 @@ class Examination:
     kernel: Evidence
     engine: EngineEvidence
     found: list[Difference]
+    engine_settings: Settings | None = None     # if the engine tracked otherwise than the scenario says: a control
 
     def story(self, difference: Difference) -> str:
         return story(difference, self.scenario.packets, self.kernel, self.engine)
@@ -47,7 +49,18 @@ def examine(scenario: Scenario, witness: Witness | None = None, *, engine_settin
             return examine(scenario, own, engine_settings=engine_settings)
     kernel = witness.testify(scenario.packets)
     engine = engine_side.judge(scenario.packets, kernel, engine_settings or scenario.settings)
-    return Examination(scenario, kernel, engine, list(differences(kernel, engine)))
+    return Examination(scenario, kernel, engine, list(differences(kernel, engine)), engine_settings)
+
+
+NEW_DIFFERENCE = "new difference"       # pytest's property of a test that found one without failing
+
+
+def keep(examination: Examination, path: Path) -> str:
+    """Write the shortest list that shows the first difference, as recorded.py has it; returns both in words."""
+    difference = examination.found[0]
+    smallest = shrink(examination, difference)
+    path.write_text(recorded.write(smallest, str(difference)), encoding="utf-8")
+    return f"{difference}\nshortest list that shows it: {path} ({len(smallest.packets)} packets); scripts/differential sends it again"
 
 
 # -- shrinking -------------------------------------------------------------------------------------
@@ -59,14 +72,14 @@ def signature(difference: Difference) -> tuple[str, ...]:
     return tuple(re.sub(r"\d+", "#", text) for text in (difference.what, difference.kernel, difference.engine))
 
 
-def shrink(examination: Examination, difference: Difference, *, engine_settings: Settings | None = None) -> Scenario:
+def shrink(examination: Examination, difference: Difference) -> Scenario:
     """The shortest list found that still shows this difference: first the flow alone, then packet by
     packet left out, as long as that changes nothing."""
     wanted = signature(difference)
     scenario = examination.scenario
     with Witness(scenario.settings) as witness:
         def shows(packets: list[Sent]) -> bool:
-            found = examine(replace(scenario, packets=packets), witness, engine_settings=engine_settings).found
+            found = examine(replace(scenario, packets=packets), witness, engine_settings=examination.engine_settings).found
             return any(signature(other) == wanted for other in found)
 
         return replace(scenario, packets=_leave_out(_one_flow(examination, difference, shows), shows))

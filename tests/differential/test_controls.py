@@ -54,7 +54,7 @@ def test_shrinking_leaves_what_matters() -> None:
     busy = scenario(0, 300).packets
     examination = examine(Scenario(Settings(), busy + PICKUP), engine_settings=Settings(tcp_loose=False))
     difference = next(found for found in examination.found if found.index == len(busy))
-    smallest = shrink(examination, difference, engine_settings=Settings(tcp_loose=False))
+    smallest = shrink(examination, difference)
     assert smallest.packets == PICKUP[:1]
 
 
