@@ -12,8 +12,22 @@ from typing import Any
 
 import yaml
 
-from pyfw.config.values import (SECONDS_PER_UNIT, Reader, Scope, choice, entries, error_at, is_null, list_of, location_of,
-                                read_switch, read_text, shown, suggest, whole_number)
+from pyfw.config.values import (
+    SECONDS_PER_UNIT,
+    Reader,
+    Scope,
+    choice,
+    entries,
+    error_at,
+    is_null,
+    list_of,
+    location_of,
+    read_switch,
+    read_text,
+    shown,
+    suggest,
+    whole_number,
+)
 
 MAX_STATES = 2**28                  # as conntrack.max_entries
 MAX_NEW = 65535
@@ -67,7 +81,7 @@ class LimitsConfig:
 
 def read_rate(node: yaml.Node, name: str, scope: Scope) -> Rate:
     match = _RATE.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-    if not match or not match[2] and not match[3]:
+    if not match or (not match[2] and not match[3]):
         raise error_at(node, f"{name} must be a number in a time such as 30/10s, 100/m or 15/5, not {shown(node)}")
     count, window_s = int(match[1]), int(match[2] or 1) * SECONDS_PER_UNIT.get(match[3], 1)
     if not 1 <= count <= MAX_NEW or not 1 <= window_s <= MAX_WINDOW_S:

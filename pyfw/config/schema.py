@@ -16,12 +16,34 @@ import yaml
 
 from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of, read_file, read_text_file
 from pyfw.config.limits import LimitsConfig, read_limits
-from pyfw.config.values import (ConfigError, LoopbackAddress, Reader, Scope, ShadowError, TAG, choice, entries, error_at,
-                                is_null, list_of, location_of, whole_number, read_absolute_path, read_duration_s, read_group,
-                                read_control_path, read_interface, read_listen, read_mark, read_switch, read_text, shown,
-                                suggest)
+from pyfw.config.values import (
+    TAG,
+    ConfigError,
+    LoopbackAddress,
+    Reader,
+    Scope,
+    ShadowError,
+    choice,
+    entries,
+    error_at,
+    is_null,
+    list_of,
+    location_of,
+    read_absolute_path,
+    read_control_path,
+    read_duration_s,
+    read_group,
+    read_interface,
+    read_listen,
+    read_mark,
+    read_switch,
+    read_text,
+    shown,
+    suggest,
+    whole_number,
+)
 from pyfw.rules.lexer import Place
-from pyfw.rules.model import Ruleset, RulesError
+from pyfw.rules.model import RulesError, Ruleset
 
 DEFAULT_CONFIG = Path("/etc/pyfw/pyfw.yaml")
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")

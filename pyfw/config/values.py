@@ -195,7 +195,8 @@ def read_duration_s(node: yaml.Node, name: str, scope: Scope) -> int:
 
 def read_interface(node: yaml.Node, name: str, scope: Scope) -> str:
     interface = read_text(node, name, scope)
-    if not 1 <= len(interface.encode(errors="replace")) <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface) or CONTROL.search(interface):
+    length = len(interface.encode(errors="replace"))
+    if not 1 <= length <= MAX_INTERFACE_NAME or re.search(r"[\s/]", interface) or CONTROL.search(interface):
         raise error_at(node, f"'{interface}' cannot be an interface's name: 1 to {MAX_INTERFACE_NAME} bytes, "
                            "neither blanks nor '/'")
     return interface

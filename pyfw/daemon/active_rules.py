@@ -83,6 +83,7 @@ class ActiveRules:
 
     def _load(self, confirm_s: int) -> Reload:
         import asyncio
+
         from pyfw.edge.control.table import Reload
         config, former = self._read(), self._engine.program
         fresh = config_sets(config, self._now_ns()) if config.sets else None

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,8 +62,8 @@ from pyfw.rules.program.program import Program
 if TYPE_CHECKING:
     import asyncio
 
-    from pyfw.edge.control.table import Reload
     from pyfw.edge.control.server import ControlServer
+    from pyfw.edge.control.table import Reload
     from pyfw.edge.host.diversion_keeper import DiversionKeeper
     from pyfw.edge.host.links import Links
     from pyfw.edge.host.local_addresses import AddressAlarm
@@ -239,8 +239,8 @@ class Daemon:
             return engine_from_config(self._config, self.now_ns(), **memory)     # the first has taken what was before
 
     def _adopt_from_kernel(self) -> None:
-        from pyfw.engine.import_connections import import_connections
         from pyfw.edge.host.kernel_conntrack import ConntrackUnreadable, read_connections
+        from pyfw.engine.import_connections import import_connections
         try:
             self._adopted += import_connections(self.engine, read_connections(), self.now_ns())
         except ConntrackUnreadable as error:
@@ -250,8 +250,8 @@ class Daemon:
             self._degraded.fails(ADOPT, f"a connection could not be read: {error!r}")
 
     def _keep_diversion(self, owner: DiversionOwner, mark: int, had_queue: bool) -> None:
-        from pyfw.edge.host.divert import Diversion
         from pyfw.edge.host.diversion_keeper import DiversionKeeper
+        from pyfw.edge.host.divert import Diversion
         config = self._config
         diversion = Diversion(queue=config.queue.number, hooks=config.hooks, exempt=config.exempt.interfaces,
                               bypass=config.queue.when_down == "accept", mark=mark)
@@ -542,7 +542,7 @@ class Daemon:
 
         False: not now, for the diversion is being looked at, or another successor has come before.
         """
-        if self.handing_over or self._diversion is not None and not self._diversion.rest():
+        if self.handing_over or (self._diversion is not None and not self._diversion.rest()):
             return False
         self.handing_over = True
         self._metrics.close()               # the successor wants the address
@@ -620,7 +620,8 @@ class Daemon:
 def load_what_is_needed() -> None:
     """Load the modules that would otherwise be loaded while packets wait."""
     from importlib import import_module
-    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.host.diversion_keeper", "pyfw.edge.host.links", "pyfw.edge.host.local_addresses"):
+    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.host.diversion_keeper", "pyfw.edge.host.links",
+                 "pyfw.edge.host.local_addresses"):
         import_module(name)
 
 

@@ -155,7 +155,7 @@ def _hex(text: str) -> bytes:
 
 def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
     """The IP packet in frame number `frame` of a capture file.  Raises SpecError."""
-    from pyfw.edge.capture.pcap import Capture, CaptureError    # with scapy, which takes long to load and serves nothing else here
+    from pyfw.edge.capture.pcap import Capture, CaptureError  # with scapy, which takes long to load and serves nothing else here
     if len(words) != 1:
         raise SpecError("pcap takes one file, as pcap capture.pcap --frame 3")
     last = 0
@@ -288,7 +288,7 @@ class _Builder:
 
 def _next_flags(known: Known | None) -> int:
     """A first packet is a SYN; a connection waits for its SYN again, for the answer to it, or for what follows."""
-    if known is None or known.tcp_state in OVER and known.direction == 0:
+    if known is None or (known.tcp_state in OVER and known.direction == 0):
         return SYN
     if known.tcp_state is TcpState.SYN_SENT:
         return SYN | ACK if known.direction else SYN
@@ -311,7 +311,7 @@ def _end(text: str, with_port: bool) -> tuple[Address, int | None]:
     host, port = text, ""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
-        if not bracket or port and not port.startswith(":"):
+        if not bracket or (port and not port.startswith(":")):
             raise SpecError(f"{text!r} is no address with a port; write [2001:db8::1]:443")
         port = port[1:]
     elif text.count(":") == 1:

@@ -43,7 +43,8 @@ def packet_trace_record(packet_trace: PacketTrace, met: Iterable[Visit] | None =
         tables[visit.table].append({"rule": visit.rule, "text": visit.text, "depth": visit.depth, "outcome": visit.outcome,
                                     "why": visit.why})
     return {
-        "packet": packet_record(packet_trace.data, packet_trace.facts.length, packet_trace.hook.name, packet_trace.facts.indev, packet_trace.facts.outdev),
+        "packet": packet_record(packet_trace.data, packet_trace.facts.length, packet_trace.hook.name, packet_trace.facts.indev,
+                                packet_trace.facts.outdev),
         **tables,
         "cut": packet_trace.met - len(packet_trace.steps),
         "tracking": {"state": judgement.state.name, "direction": direction, "reason": packet_trace.tracking_text,

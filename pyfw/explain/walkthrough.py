@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pyfw.engine.observer import Facts, RuleHit, PacketTrace
+from pyfw.engine.observer import Facts, PacketTrace, RuleHit
 from pyfw.rules.code import Action, IcmpTest, RuleCode, StateTest, TransportTest
 from pyfw.rules.language.extensions.header import IP, IP_FIELDS
 from pyfw.rules.language.printing import print_rule

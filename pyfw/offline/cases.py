@@ -210,7 +210,7 @@ class _Reader:
         if "frames" not in given:
             raise RulesError("a capture needs `frames:`, such as {1: ACCEPT, others: DROP}", self.at(node))
         for number, value in self.entries(given["frames"], None, "frames"):
-            if not (number.isdigit() and number != "0" or number == "others"):
+            if not ((number.isdigit() and number != "0") or number == "others"):
                 raise RulesError(f"{number!r} is neither a frame's number nor `others`", self.at(value))
             frames[0 if number == "others" else int(number)] = self.expected(self.text(value), None, self.at(value))
         name = self.text(given["pcap"])

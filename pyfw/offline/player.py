@@ -10,7 +10,7 @@ from pyfw.config.schema import Config
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
-from pyfw.offline.cases import Address, Case, End, Expected, PolicyError, CaseStep, Traffic, families
+from pyfw.offline.cases import Address, Case, CaseStep, End, Expected, PolicyError, Traffic, families
 from pyfw.offline.replay import Replay
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk

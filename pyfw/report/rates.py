@@ -39,6 +39,6 @@ def scaled(number: float) -> str:
         number, size = number / 1000, size / 1000
     else:
         unit = "T"
-    if not unit and number == int(number) or size >= 99.95:
+    if (not unit and number == int(number)) or size >= 99.95:
         return f"{number:.0f}{unit}"
     return f"{number:.{1 if size >= 9.995 or not unit else 2}f}{unit}"

@@ -34,11 +34,11 @@ TITLE_WIDTH = 9
 def sample_text(sample: Mapping[str, Any]) -> str:
     """All of a sample, for whoever reads it without a screen: numbers are not scaled, ages are seconds."""
     rows = [COLUMNS, *(cells(connection, plain, lambda age_s: f"{age_s:.0f}") for connection in sample["connections"])]
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{title:<{TITLE_WIDTH}}{text}" for title, text in head(sample, plain)] + [""]
     for row in rows:
         padded = (cell.rjust(width) if column in RIGHT else cell.ljust(width)
-                  for column, (cell, width) in enumerate(zip(row, widths)))
+                  for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(padded).rstrip())
     return "".join(f"{line}\n" for line in lines)
 

@@ -89,7 +89,7 @@ class _Datagram:
             if self.have_last:
                 return Withheld.CONTRADICTION
         else:
-            if fragment.end < self.length or self.have_last and fragment.end != self.length:
+            if fragment.end < self.length or (self.have_last and fragment.end != self.length):
                 return Withheld.CONTRADICTION
             self.have_last = True
         self.length = fragment.end

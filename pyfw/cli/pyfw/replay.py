@@ -139,8 +139,8 @@ def _summary(replayed: Replayed) -> str:
 
 def _frame_summary(record: Record) -> str:
     """scapy's words for what is not IP."""
+    import scapy.layers.l2  # noqa: F401  registers the link layers
     from scapy.config import conf
-    import scapy.layers.l2      # noqa: F401  registers the link layers
     layer = conf.l2types.num2layer.get(record.link_type, conf.raw_layer)
     try:
         text = layer(record.frame).summary()

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def seconds(text: str) -> int:
-    from pyfw.edge.control.table import MAX_TRIAL_S      # not loaded by a start without a trial
+    from pyfw.edge.control.table import MAX_TRIAL_S  # not loaded by a start without a trial
     if not text.isdecimal() or not 1 <= int(text) <= MAX_TRIAL_S:
         raise argparse.ArgumentTypeError(f"1 to {MAX_TRIAL_S} seconds, not {text!r}")
     return int(text)

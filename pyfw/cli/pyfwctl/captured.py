@@ -15,7 +15,7 @@ def with_captured_packet(request: dict[str, Any]) -> dict[str, Any]:
     words = request.get("words", ())
     if request["command"] != "explain" or "pcap" not in words:
         return request
-    from pyfw.explain.packet_spec import SpecError        # loads the engine, which nothing else here needs
+    from pyfw.explain.packet_spec import SpecError  # loads the engine, which nothing else here needs
     try:
         return {**request, "words": without_files(words)}
     except SpecError as error:

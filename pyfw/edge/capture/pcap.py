@@ -229,7 +229,7 @@ def _ip_packet(frame: bytes, place: _Place, frame_length: int) -> IpPacket | Non
         return None
     start, version = place
     data = frame[start:]
-    if not data or version and data[0] >> 4 != version or data[0] >> 4 not in (4, 6):
+    if not data or (version and data[0] >> 4 != version) or data[0] >> 4 not in (4, 6):
         return None
     wire_length = frame_length - start
     length = _ip_length(data)

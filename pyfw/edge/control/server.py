@@ -23,11 +23,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pyfw.edge.control.table import (FINISH_HANDOVER, HAND_OVER, NOTHING_MATCHED, Command, CommandError, Listen, Pause, Services,
-                                find_command)
 from pyfw.edge.control.handover import CONTROL, CONTROL_ROOT, Offer
 from pyfw.edge.control.peers import Peer, Room, Turns, who_makes_room, whose_is_least_missed
 from pyfw.edge.control.session import Session, encoded, parsed
+from pyfw.edge.control.table import (
+    FINISH_HANDOVER,
+    HAND_OVER,
+    NOTHING_MATCHED,
+    Command,
+    CommandError,
+    Listen,
+    Pause,
+    Services,
+    find_command,
+)
 from pyfw.edge.control.unix_socket import bind_unix_socket, group_id_of, roots_path
 from pyfw.edge.defects import Defects
 

@@ -123,10 +123,10 @@ class Argument:
     bare: Any = None                    # what the flag means without a value; None: it needs one
 
     def check(self, value: Any) -> None:
-        fits = type(value) is self.kind or self.kind is float and type(value) is int
-        if self.kind is float and fits and not -MAX_NUMBER <= value <= MAX_NUMBER:   # nor infinite, nor no number
+        fits = type(value) is self.kind or (self.kind is float and type(value) is int)
+        if self.kind is float and fits and not -MAX_NUMBER <= value <= MAX_NUMBER:     # nor infinite, nor no number
             fits = False
-        if not fits or self.kind is list and not all(type(word) is str for word in value):
+        if not fits or (self.kind is list and not all(type(word) is str for word in value)):
             kind = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list of texts"}[self.kind]
             raise CommandError(f"argument '{self.name}' must be {kind}", USAGE, "bad_argument")
         if self.choices and value not in self.choices:
@@ -457,7 +457,8 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("json", "as one JSON object", ("--json",), bool),
         Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
     Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("top", "top"),
-            others=3, arguments=FILTERS + (
+            others=3, arguments=(
+        *FILTERS,
         Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
                  ("--sort",), choices=("bytes", "packets", "age")),
         Argument("reverse", "the other end first", ("-R", "--reverse"), bool),

@@ -22,8 +22,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pyfw.edge.host.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
-from pyfw.edge.host.iptables_rules import (DEFRAG_CHAIN, HOOKS, NOTHING, Rules, SavedTable, chain_of, installation,
-                                      is_printed_form, jump_put_first, removal, restoration)
+from pyfw.edge.host.iptables_rules import (
+    DEFRAG_CHAIN,
+    HOOKS,
+    NOTHING,
+    Rules,
+    SavedTable,
+    chain_of,
+    installation,
+    is_printed_form,
+    jump_put_first,
+    removal,
+    restoration,
+)
 
 INSTALL_S = 30.0                # that it may take, and as long again to undo what has failed
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 TABLE = "mangle"
@@ -178,7 +179,7 @@ def _targets(rule: str) -> set[str]:
         words = shlex.split(rule)
     except ValueError:          # quotes that iptables-save itself would not read
         words = rule.split()
-    return {target for option, target in zip(words, words[1:]) if _OPTION.fullmatch(option)}
+    return {target for option, target in pairwise(words) if _OPTION.fullmatch(option)}
 
 
 def _may_pass(rule: str) -> bool:

@@ -124,7 +124,7 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
     descriptors = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    return dict(zip(names.split(":"), descriptors))
+    return dict(zip(names.split(":"), descriptors, strict=False))
 
 
 def _watchdog_s(environment: MutableMapping[str, str]) -> float | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from math import prod
 
@@ -177,7 +178,7 @@ class RuleBuilder:
             settings = given.settings(own)
             if settings or given.kind is not IP:
                 matches.append(match := Match(given.kind.name, settings))
-                self._checked(lambda: given.kind.check(match), given.location)
+                self._checked(partial(given.kind.check, match), given.location)
         rule = Rule(tuple(matches), self._plain_target(), location=self.location)
         family = self._one_family(implied_families(rule) | address_families(chosen))
         if rule.target is not None:

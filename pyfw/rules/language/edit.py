@@ -92,7 +92,7 @@ def read_request(arguments: Sequence[str], family: int) -> Request:
     while queue:
         word = queue.pop(0)
         short = "" if word.quoted else short_option(word.text)
-        if short == "-L" and request.command == "-Z" or short == "-Z" and request.command in ("-L", "-S"):
+        if (short == "-L" and request.command == "-Z") or (short == "-Z" and request.command in ("-L", "-S")):
             request.flags.add("zero")
             if short == "-L":
                 request.command = "-L"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pyfw.rules.language.builder import RuleBuilder, checked_count
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.matches import TARGETS
-from pyfw.rules.lexer import Place, Word, split_lines
-from pyfw.rules.model import (BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported)
 from pyfw.rules.language.printing import Counters
+from pyfw.rules.lexer import Place, Word, split_lines
+from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported
 from pyfw.rules.values import CONTROL, suggestion
 
 PROGRAMS = re.compile(r"(?:.*/)?(ip6?tables)(?:-legacy|-nft)?")

@@ -14,9 +14,20 @@ from collections.abc import Iterator, Sequence
 from pyfw.lock import Lock
 from pyfw.rules.lexer import Place
 from pyfw.rules.sets.reader import read_plain_lines
-from pyfw.rules.sets.text import (USAGE, ListEntry, SetError, SetOptions, check_name, parse_create,
-                                 parse_elements, parse_list_entry, show_member, show_row, split_words)
 from pyfw.rules.sets.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, MAX_COMMENTED, MAX_STORE, Allowance, Contents, NamedSet
+from pyfw.rules.sets.text import (
+    USAGE,
+    ListEntry,
+    SetError,
+    SetOptions,
+    check_name,
+    parse_create,
+    parse_elements,
+    parse_list_entry,
+    show_member,
+    show_row,
+    split_words,
+)
 
 NO_SUCH_SET = "The set with the given name does not exist"
 IN_USE = "it is in use by a rule or a list"
@@ -250,7 +261,7 @@ class SetStore:
         place = contents.members.index(member)
         if entry.before:
             return [named.name for named in contents.members[place + 1:place + 2]] == [entry.before]
-        return not entry.after or place > 0 and contents.members[place - 1].name == entry.after
+        return not entry.after or (place > 0 and contents.members[place - 1].name == entry.after)
 
     # -- text ----------------------------------------------------------------------------------------------------------
 

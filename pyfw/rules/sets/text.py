@@ -280,7 +280,7 @@ def _span(text: str, options: SetOptions) -> tuple[int, int, int | None]:
     """First and last address of `a`, `a/prefix` or `a-b`, and the prefix if there was one."""
     host, slash, prefix_text = text.partition("/")
     start, dash, end = (text, "", "") if slash else text.partition("-")
-    if options.family == 6 and (dash or slash and not options.has_networks and prefix_text != "128"):
+    if options.family == 6 and (dash or (slash and not options.has_networks and prefix_text != "128")):
         raise SetError(f"Syntax error: {'IP address or IP/cidr' if options.has_networks else 'plain IP address'} must be "
                        f"{'specified' if options.has_networks else 'supplied'}: {text}")
     if slash and prefix_text:

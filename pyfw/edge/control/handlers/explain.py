@@ -11,7 +11,7 @@ from typing import Any
 
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services, in_background
 from pyfw.engine.observer import PacketTrace
-from pyfw.explain.packet_spec import SpecError, packet_spec, spec_parser, read_spec
+from pyfw.explain.packet_spec import SpecError, packet_spec, read_spec, spec_parser
 from pyfw.explain.text import answer_record, explanation_text, packet_trace_record
 from pyfw.explain.walkthrough import Visit, visits
 from pyfw.observe.trace import TooMany, Tracer
@@ -122,17 +122,20 @@ def _shown(services: Services, tracer: Tracer, as_json: bool) -> Generator[dict[
     while not tracer.is_over:
         passages = tracer.take()
         if passages:
-            yield from (yield from in_background(services, lambda: [_told(services, packet_trace, as_json) for packet_trace in passages]))
+            yield from (yield from in_background(services, _told, services, passages, as_json))
         in_vain = 0 if passages else in_vain + 1
         if in_vain % HEARTBEAT_POLLS == 0:
             yield {}
         yield Pause(POLL_S)
 
 
-def _told(services: Services, packet_trace: PacketTrace, as_json: bool) -> dict[str, Any]:
-    time_s = (packet_trace.now_ns + services.engine.wall_offset_ns) / 1e9
-    record = {"time": time_s, **packet_trace_record(packet_trace)}
-    return {"records": [record]} if as_json else {"text": f"{_clock(time_s)}\n{explanation_text(record)}\n"}
+def _told(services: Services, passages: Sequence[PacketTrace], as_json: bool) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    for packet_trace in passages:
+        time_s = (packet_trace.now_ns + services.engine.wall_offset_ns) / 1e9
+        record = {"time": time_s, **packet_trace_record(packet_trace)}
+        answers.append({"records": [record]} if as_json else {"text": f"{_clock(time_s)}\n{explanation_text(record)}\n"})
+    return answers
 
 
 def _clock(time_s: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pyfw.config.schema import ConfigError
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
-from pyfw.rules.language.printing import AUDIT, Counters, print_ruleset, print_rules, ruleset_lines
+from pyfw.rules.language.printing import AUDIT, Counters, print_rules, print_ruleset, ruleset_lines
 from pyfw.rules.language.restore import Restored, restore
 from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table

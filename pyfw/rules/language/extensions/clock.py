@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
@@ -24,7 +24,7 @@ def parse_date(text: str) -> int:
         raise ValueError(f"{text!r} is not a date; write 2030-12-31 or 2030-12-31T23:59:59")
     year, month, day, hour, minute, second = (int(part) if part else None for part in found.groups())
     try:
-        stamp = int(datetime(year, month or 1, day or 1, hour or 0, minute or 0, second or 0, tzinfo=timezone.utc).timestamp())
+        stamp = int(datetime(year, month or 1, day or 1, hour or 0, minute or 0, second or 0, tzinfo=UTC).timestamp())
     except ValueError as error:
         raise ValueError(f"{text!r} is not a date: {error}") from None
     if not 0 <= stamp <= LAST_SECOND:
@@ -33,7 +33,7 @@ def parse_date(text: str) -> int:
 
 
 def print_date(stamp_s: int) -> str:
-    return datetime.fromtimestamp(stamp_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(stamp_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_time(text: str) -> int:
@@ -68,7 +68,7 @@ def parse_week_days(text: str) -> int:
     bits = 0
     for part in text.split(","):
         fitting = [number for number, name in enumerate(DAYS, 1)
-                   if part == str(number) or len(part) >= 2 and name.lower().startswith(part.lower()[:3])]
+                   if part == str(number) or (len(part) >= 2 and name.lower().startswith(part.lower()[:3]))]
         if not fitting:
             raise ValueError(f"unknown day {part!r}; there are {', '.join(DAYS)} and 1 to 7")
         bits |= 1 << fitting[0]

@@ -1,8 +1,8 @@
 """What can be told from one packet alone, beyond ports and types.  iptables-extensions(8)."""
 from __future__ import annotations
 
-import ipaddress
 import grp
+import ipaddress
 import pwd
 import re
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from pyfw.rules import names, values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.language.kinds import MatchKind, Option
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.xt.packet import (AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest)
 from pyfw.rules.values import PortRange
+from pyfw.rules.xt.packet import AddressRangeTest, AddressTypeTest, FieldTest, HardwareTest, PortsTest, TextTest
 
 MAX_COMMENT_LENGTH = 255
 MAX_PORTS = 15                  # XT_MULTI_PORTS; a range takes two

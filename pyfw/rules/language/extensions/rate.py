@@ -11,7 +11,7 @@ from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.language.kinds import MatchKind, Option, flag
 from pyfw.rules.model import Match, Setting
-from pyfw.rules.xt.rate import (COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest)
+from pyfw.rules.xt.rate import COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest
 
 UNITS = {"day": 86400, "hour": 3600, "min": 60, "sec": 1}
 FULL_UNITS = {"day": "day", "hour": "hour", "minute": "min", "second": "sec"}
@@ -277,7 +277,7 @@ def check_statistic(match: Match) -> None:
     wanted = {"random": "--probability", "nth": "--every"}.get(mode)
     if wanted is None or not match.get(wanted):
         raise ValueError("statistic needs --mode random with --probability, or --mode nth with --every")
-    if mode == "random" and (match.get("--every") or match.get("--packet")) or mode == "nth" and match.get("--probability"):
+    if (mode == "random" and (match.get("--every") or match.get("--packet"))) or (mode == "nth" and match.get("--probability")):
         raise ValueError("--every and --packet go with --mode nth, --probability with --mode random")
     if mode == "nth" and (not match.get("--packet") or match.get("--packet").value >= match.get("--every").value):
         raise ValueError("--mode nth needs --packet, which counts from 0 to one less than --every")
