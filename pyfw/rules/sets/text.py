@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from pyfw.rules.values import CONTROL, parse_port, parse_protocol, print_protocol, show_ipv6
 
@@ -148,6 +149,12 @@ class ListEntry:
     packets: int | None = None
     bytes: int | None = None
     comment: str | None = None
+
+
+ElementRow: TypeAlias = tuple[int, int, int, int, bool, int | None, int, int, str | None]
+"""Address, prefix length, protocol, port, nomatch, remaining seconds, packets, bytes, comment: one of Contents.rows()."""
+MemberRow: TypeAlias = tuple[str, int | None, int, int, str | None]
+"""Name, remaining seconds, packets, bytes, comment: one of Contents.member_rows()."""
 
 
 # -- words and numbers -----------------------------------------------------------------------------------------------------
@@ -443,7 +450,7 @@ def show_port(protocol: int, port: int) -> str:
     return f"{print_protocol(protocol)}:{port}"
 
 
-def show_row(row: tuple, options: SetOptions) -> str:
+def show_row(row: ElementRow, options: SetOptions) -> str:
     """An element as `ipset save` prints it behind the set's name; `row` is one of Contents.rows()."""
     address, prefix, protocol, port, nomatch, timeout_s, packets, count_bytes, comment = row
     text = show_address(address, options.family)
@@ -454,7 +461,7 @@ def show_row(row: tuple, options: SetOptions) -> str:
     return text + _show_settings(options, nomatch, timeout_s, packets, count_bytes, comment)
 
 
-def show_member(row: tuple, options: SetOptions) -> str:
+def show_member(row: MemberRow, options: SetOptions) -> str:
     """A list's element; `row` is one of Contents.member_rows()."""
     name, timeout_s, packets, count_bytes, comment = row
     return name + _show_settings(options, False, timeout_s, packets, count_bytes, comment)

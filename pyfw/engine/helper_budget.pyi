@@ -1,0 +1,4 @@
+class HelperBudget:
+    unlimited: bool
+    @property
+    def refused(self) -> int: ...

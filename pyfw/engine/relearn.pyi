@@ -1,0 +1,3 @@
+from pyfw.engine.engine import Engine
+
+def relearn_windows(engine: Engine) -> int: ...

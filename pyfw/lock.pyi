@@ -1,0 +1,6 @@
+class Lock:
+    def holds(self) -> list[tuple[int, str, int]]: ...
+
+locks: list[Lock]
+
+def write_holds() -> None: ...

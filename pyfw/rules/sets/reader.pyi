@@ -1,0 +1,3 @@
+from pyfw.rules.sets.sets import Contents
+
+def read_plain_lines(contents: Contents, name: str, text: bytes, offset: int, now_ns: int, exist: bool) -> int: ...
