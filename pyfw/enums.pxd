@@ -1,7 +1,7 @@
 """The closed sets of pyfw, as C sees them.  `enums.pyx` shows the same to Python.
 
-Nothing but names and numbers stands here, in nameless enums: a C array may be indexed with them.  Where the kernel has numbers (hooks, verdicts,
-TCP states) they are the kernel's.
+Nothing but names and numbers stands here, in nameless enums: a C array may be indexed with them.  Where the kernel has
+numbers (hooks, verdicts, TCP states) they are the kernel's.
 """
 
 cdef enum:                      # NF_INET_*
@@ -15,7 +15,7 @@ cdef enum:                      # NF_DROP, NF_ACCEPT
     VERDICT_DROP = 0
     VERDICT_ACCEPT = 1
 
-cdef enum:              
+cdef enum:
     STATE_INVALID = 0
     STATE_NEW = 1
     STATE_ESTABLISHED = 2
@@ -59,7 +59,7 @@ cdef enum:                      # how REJECT answers; the names are iptables' --
     REJECT_ICMP6_POLICY_FAIL
     REJECT_ICMP6_REJECT_ROUTE
 
-cdef enum:             
+cdef enum:
     REASON_NONE = 0
     # decided by the rules
     REASON_RULE                 # a rule dropped or rejected it

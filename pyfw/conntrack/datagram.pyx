@@ -41,7 +41,8 @@ cdef bint udp_datagram_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
     return True
 
 
-cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings, TrackerAnswer *answer) noexcept nogil:
+cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings,
+                          TrackerAnswer *answer) noexcept nogil:
     """Renew the entry; a conversation of both sides becomes a stream, which lives longer and is spared by eviction.
 
     UDP does so only when it still goes on two seconds after it began: question and answer are no stream.

@@ -489,7 +489,8 @@ cdef bint is_sane(const Conn *conn) noexcept nogil:
         return conn.track.sctp.state <= SCTP_STATE_MAX and conn.track.sctp.last_dir <= DIR_REPLY
     if conn.key.protocol != PROTO_TCP:
         return True
-    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY and conn.track.tcp.last_wscale <= WINDOW_SCALE_MAX
+    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY
+            and conn.track.tcp.last_wscale <= WINDOW_SCALE_MAX
             and conn.track.tcp.peer[0].scale <= WINDOW_SCALE_MAX and conn.track.tcp.peer[1].scale <= WINDOW_SCALE_MAX)
 
 

@@ -16,7 +16,7 @@ from pyfw.wire.packet cimport Packet
 cdef struct Counters:
     uint64_t packets[5][2]      # by CtStateNumber and VerdictNumber
     uint64_t bytes[2]           # by VerdictNumber
-    uint64_t reason[REASONS][2] # by ReasonNumber and VerdictNumber
+    uint64_t reason[REASONS][2]  # by ReasonNumber and VerdictNumber
 
 cdef enum Rulesets:
     ACTIVE_NONE = 0             # track and accept everything
@@ -35,7 +35,7 @@ cdef class Engine:
     cdef readonly SourceLimits limits   # None: there are none
     cdef Observer observer      # looks on if `observing`, which is changed with the lock held
     cdef readonly bint observing
-    cdef readonly Shadow shadow # has its say if `shadowing`, which is changed as `observing` is
+    cdef readonly Shadow shadow  # has its say if `shadowing`, which is changed as `observing` is
     cdef bint shadowing
     cdef DropLog drops          # takes what is dropped if `logging_drops`, which is changed with the lock held
     cdef bint logging_drops

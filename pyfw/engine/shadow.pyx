@@ -17,7 +17,6 @@ from libc.string cimport memcpy, memset
 
 from pyfw.enums cimport DIR_NONE, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
-from pyfw.rules.program.program cimport NO_RULE
 from pyfw.wire.packet cimport FAMILY_IPV6
 
 from threading import Lock as Mutex

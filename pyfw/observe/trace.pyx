@@ -7,11 +7,10 @@ Laws: the packet path allocates nothing and waits for nobody: a full ring or a s
 suppressed.  What stands between tail and head is the reader's.  While nobody traces, a packet pays one comparison.
 """
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.observer cimport keep_passed, packet_trace_of
-from pyfw.enums cimport VERDICT_ACCEPT
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 
 MOST = TRACERS

@@ -70,7 +70,7 @@ cdef struct Packet:
     Address src
     Address dst
     uint32_t transport          # offset of the transport header
-    uint32_t transport_captured # bytes readable from there
+    uint32_t transport_captured  # bytes readable from there
     uint32_t transport_length   # bytes there are from there, by the IP length
     uint16_t sport              # host byte order; 0 where the protocol has no ports
     uint16_t dport

@@ -58,7 +58,7 @@ cdef class QueueLoop:
     cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
     cdef Counters counted
     cdef uint32_t unsent        # bytes of verdicts in `hand` that are written and not sent; hand.verdict_bytes only tells of it
-    cdef uint32_t verdict_count # of these, verdicts whose packets' time of receiving is known
+    cdef uint32_t verdict_count  # of these, verdicts whose packets' time of receiving is known
     cdef Latency latency        # from the receiving of a batch to the sending of a packet's verdict
     cdef uint32_t newest_id     # of the last packet received
     cdef bint numbered          # newest_id means something

@@ -16,7 +16,6 @@ what had been received without coming to a verdict: the packets whose numbers ne
 damage costs the packets that were in hand.  No packet is received before the verdicts on the former ones are sent.
 """
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 

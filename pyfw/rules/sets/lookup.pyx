@@ -6,9 +6,9 @@ kernel's ip_set and xt_set; knows no names.
 """
 from libc.stdint cimport uint16_t
 from libc.string cimport memset
-from pyfw.wire.packet cimport (FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE,
+from pyfw.wire.packet cimport (FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE,
                           Address)
-from pyfw.rules.sets.table cimport (INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, Element, Insertion, cut_to_prefix, find,
+from pyfw.rules.sets.table cimport (INSERTED, IS_FULL, IS_THERE, NO_ROOM, Element, Insertion, cut_to_prefix, find,
                                    insert, is_expired, remove)
 
 cdef extern from *:

@@ -25,7 +25,8 @@ MODES = {"packets": MODE_PACKETS, "bytes": MODE_BYTES, "avgpkt": MODE_AVERAGE}
 cdef class ConnTest(PacketMatch):
     """Whether a number of the connection lies from `low` to `high`; "status": whether it has a bit of `low`.
 
-    ICMP has its id for a source port, its type and code for a destination port, as in the kernel's tuples.  `without`: what fits packets that have no connection.
+    ICMP has its id for a source port, its type and code for a destination port, as in the kernel's tuples.
+    `without`: what fits packets that have no connection.
     """
 
     def __init__(self, str field, uint64_t low, uint64_t high, bint inverted, bint without):

@@ -51,4 +51,3 @@ cdef class AddressTypeTest(PacketMatch):
     cdef uint32_t types
     cdef bint source, inverted
     cdef int interface
-

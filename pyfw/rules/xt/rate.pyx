@@ -15,7 +15,7 @@ from pyfw.conntrack.conn cimport Key, is_over
 from pyfw.conntrack.conncount cimport abandon, find_group, group_of, member_of, renew_oldest, slot_of
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_REPLY
-from pyfw.wire.packet cimport (FAMILY_IPV4, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
+from pyfw.wire.packet cimport (PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NO_ROOM, FITS_NOT
 
 cdef enum:
