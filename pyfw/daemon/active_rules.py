@@ -1,5 +1,9 @@
 """The rules, the shadow and the sets that serve: those of the config, again at a reload, and back when nobody confirms.
 
+No other module puts rules in force.  The commands that change rules come here, too.
+
+Law: what a trial takes back is what a reload brought, and nothing else.  While one is on, other changes of rules are refused.
+
 May know: the engine, configs, what is said to the administrator.  Must not know: sockets, threads' beginnings and ends.
 """
 from __future__ import annotations
@@ -14,7 +18,8 @@ from pyfw.config.schema import Config, ConfigError, changed_keys
 from pyfw.edge.host.journal import SHADOW, Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
-from pyfw.rules.model import RulesError
+from pyfw.rules.language.edit import CommandFailed
+from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from pyfw.edge.control.table import Reload
+
+ON_TRIAL = "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back"
 
 
 class ActiveRules:
@@ -50,11 +57,26 @@ class ActiveRules:
         self._good = good
         self._tried = started
         self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
+        self._may_return = False        # the former rules; set and cleared by the worker, or by confirm()
         self.reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}
         journal.follow(engine.program)
 
-    def serve(self, program: Program | None) -> None:
-        """Let another program judge."""
+    def serve_rules(self, ruleset: Ruleset) -> Program:
+        """Compile rules and let them serve, from one packet to the next.  In the worker thread.
+
+        Raises RulesError, or CommandFailed while a reload is on trial; then nothing has changed.
+        """
+        if self._may_return:
+            raise CommandFailed(ON_TRIAL)
+        program = self.compile_rules(ruleset)
+        self._serve(program)
+        return program
+
+    def compile_rules(self, ruleset: Ruleset) -> Program:
+        """As serve_rules() does it: rules that stay keep their counters.  Raises RulesError."""
+        return Program(ruleset, self._engine.environment, previous=self._engine.program)
+
+    def _serve(self, program: Program | None) -> None:
         self._engine.load(program)
         self._journal.follow(program)
 
@@ -68,8 +90,8 @@ class ActiveRules:
 
         confirm_s: take the rules back after so many seconds, unless confirm() is called before.  Not in the main thread.
         """
-        if self._trial is not None:
-            raise ConfigError("reload", "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back")
+        if self._may_return or self._trial is not None:
+            raise ConfigError("reload", ON_TRIAL)
         result = "failed"
         self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
@@ -92,7 +114,8 @@ class ActiveRules:
         program, shadow = self._compile(config, fresh)
         if fresh is not None:
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
-        self.serve(program)
+        self._may_return = confirm_s > 0
+        self._serve(program)
         self.serve_shadow(shadow)
         self._tried = config
         if confirm_s:
@@ -136,12 +159,16 @@ class ActiveRules:
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.cancel()
+            self._may_return = False
             self._good(self._tried)
         return trial is not None
 
     def _serve_again(self, former: Program | None) -> None:
         """The former rules, compiled anew: the sets that they name may be others by now."""
-        with suppress(RulesError):
-            former = former and Program(former.ruleset, self._engine.environment, previous=self._engine.program)
-        self.serve(former)
+        try:
+            with suppress(RulesError):
+                former = former and self.compile_rules(former.ruleset)
+            self._serve(former)
+        finally:
+            self._may_return = False
         self._journal.say("nobody confirmed the new rules: the former ones serve again")

@@ -57,6 +57,7 @@ from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows
 from pyfw.engine.review import Slice, review
 from pyfw.report.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
+from pyfw.rules.model import Ruleset
 from pyfw.rules.program.program import Program
 
 if TYPE_CHECKING:
@@ -525,9 +526,13 @@ class Daemon:
         """As ActiveRules.confirm()."""
         return self._rules.confirm()
 
-    def serve_rules(self, program: Program | None) -> None:
-        """Let another program judge, from one packet to the next."""
-        self._rules.serve(program)
+    def serve_rules(self, ruleset: Ruleset) -> Program:
+        """As ActiveRules.serve_rules()."""
+        return self._rules.serve_rules(ruleset)
+
+    def compile_rules(self, ruleset: Ruleset) -> Program:
+        """As ActiveRules.compile_rules()."""
+        return self._rules.compile_rules(ruleset)
 
     @property
     def config_path(self) -> Path:

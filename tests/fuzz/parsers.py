@@ -263,8 +263,13 @@ def control() -> Target:
     from kit.control import StillDaemon
 
     class Services(StillDaemon):
-        def serve_rules(self, program: Program | None) -> None:
+        def serve_rules(self, ruleset: Ruleset) -> Program:
+            program = self.compile_rules(ruleset)
             self.engine.load(program)
+            return program
+
+        def compile_rules(self, ruleset: Ruleset) -> Program:
+            return Program(ruleset, self.engine.environment, previous=self.engine.program)
 
     def ask(data: bytes) -> None:
         services = Services(3)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from firewall import BIN, Firewall
 
 from firewall import Firewall
 from pyfw.lab import SERVER, Lab, wait_until
@@ -35,6 +36,10 @@ def test_a_reload_is_taken_back_unless_confirmed(lab: Lab, tmp_path: Path, confi
             time.sleep(5)
         else:
             assert "rules are on trial" in firewall.ctl("reload").stderr
+            refused = subprocess.run([BIN / "pyfw-iptables", "-I", "FORWARD", "-j", "ACCEPT"], capture_output=True, text=True,
+                                     env={"PYFW_SOCKET": str(firewall.socket), "PATH": "/usr/bin:/bin"}, timeout=30)
+            assert refused.returncode == 1 and refused.stderr == (
+                "pyfw-iptables: rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back\n")
             wait_until(lambda: "the former ones serve again" in firewall.log.read_text(), "the old rules", 10)
         assert ping_passes(lab) is not confirmed
         assert firewall.ctl("list-rules", "FORWARD").stdout.endswith("DROP\n" if confirmed else "ACCEPT\n")

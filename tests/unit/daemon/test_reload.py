@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,26 +19,37 @@ from pyfw.daemon.active_rules import ActiveRules
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.rules.language.check import MAX_CONN_COUNTERS
+from pyfw.rules.language.edit import CommandFailed
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.program.program import Program
+from unit.control.harness import wait_until
+from unit.core.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
 MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"        # each for IPv4 and for IPv6
+
+NONE = "*filter\nCOMMIT\n"
+NEW = parse_save("*filter\n-A FORWARD -s 192.0.2.66 -j DROP\nCOMMIT\n")
+ON_TRIAL = "^rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back$"
 
 
 class Gateway:
     """A daemon's engine and rules, and the files of its config."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, rules: str) -> None:
         self.directory = directory
         self.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nsets: [a.ipset]\nrules: {file: gateway.rules}\n")
         self.write("a.ipset", "create a hash:ip\nadd a 192.0.2.1\n")
-        self.write("gateway.rules", MOST)
+        self.write("gateway.rules", rules)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.engine = engine_from_config(self.read())
+        self.waiting: list[Callable[[], object]] = []       # what the worker is to do
         self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), ServiceManager({}), lambda: 0,
-                                  lambda function, *arguments: function(*arguments), lambda config: None)
+                                 lambda function, *arguments: self.waiting.append(partial(function, *arguments)),
+                                 lambda config: None)
         self.rules.loop = self.loop
 
     def write(self, name: str, text: str) -> None:
@@ -49,6 +61,14 @@ class Gateway:
     def sets(self) -> str:
         return "".join(self.engine.environment.sets.saved(None, 0, ordered=True))
 
+    def text(self) -> str:
+        return print_ruleset(self.engine.program.ruleset)
+
+    def confirm(self) -> bool:
+        async def confirm() -> bool:
+            return self.rules.confirm()
+        return asyncio.run_coroutine_threadsafe(confirm(), self.loop).result()
+
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -56,12 +76,14 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    gateway = Gateway(tmp_path)
+def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """With no rules, or those that the test names."""
+    gateway = Gateway(tmp_path, getattr(request, "param", NONE))
     yield gateway
     gateway.close()
 
 
+@pytest.mark.parametrize("gateway", [MOST], indirect=True)
 def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_started_with(gateway: Gateway) -> None:
     gateway.write("shadow.rules", MOST)
     gateway.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nrules: {file: gateway.rules}\npolicy: {shadow: shadow.rules}\n")
@@ -72,6 +94,7 @@ def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_star
         check_rules(gateway.read())
 
 
+@pytest.mark.parametrize("gateway", [MOST], indirect=True)
 def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
     crowd = [Program(parse_save(MOST), gateway.engine.environment) for _ in range(7)]
     before, program = gateway.sets(), gateway.engine.program
@@ -104,7 +127,6 @@ def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
 
 def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(gateway: Gateway) -> None:
     """More than half of the memory that all sets may have: each set takes at least that of 1024 elements."""
-    gateway.write("gateway.rules", "*filter\nCOMMIT\n")
     gateway.write("a.ipset", "".join(f"create a{number} hash:ip\n" for number in range(9000)))
     for _ in range(3):
         gateway.rules.reload()
@@ -117,6 +139,44 @@ def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(g
     gateway.engine.environment.sets.destroy()
     gateway.rules.reload()
     assert len(gateway.engine.environment.sets) == 9000
+
+
+def test_a_change_is_refused_from_the_reload_until_its_rules_are_taken_back(gateway: Gateway) -> None:
+    former = gateway.text()
+    gateway.write("gateway.rules", "*filter\n-A FORWARD -j DROP\nCOMMIT\n")
+    gateway.rules.reload(1)
+    on_trial = gateway.text()
+    with pytest.raises(CommandFailed, match=ON_TRIAL):
+        gateway.rules.serve_rules(NEW)
+    gateway.rules.compile_rules(NEW)
+    wait_until(lambda: gateway.waiting)
+    # The time is over, but the worker has something else to do before.
+    with pytest.raises(CommandFailed, match=ON_TRIAL):
+        gateway.rules.serve_rules(NEW)
+    with pytest.raises(ConfigError, match="on trial"):
+        gateway.rules.reload()
+    assert not gateway.confirm() and gateway.text() == on_trial
+    gateway.waiting.pop()()
+    assert gateway.text() == former
+    gateway.rules.serve_rules(NEW)
+    assert dropped(gateway.engine, "192.0.2.66")
+
+
+def test_a_change_is_done_once_the_rules_are_confirmed(gateway: Gateway) -> None:
+    gateway.rules.reload(60)
+    with pytest.raises(CommandFailed, match=ON_TRIAL):
+        gateway.rules.serve_rules(NEW)
+    assert not dropped(gateway.engine, "192.0.2.66") and gateway.confirm()
+    gateway.rules.serve_rules(NEW)
+    assert dropped(gateway.engine, "192.0.2.66")
+
+
+def test_a_reload_that_fails_is_no_trial(gateway: Gateway) -> None:
+    gateway.write("gateway.rules", "nonsense\n")
+    with pytest.raises(ConfigError):
+        gateway.rules.reload(60)
+    gateway.rules.serve_rules(NEW)
+    assert dropped(gateway.engine, "192.0.2.66")
 
 
 def dropped(engine: Engine, source: str) -> bool:

@@ -2,12 +2,12 @@
 
 A change is compiled in the background and serves from one packet to the next, or, if anything is wrong with it, not at all.
 It lasts until the next reload, unless `pyfwctl save` writes it to the file that the config reads: the daemon only says what
-there is to be written, and may itself write nowhere near its config.
+there is to be written, and may itself write nowhere near its config.  While a reload is on trial, changes are refused.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pyfw.config.schema import ConfigError
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
@@ -16,7 +16,9 @@ from pyfw.rules.language.printing import AUDIT, Counters, print_rules, print_rul
 from pyfw.rules.language.restore import Restored, restore
 from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table
-from pyfw.rules.program.program import Program
+
+if TYPE_CHECKING:
+    from pyfw.rules.program.program import Program
 
 LISTS = ("-L", "-S", "-Z")
 
@@ -65,7 +67,7 @@ def _change(services: Services, request: Request) -> None:
     """In the background: edits follow one another, each on what the one before it left."""
     edited = edit(_ruleset(services), request)
     if edited.ruleset != _ruleset(services) or edited.counted:
-        _serve(services, edited.ruleset)
+        _compiled_by(services.serve_rules, edited.ruleset)
     program = services.engine.program
     for place in edited.counted:
         if request.counters != (0, 0):
@@ -76,13 +78,10 @@ def _change(services: Services, request: Request) -> None:
                 program.set_counter(*place, request.family)
 
 
-def _serve(services: Services, ruleset: Ruleset) -> None:
-    services.serve_rules(_compiled(services, ruleset))
-
-
-def _compiled(services: Services, ruleset: Ruleset) -> Program:
+def _compiled_by(service: Callable[[Ruleset], Program], ruleset: Ruleset) -> Program:
+    """The program that one of the services makes of the rules.  Raises CommandFailed."""
     try:
-        return Program(ruleset, services.engine.environment, previous=services.engine.program)
+        return service(ruleset)
     except RulesError as error:
         from_words = error.location is not None and error.location.startswith(f"{ARGUMENT}:")     # there, columns say nothing
         raise CommandFailed(error.message if from_words else str(error), USAGE) from None
@@ -106,9 +105,8 @@ def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answer
         restored = restore(_ruleset(services), arguments.get("text", ""), arguments.get("family", 4),
                            keep=bool(arguments.get("noflush")), only_table=arguments.get("table"),
                            skip_unsupported=bool(arguments.get("skip_unsupported")))
-        program = _compiled(services, restored.ruleset)
+        program = _compiled_by(services.compile_rules if arguments.get("test") else services.serve_rules, restored.ruleset)
         if not arguments.get("test"):
-            services.serve_rules(program)
             for place, counted in restored.counters.items() if arguments.get("counters") else ():
                 program.set_counter(*place, arguments.get("family", 4), *counted)
         return restored
