@@ -30,14 +30,16 @@ def config_sets(config: Config, now_ns: int = 0) -> SetStore:
         raise ConfigError("sets", str(error)) from error
 
 
-def check_rules(config: Config, sets: SetStore | None = None) -> None:
-    """Raise ConfigError for rules that cannot be compiled, or limits that name what is not there.
-
-    `sets`: those that the config's files make, if they were read.
-    """
-    environment = RuleEnvironment(config.helpers, config_sets(config) if sets is None else sets)
+def check_rules(config: Config) -> None:
+    """Raise ConfigError for rules that cannot be compiled, or limits that name what is not there."""
+    environment = RuleEnvironment(config.helpers, config_sets(config))
     compile_rules(config, environment)
     compile_shadow(config, environment)
+    check_limits(config, environment)
+
+
+def check_limits(config: Config, environment: RuleEnvironment) -> None:
+    """Raise ConfigError for limits that name what is not in this environment."""
     if config.limits.per_source:
         limit_references(config.limits.per_source, environment)
 

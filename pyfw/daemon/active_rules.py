@@ -13,13 +13,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pyfw.config.engine import check_rules, compile_rules, compile_shadow, config_sets
+from pyfw.config.engine import check_limits, compile_rules, compile_shadow, config_sets
 from pyfw.config.schema import Config, ConfigError, changed_keys
 from pyfw.edge.host.journal import SHADOW, Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.rules.language.edit import CommandFailed
 from pyfw.rules.model import RulesError, Ruleset
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
@@ -109,8 +110,6 @@ class ActiveRules:
         from pyfw.edge.control.table import Reload
         config, former = self._read(), self._engine.program
         fresh = config_sets(config, self._now_ns()) if config.sets else None
-        if fresh is not None:
-            check_rules(config, fresh)
         program, shadow = self._compile(config, fresh)
         if fresh is not None:
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
@@ -125,11 +124,17 @@ class ActiveRules:
         return Reload(config.rule_count, changed_keys(self._started, config), config.policy.kill_states, confirm_s)
 
     def _compile(self, config: Config, fresh: SetStore | None) -> tuple[Program | None, Program | None]:
-        """The rules and the shadow, of which some may refer to sets that are not there yet."""
+        """The rules and the shadow.  They may refer to sets of `fresh`, which are not there yet, and then to no others.
+
+        So a start, which finds no other sets, takes these rules, too.
+        """
         environment = self._engine.environment
         environment.sets.announce(fresh)
         try:
-            return compile_rules(config, environment), compile_shadow(config, environment)
+            programs = compile_rules(config, environment), compile_shadow(config, environment)
+            if fresh is not None:
+                check_limits(config, RuleEnvironment(config.helpers, fresh))
+            return programs
         except BaseException:
             environment.sets.announce(None)
             raise

@@ -69,7 +69,7 @@ class SetStore:
         self.lock = lock or Lock()
         self.allowance = Allowance()
         self.names: dict[str, NamedSet] = {}
-        self._coming: dict[str, NamedSet] = {}
+        self._coming: dict[str, NamedSet] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,7 +81,8 @@ class SetStore:
 
     def refer(self, name: str, user: object) -> NamedSet:
         """The set for a rule, which is noted as its user as long as it lives.  Raises ValueError, in iptables' words."""
-        named = self.names.get(name) or self._coming.get(name)
+        coming = self.names if self._coming is None else self._coming
+        named = self.names.get(name, coming[name]) if name in coming else None
         if named is None:
             raise ValueError(f"Set {name} doesn't exist.")
         named.users.add(user)
@@ -93,7 +94,7 @@ class SetStore:
         check_name(name)
         if name in self.names and exist and self.names[name].contents.options.same(options):
             return
-        if name in self.names or name in self._coming:
+        if name in self.names or name in (self._coming or ()):
             raise SetError("Set cannot be created: set with the same name already exists")
         self.names[name] = NamedSet(name, self._contents(options))
 
@@ -120,7 +121,7 @@ class SetStore:
 
     def rename(self, old: str, new: str) -> None:
         named = self.find(old)
-        if check_name(new) in self.names or new in self._coming:
+        if check_name(new) in self.names or new in (self._coming or ()):
             raise SetError("Set cannot be renamed: a set with the new name already exists")
         if named.references:
             raise SetError(f"Set cannot be renamed: {IN_USE}")
@@ -138,8 +139,8 @@ class SetStore:
         first.swap(second)
 
     def announce(self, fresh: SetStore | None) -> None:
-        """Let rules refer to the sets of `fresh` before replace() takes them in; None: they do not come."""
-        self._coming = {} if fresh is None else fresh.names
+        """Let rules refer to the sets of `fresh`, and to no others, before replace() takes them in; None: they do not come."""
+        self._coming = None if fresh is None else fresh.names
 
     def replace(self, fresh: SetStore) -> None:
         """Take the sets of `fresh` in, each in the place of the one with its name: rules go on with the new contents.

@@ -13,6 +13,7 @@ from pyfw.enums import Hook, Verdict
 from pyfw.rules.program.program import Program
 
 from kit.packets import SYN, tcp
+from pyfw.config import engine as engines
 from pyfw.config.engine import check_rules, engine_from_config
 from pyfw.config.schema import Config, ConfigError, load_config
 from pyfw.daemon.active_rules import ActiveRules
@@ -22,6 +23,8 @@ from pyfw.rules.language.check import MAX_CONN_COUNTERS
 from pyfw.rules.language.edit import CommandFailed
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.model import Ruleset
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
 from unit.control.harness import wait_until
 from unit.core.packets import SYN, tcp
@@ -123,6 +126,42 @@ def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
     assert not dropped(gateway.engine, "192.0.2.1"), "the control"
     gateway.engine.environment.sets.change("add", ["b", "192.0.2.1"], 0)
     assert dropped(gateway.engine, "192.0.2.1")
+
+
+def test_rules_do_not_refer_to_sets_that_a_start_would_not_find(gateway: Gateway) -> None:
+    """A set that a command has made stays at a reload, but the config's files do not make it."""
+    gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)
+    gateway.write("gateway.rules", "*filter\n-A FORWARD -m set --match-set b src -j DROP\nCOMMIT\n")
+    with pytest.raises(ConfigError, match="Set b doesn't exist"):
+        gateway.rules.reload()
+    gateway.write("a.ipset", "create b hash:ip\n")
+    gateway.rules.reload()
+    assert gateway.engine.environment.sets.find("b").references == 2
+
+
+def test_a_reload_with_sets_compiles_the_rules_and_the_shadow_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_one(rules: Ruleset, environment: RuleEnvironment) -> Program:
+        compiled.append(print_ruleset(rules))
+        return Program(rules, environment)
+
+    monkeypatch.setattr(engines, "Program", compile_one)
+    shadow = "*filter\n-A FORWARD -m set --match-set a src -j DROP\nCOMMIT\n"
+    gateway.write("shadow.rules", shadow)
+    gateway.write("pyfw.yaml", "sets: [a.ipset]\nrules: {file: gateway.rules}\npolicy: {shadow: shadow.rules}\n")
+    gateway.rules.reload()
+    assert len(compiled) == 2 and "match-set" not in compiled[0] and "match-set" in compiled[1]
+
+
+def test_limits_that_name_a_set_that_is_not_there_are_refused(gateway: Gateway) -> None:
+    before = gateway.engine.program
+    gateway.write("pyfw.yaml", "sets: [a.ipset]\nrules: {file: gateway.rules}\n"
+                               "limits: {per_source: {max_states: 5, overload: b}}\n")
+    with pytest.raises(ConfigError, match="set 'b' does not exist"):
+        gateway.rules.reload()
+    assert gateway.engine.program is before
+    gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)      # the announced ones have been forgotten
 
 
 def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(gateway: Gateway) -> None:
