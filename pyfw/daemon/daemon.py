@@ -37,6 +37,7 @@ from pyfw.config.schema import Config, ConfigError
 from pyfw.config.source import ConfigSource
 from pyfw.config.values import ShadowError
 from pyfw.daemon.active_rules import ActiveRules
+from pyfw.daemon.connection_review import ConnectionReview
 from pyfw.daemon.metrics_keeper import MetricsKeeper
 from pyfw.daemon.process import ProcessError, check_capabilities, enter_namespace, lower_priority
 from pyfw.edge.control.descriptors import Reserve, raise_limit
@@ -55,7 +56,6 @@ from pyfw.edge.queue.socket import QueueError, port_of, why_not_bound
 from pyfw.edge.safe_files import open_directory
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows
-from pyfw.engine.review import Slice, review
 from pyfw.report.degraded import ADOPT, CONTROL_GROUP, RULES, SHADOW, Degraded
 from pyfw.rules.model import Ruleset
 from pyfw.rules.program.program import Program
@@ -198,7 +198,9 @@ class Daemon:
         except ShadowError as error:
             self._degraded.fails(SHADOW, str(error))
         if config.policy.kill_states and self.engine.adopted:
-            self._note_review(list(review(self.engine, self.engine.program, self.now_ns())))
+            review = self.connection_review()
+            review.finish()
+            self._journal.say(review.result)
         if config.log.drops:
             self._journal.follow_drops(self.engine.log_drops())
         self.engine.on_helper_error = lambda error: self._defects.report("helper failed, packet dropped", error)
@@ -476,17 +478,11 @@ class Daemon:
             asyncio.run_coroutine_threadsafe(self._kill_states(), self._main_loop).result()
 
     async def _kill_states(self) -> None:
-        """In the main thread: the worker may be kept from the processor while it holds the lock that the packets need."""
         import asyncio
-        slices = []
-        for part in review(self.engine, self.engine.program, self.now_ns()):
-            slices.append(part._replace(text=b""))
+        review = self.connection_review()
+        for _ in review:
             await asyncio.sleep(0)
-        self._note_review(slices)
-
-    def _note_review(self, slices: Sequence[Slice]) -> None:
-        from pyfw.edge.control.handlers.shadow import review_text
-        self._journal.say(review_text(sum(part.killed for part in slices), sum(part.unknown for part in slices)))
+        self._journal.say(review.result)
 
     def _greeting(self) -> str:
         config = self._config
@@ -521,6 +517,10 @@ class Daemon:
         outcome = self._rules.reload(confirm_s)
         self._degraded.works(SHADOW)
         return outcome
+
+    def connection_review(self) -> ConnectionReview:
+        """Of the rules in force."""
+        return ConnectionReview(self.engine, self.now_ns())
 
     def confirm(self) -> bool:
         """As ActiveRules.confirm()."""

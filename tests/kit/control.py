@@ -17,6 +17,7 @@ from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 
 from pyfw.config.schema import ConfigError
+from pyfw.daemon.connection_review import ConnectionReview
 from pyfw.edge.control.server import ControlServer
 from pyfw.edge.control.table import Reload
 from pyfw.edge.queue.counters import QueueCounters
@@ -74,6 +75,9 @@ class StillDaemon:
 
     def confirm(self) -> bool:
         return False
+
+    def connection_review(self) -> ConnectionReview:
+        return ConnectionReview(self.engine, self.now_ns())
 
     def reload(self, confirm_s: int = 0) -> Reload:
         if self.bad_config:

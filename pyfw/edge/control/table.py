@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -64,6 +64,18 @@ class Listen(NamedTuple):
     seconds: float
 
 
+class ConnectionReview(Protocol):
+    """A walk that ends connections, part by part; each part is the text of those that it has ended."""
+
+    killed: int
+    unknown: int
+
+    def __iter__(self) -> Iterator[str]: ...
+    def finish(self) -> None: ...
+    @property
+    def result(self) -> str: ...
+
+
 class Services(Protocol):
     """What the daemon offers to the handlers."""
 
@@ -73,6 +85,7 @@ class Services(Protocol):
     def in_background(self, work: Callable[..., T], *arguments: Any) -> Future[T]: ...
     def reload(self, confirm_s: int = 0) -> Reload: ...
     def confirm(self) -> bool: ...
+    def connection_review(self) -> ConnectionReview: ...
     @property
     def config_path(self) -> Path: ...
     def keep_saved_rules(self) -> None: ...

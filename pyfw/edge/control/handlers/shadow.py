@@ -8,7 +8,6 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from pyfw.edge.control.table import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
-from pyfw.engine.review import review
 from pyfw.engine.shadow import Shadow
 from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.printing import rule_lines
@@ -19,22 +18,14 @@ def kill_states(services: Services) -> Generator[dict[str, Any] | Pause, None, d
 
     If whoever asked leaves meanwhile, the rest of the table is gone through all the same.
     """
-    slices = review(services.engine, services.engine.program, services.now_ns())
-    killed = unknown = 0
+    review = services.connection_review()
     try:
-        for part in slices:
-            killed, unknown = killed + part.killed, unknown + part.unknown
-            yield {"text": part.text.decode("ascii")} if part.text else Pause(0)
+        for text in review:
+            yield {"text": text} if text else Pause(0)
     finally:
-        for _ in slices:
-            pass
-    yield {"note": review_text(killed, unknown)}
-    return {"killed": killed, "unknown": unknown}
-
-
-def review_text(killed: int, unknown: int) -> str:
-    rest = f"; {unknown} more stay, of whose first packet nothing is known" if unknown else ""
-    return f"{killed} flow entries have been deleted, which these rules would not have accepted{rest}."
+        review.finish()
+    yield {"note": review.result}
+    return {"killed": review.killed, "unknown": review.unknown}
 
 
 def shadow(services: Services, arguments: Mapping[str, Any]) -> Answers:
