@@ -4,11 +4,10 @@ No other module puts rules in force.  The commands that change rules come here, 
 
 Law: what a trial takes back is what a reload brought, and nothing else.  While one is on, other changes of rules are refused.
 
-May know: the engine, configs, what is said to the administrator.  Must not know: sockets, threads' beginnings and ends.
+May know: the engine, configs, what is said to the administrator.  Must not know: sockets, threads' beginnings and ends, the clock.
 """
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -38,7 +37,8 @@ class ActiveRules:
 
     started   the config of the start: what a reload does not change is compared with it
     read      reads the config anew; ConfigError
-    now_ns    the engine's clock; in_background has a function called by the thread that gives way to the packets
+    now_ns    the engine's clock, which is CLOCK_MONOTONIC; wall_s: the time of day, in seconds since 1970
+    in_background  has a function called by the thread that gives way to the packets
     good      is told of a config whose rules serve and are not on trial
     loop      the main thread's, once it runs: the sets are that thread's
     reloads   good and failed, and when each was last (last_good_s, last_failed_s: seconds since 1970)
@@ -47,19 +47,21 @@ class ActiveRules:
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, engine: Engine, started: Config, read: Callable[[], Config], journal: Journal, manager: ServiceManager,
-                 now_ns: Callable[[], int], in_background: Callable[..., object], good: Callable[[Config], object]) -> None:
+                 now_ns: Callable[[], int], wall_s: Callable[[], float], in_background: Callable[..., object],
+                 good: Callable[[Config], object]) -> None:
         self._engine = engine
         self._started = started
         self._read = read
         self._journal = journal
         self._manager = manager
         self._now_ns = now_ns
+        self._wall_s = wall_s
         self._in_background = in_background
         self._good = good
         self._tried = started
         self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
         self._may_return = False        # the former rules; set and cleared by the worker, or by confirm()
-        self.reloads = {"good": 0, "failed": 0, "last_good_s": int(time.time())}
+        self.reloads = {"good": 0, "failed": 0, "last_good_s": int(wall_s())}
         journal.follow(engine.program)
 
     def serve_rules(self, ruleset: Ruleset) -> Program:
@@ -94,14 +96,14 @@ class ActiveRules:
         if self._may_return or self._trial is not None:
             raise ConfigError("reload", ON_TRIAL)
         result = "failed"
-        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={self._now_ns() // 1000}")
         try:
             outcome = self._load(confirm_s)
             result = "good"
         finally:
             self._manager.tell("READY=1")
             self.reloads[result] += 1
-            self.reloads[f"last_{result}_s"] = int(time.time())
+            self.reloads[f"last_{result}_s"] = int(self._wall_s())
         return outcome
 
     def _load(self, confirm_s: int) -> Reload:

@@ -192,7 +192,7 @@ class Daemon:
         config = self._config
         self._adopted = self.engine.adopted
         self._rules = ActiveRules(self.engine, config, self._source.load, self._journal, self._manager, self.now_ns,
-                                   self._apart, self._came_into_force)
+                                  time.time, self._apart, self._came_into_force)
         try:
             self._rules.serve_shadow(compile_shadow(config, self.engine.environment))
         except ShadowError as error:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,17 @@ NEW = parse_save("*filter\n-A FORWARD -s 192.0.2.66 -j DROP\nCOMMIT\n")
 ON_TRIAL = "^rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back$"
 
 
+class Manager(ServiceManager):
+    """Keeps what systemd would be told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.told: list[str] = []
+
+    def tell(self, *messages: str, descriptors: Mapping[str, int] | None = None, waits: bool = True) -> None:
+        self.told += messages
+
+
 class Gateway:
     """A daemon's engine and rules, and the files of its config."""
 
@@ -49,8 +60,10 @@ class Gateway:
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.engine = engine_from_config(self.read())
+        self.manager = Manager()
+        self.wall_s = 1000.5
         self.waiting: list[Callable[[], object]] = []       # what the worker is to do
-        self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), ServiceManager({}), lambda: 0,
+        self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), self.manager, lambda: 7000, lambda: self.wall_s,
                                  lambda function, *arguments: self.waiting.append(partial(function, *arguments)),
                                  lambda config: None)
         self.rules.loop = self.loop
@@ -162,6 +175,18 @@ def test_limits_that_name_a_set_that_is_not_there_are_refused(gateway: Gateway) 
         gateway.rules.reload()
     assert gateway.engine.program is before
     gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)      # the announced ones have been forgotten
+
+
+def test_when_a_reload_was_is_told_by_the_clocks_that_are_handed_in(gateway: Gateway) -> None:
+    assert gateway.rules.reloads == {"good": 0, "failed": 0, "last_good_s": 1000}
+    gateway.wall_s = 2000.5
+    gateway.rules.reload()
+    assert gateway.manager.told == ["RELOADING=1", "MONOTONIC_USEC=7", "READY=1"]
+    gateway.wall_s = 3000.5
+    gateway.write("gateway.rules", "nonsense\n")
+    with pytest.raises(ConfigError):
+        gateway.rules.reload()
+    assert gateway.rules.reloads == {"good": 1, "failed": 1, "last_good_s": 2000, "last_failed_s": 3000}
 
 
 def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(gateway: Gateway) -> None:
