@@ -108,10 +108,31 @@ def spec_parser(program: str, parent: type[argparse.ArgumentParser] = _Parser) -
 
 
 def read_spec(words: Sequence[str]) -> argparse.Namespace:
-    """Raises SpecError."""
-    if sum(word.startswith("-") for word in words) > MAX_OPTIONS:       # argparse needs their square in time
+    """Looks up names of services, so it may wait for them.  Raises SpecError."""
+    if sum(word.startswith("-") for word in words) > MAX_OPTIONS:      # argparse needs their square in time
         raise SpecError(f"a question has at most {MAX_OPTIONS} options")
-    return spec_parser("explain").parse_args(list(words))
+    spec = spec_parser("explain").parse_args(list(words))
+    if _has_ports(spec.packet[0]):
+        spec.packet = [_with_port_number(word) for word in spec.packet]
+    return spec
+
+
+def _has_ports(kind: str) -> bool:
+    try:
+        return values.parse_protocol(kind) in WITH_PORTS
+    except ValueError:          # pcap, hex, or what packet_spec() refuses
+        return False
+
+
+def _with_port_number(word: str) -> str:
+    """An end of a connection with its port as a number, if it has the name of a service."""
+    host, colon, name = word.rpartition(":")
+    if not colon or not name or name[0].isdigit() or ":" in host and not host.endswith("]"):
+        return word
+    try:
+        return f"{host}:{values.parse_port(name)}"
+    except ValueError as error:
+        raise SpecError(str(error)) from None
 
 
 def packet_spec(spec: argparse.Namespace, engine: Engine, now_ns: int) -> PacketSpec:

@@ -26,8 +26,8 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import Ruleset
 from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
-from unit.control.harness import wait_until
-from unit.core.packets import SYN, tcp
+from kit.control import wait_until
+from kit.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
 MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"        # each for IPv4 and for IPv6

@@ -46,7 +46,7 @@ def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
         return {}
     now_ns = services.now_ns()
     try:
-        question = read_spec(words)
+        question = yield from in_background(services, read_spec, words)
         if question.packet[0] == "pcap":
             raise SpecError("the daemon reads no files of its users: send the frame as hex")
         asked = packet_spec(question, services.engine, now_ns)
