@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of, read_file, read_text_file
+from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of
 from pyfw.config.limits import LimitsConfig, read_limits
 from pyfw.config.values import (
     TAG,
     ConfigError,
-    LoopbackAddress,
     Reader,
     Scope,
     ShadowError,
@@ -42,6 +42,8 @@ from pyfw.config.values import (
     suggest,
     whole_number,
 )
+from pyfw.edge.bounded_files import read_file, read_text_file
+from pyfw.edge.control.loopback_address import LoopbackAddress
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError, Ruleset
 
@@ -140,7 +142,8 @@ def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
     if is_null(node):
         return None
     try:
-        return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, scope.skipped)
+        return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, partial(read_text_file, largest=RULES_BYTES),
+                          scope.skipped)
     except RulesError as error:
         raise ConfigError.from_rules(error, location_of(node.start_mark)) from error
 

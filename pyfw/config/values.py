@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from pyfw.bounded_text import MAX_EXPANSION
+from pyfw.edge.control.loopback_address import LoopbackAddress
+from pyfw.edge.control.service_error import ServiceError
 from pyfw.rules.model import RulesError
 from pyfw.rules.values import CONTROL
 
@@ -34,7 +36,7 @@ _MARK = re.compile(r"0[xX][0-9A-Fa-f]{1,8}|[1-9]\d{0,9}", re.ASCII)
 _DURATION = re.compile(r"(\d{1,10})([smhd]?)")
 
 
-class ConfigError(ValueError):
+class ConfigError(ServiceError):
     """A mistake in the configuration; `location` is `file:line:column`, a file, or a `--set`."""
 
     def __init__(self, location: str, message: str) -> None:
@@ -222,16 +224,6 @@ def read_socket_path(node: yaml.Node, name: str, scope: Scope, most: int = MAX_S
 def read_control_path(node: yaml.Node, name: str, scope: Scope) -> Path:
     """Beside it is root's own socket, whose path is longer."""
     return read_socket_path(node, name, scope, MAX_SOCKET_PATH - len("-root"))
-
-
-class LoopbackAddress(NamedTuple):
-    """Where something listens that only this machine may reach."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def read_listen(node: yaml.Node, name: str, scope: Scope) -> LoopbackAddress | Path | None:

@@ -89,7 +89,7 @@ cdef struct Conn:
     uint8_t helper_memory[HELPER_MEMORY]
     uint8_t helper              # 1 + position among the engine's helpers; 0: none
     uint8_t master_helper       # the helper that expected it, as `helper`; 0: none did
-    uint16_t origin             # where its first packet was met (origin.pyx); 0: not known
+    uint16_t origin             # where its first packet was met (first_seen.pyx); 0: not known
 
 cdef inline bint is_over(const Conn *conn) noexcept nogil:
     """Whether a connection has ended, though its entry stays for a while (already_closed() in nf_conncount.c)."""

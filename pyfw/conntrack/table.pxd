@@ -28,7 +28,7 @@ cdef struct TableCounters:
     uint64_t early_drop         # entries that gave way to new ones
     uint64_t table_full         # packets refused because none would
     uint64_t ended_early        # expired entries that would live but for adaptive timeouts
-    uint64_t unnumbered         # entries whose interfaces have no number: entries bear all there are (origin.pyx)
+    uint64_t unnumbered         # entries whose interfaces have no number: entries bear all there are (first_seen.pyx)
 
 cdef struct AdaptiveTimer:      # of an entry: since when it runs, and how long where nothing is scaled
     uint64_t since_ns

@@ -1,7 +1,7 @@
 """How long an entry lives after the last packet that renewed it.
 
 DATA.  Names are the kernel's sysctls without `nf_conntrack_` and `_timeout`; seconds; defaults of Linux 6.x.
-The order is that of `enum Timeout` in `track.pxd`: a test compares them.
+The order is that of `enum Timeout` in `protocol.pxd`: a test compares them.
 """
 
 DEFAULTS: dict[str, int] = {

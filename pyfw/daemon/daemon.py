@@ -50,9 +50,9 @@ from pyfw.edge.host.owner_lock import DiversionOwner
 from pyfw.edge.host.restarts import SERVED_S, Restarts
 from pyfw.edge.host.state_file import BATCH, TABLE, StateFile, StateFileError, open_state_file
 from pyfw.edge.host.systemd import NativeJournal, ServiceManager
-from pyfw.edge.queue.counters import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue.socket import QueueError, port_of, why_not_bound
+from pyfw.edge.queue_counters import QueueCounters, QueueStats, queue_owner
 from pyfw.edge.safe_files import open_directory
 from pyfw.engine.engine import Engine
 from pyfw.engine.relearn import relearn_windows

@@ -9,16 +9,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, TcpState
 from pyfw.explain.dry_run import Answer, Known, dry_run, find_known
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Address, IpHeader, sctp_chunk
-
-if TYPE_CHECKING:
-    from pyfw.edge.capture.pcap import IpPacket
 
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFAULT_SPORT = 40000
@@ -127,7 +124,7 @@ def _has_ports(kind: str) -> bool:
 def _with_port_number(word: str) -> str:
     """An end of a connection with its port as a number, if it has the name of a service."""
     host, colon, name = word.rpartition(":")
-    if not colon or not name or name[0].isdigit() or ":" in host and not host.endswith("]"):
+    if not colon or not name or name[0].isdigit() or (":" in host and not host.endswith("]")):
         return word
     try:
         return f"{host}:{values.parse_port(name)}"
@@ -140,8 +137,7 @@ def packet_spec(spec: argparse.Namespace, engine: Engine, now_ns: int) -> Packet
     kind, *words = spec.packet
     try:
         if kind == "pcap":
-            packet = captured_packet(words, spec.frame)
-            return _met(packet.data, spec, length=packet.length, trusted=packet.offloaded)
+            raise SpecError("a capture file is read by the command line, which hands over the frame as hex")
         if kind == "hex":
             return _met(_hex("".join(words)), spec, length=spec.wire_length, trusted=spec.trusted)
         return _Builder(spec, lambda data: find_known(engine, data, now_ns)).asked(kind, words)
@@ -172,25 +168,6 @@ def _hex(text: str) -> bytes:
     if not data:
         raise SpecError("hex needs the bytes of a packet, from its IP header on")
     return data
-
-
-def captured_packet(words: Sequence[str], frame: int) -> IpPacket:
-    """The IP packet in frame number `frame` of a capture file.  Raises SpecError."""
-    from pyfw.edge.capture.pcap import Capture, CaptureError  # with scapy, which takes long to load and serves nothing else here
-    if len(words) != 1:
-        raise SpecError("pcap takes one file, as pcap capture.pcap --frame 3")
-    last = 0
-    try:
-        with Capture(words[0]) as capture:
-            for record in capture:
-                last = record.number
-                if last == frame:
-                    if record.packet is None:
-                        raise SpecError(f"{words[0]}: frame {frame} carries no IP packet")
-                    return record.packet
-    except CaptureError as error:
-        raise SpecError(str(error)) from error
-    raise SpecError(f"{words[0]} has no frame {frame}: it has {last}")
 
 
 class _Builder:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from pyfw.bounded_text import CONFIG_BYTES, compose_yaml, read_text_file
+from pyfw.bounded_text import CONFIG_BYTES, compose_yaml
+from pyfw.edge.bounded_files import read_text_file
 from pyfw.enums import CtState
 from pyfw.rules import names, values
 from pyfw.rules.lexer import substitute

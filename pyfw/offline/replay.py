@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyfw.conntrack.selection import Selection
-from pyfw.edge.capture.pcap import IpPacket, Record
+from pyfw.edge.capture.pcap import Record
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook
 from pyfw.observe.dump import dump_text
+from pyfw.wire.ip_packet import IpPacket
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 SWEEP_EVERY = 64                # packets: expired entries must not pile up in a capture that lasts days

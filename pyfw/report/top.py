@@ -13,8 +13,8 @@ A sample is an object with
 """
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from pyfw.report.rates import plain
@@ -82,7 +82,7 @@ def age_text(seconds: float) -> str:
 
 
 def clock(time_s: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(time_s))
+    return f"{datetime.fromtimestamp(time_s):%H:%M:%S}"
 
 
 def _by_verdict(by_verdict: Mapping[str, float], number: Number) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
+from pyfw.wire.ip_packet import IpPacket
 
 IPV4_TIMEOUT_NS = 30 * 1_000_000_000    # net.ipv4.ipfrag_time
 IPV6_TIMEOUT_NS = 60 * 1_000_000_000    # net.netfilter.nf_conntrack_frag6_timeout

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from kit.packed_packets import checksums_filled
 from kit.witness import Sent
-from pyfw.edge.capture.pcap import Capture, IpPacket
+from pyfw.edge.capture.pcap import Capture
+from pyfw.wire.ip_packet import IpPacket
 
 
 def read(path: Path) -> tuple[list[Sent], int]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kit.packed_packets import is_fragment, whole_length
+from kit.witness import Evidence, Sent, Settings
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
-from pyfw.observe.dump import dump_text, expect_text
-
-from kit.packed_packets import is_fragment, whole_length
-from kit.witness import Evidence, Sent, Settings
-from pyfw.edge.capture.pcap import IpPacket
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
+from pyfw.observe.dump import dump_text, expect_text
+from pyfw.wire.ip_packet import IpPacket
 from pyfw.wire.reassembly import Reassembler, Withheld
 
 MAX_ENTRIES = 262144        # the kernel's nf_conntrack_max

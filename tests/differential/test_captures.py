@@ -4,7 +4,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyfw.engine.engine import Engine
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -14,6 +13,7 @@ from differential.examine import examine
 from differential.generate_mix import Scenario
 from kit.witness import Settings
 from pyfw.edge.capture.pcap import Capture
+from pyfw.engine.engine import Engine
 from pyfw.offline.replay import Replay
 
 REQUEST = IP(src="10.0.0.2", dst="10.0.1.2") / TCP(sport=40000, dport=80, flags="S", seq=1)

@@ -5,17 +5,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pyfw.conntrack.selection import Selection
-from pyfw.engine.engine import Engine
-from pyfw.observe.events import Kind, Listener
-from pyfw.rules.program.program import Program
 
 from differential import engine_side, generate_ftp
 from differential.generate_mix import FLOWS, PACKETS, TIMEOUTS, VARIANTS, Scenario, scenario, with_pauses
 from differential.kernel_events import event_differences, kernel_events, run_inside
 from kit.packed_packets import address, ip, udp
 from kit.witness import Sent, Settings, Witness
+from pyfw.conntrack.selection import Selection
+from pyfw.engine.engine import Engine
+from pyfw.observe.events import Kind, Listener
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 LAST = address("203.0.113.1"), address("203.0.113.2")
 CONNTRACK_NAMES = {Kind.NEW: "NEW", Kind.UPDATE: "UPDATES", Kind.DESTROY: "DESTROY"}

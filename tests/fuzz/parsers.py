@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_native
-from pyfw.conntrack.selection import Selection
-from pyfw.conntrack.sources import Sources
-from pyfw.engine.engine import Engine
-from pyfw.engine.source_limits import SourceLimits
-from pyfw.enums import Hook
-from pyfw.observe.events import Kind, Listener
-from pyfw.rules.program.program import Program
 
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 from pyfw.config.schema import ConfigError, parse_config
-from pyfw.edge.capture.pcap import Capture, CaptureError, IpPacket
+from pyfw.conntrack.selection import Selection
+from pyfw.conntrack.sources import Sources
+from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.edge.control.session import parsed as parsed_request
 from pyfw.edge.control.table import FINISH_HANDOVER, HAND_OVER, CommandError, find_command
+from pyfw.engine.engine import Engine
+from pyfw.engine.source_limits import SourceLimits
+from pyfw.enums import Hook
 from pyfw.explain.packet_spec import SpecError, packet_spec, read_spec
 from pyfw.helpers import bind
+from pyfw.observe.events import Kind, Listener
 from pyfw.offline.cases import PolicyError, read_cases
 from pyfw.rules.language.edit import CommandFailed, edit, read_request
 from pyfw.rules.language.iptables import parse_save
@@ -30,8 +29,10 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.language.restore import restore
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.program.packet_filter import packet_filter
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
+from pyfw.wire.ip_packet import IpPacket
 from pyfw.wire.reassembly import Reassembler
 
 SECOND_NS = 10**9

@@ -6,12 +6,11 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from pyfw.edge.queue.messages import verdict_message
-from pyfw.enums import CtState
-
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 from kit.packets import CLIENT, CLIENT6, FRAGMENT, SERVER, SERVER6, UDP, extended, ip
 from pyfw.edge.control.table import COMMANDS
+from pyfw.edge.queue.messages import verdict_message
+from pyfw.enums import CtState
 from pyfw.rules.language.matches import MATCHES, TARGETS
 
 TOP = Path(__file__).resolve().parents[2]

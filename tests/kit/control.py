@@ -13,14 +13,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
-
 from pyfw.config.schema import ConfigError
 from pyfw.daemon.connection_review import ConnectionReview
 from pyfw.edge.control.server import ControlServer
 from pyfw.edge.control.table import Reload
-from pyfw.edge.queue.counters import QueueCounters
+from pyfw.edge.queue_counters import QueueCounters
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 
 LATER_NS = 1_000_000_000
 

@@ -1,12 +1,11 @@
 """A table in a mapped file, with connections of every kind in it."""
 from __future__ import annotations
 
-from pyfw.engine.engine import Engine
-from pyfw.observe.dump import expect_text
-
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, chunk, gre, icmp, ip, sctp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
 from pyfw.helpers import Expectation, Finding, HelperBinding
+from pyfw.observe.dump import expect_text
 
 ENTRIES, EXPECTATIONS = 64, 8
 BOOT, OTHER_BOOT = b"this boot's name", b"another boot's n"

@@ -6,14 +6,13 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
-
 from kit.control import StillDaemon, udp_packet
 from pyfw.edge.control.table import COMMANDS, Listen, Pause
-from pyfw.edge.queue.counters import QueueCounters
+from pyfw.edge.queue_counters import QueueCounters
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 START_NS = 10**12
 SECOND_NS = 10**9

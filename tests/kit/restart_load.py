@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.programs import CFLAGS, SOURCES
-from pyfw.edge.queue.counters import PATH, parse_queue_counters
+from pyfw.edge.queue_counters import PATH, parse_queue_counters
 from pyfw.lab import SERVER, Lab
 
 CONFIG = """

@@ -3,10 +3,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from kit.traffic import Watch
 from pyfw.conntrack.selection import Selection
 from pyfw.observe.dump import dump_records, source_records
-
-from kit.traffic import Watch
 
 TCP = 6
 

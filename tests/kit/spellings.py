@@ -9,12 +9,12 @@ from functools import cache
 from itertools import combinations, product
 
 from hypothesis import strategies as st
-from pyfw.rules.parts import RuleEnvironment
 
 from pyfw.rules.language.iptables import parse_rule
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind
 from pyfw.rules.language.matches import IP, MATCHES, TARGETS
 from pyfw.rules.model import RulesError
+from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.values import quote
 

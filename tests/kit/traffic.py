@@ -4,12 +4,11 @@
     watch.wait(3)
     assert tcp.client.data(100).state == CtState.ESTABLISHED
 """
+from kit.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp
 from pyfw.conntrack.selection import Selection
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook
 from pyfw.observe.dump import dump_records, dump_text
-
-from kit.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp
 
 START_S = 1000.0
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
 
 from firewall import BIN, Firewall
 from pyfw.config.engine import engine_from_config
 from pyfw.config.schema import load_config
 from pyfw.edge.host.state_file import open_state_file
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 from pyfw.lab import SERVER, Lab
 
 MILLION = 1_000_000

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pyfw.engine.engine import Engine
 
 from firewall import Firewall
 from kit.keeper import KeptFirewall
 from kit.restart_load import BATCH, CONFIG, EVENTS, TALKS, build_echo_load, queued, talks, under_load
 from pyfw.edge.host.state_file import read_boot_id
+from pyfw.engine.engine import Engine
 from pyfw.helpers import bind
 from pyfw.lab import SERVER, Lab, wait_until
 

@@ -2,12 +2,12 @@
 import re
 from pathlib import Path
 
-import pyfw.enums
 import pytest
-from pyfw.enums import CtState, Direction, Hook, Reason, Reject, TcpState, Verdict
 
+import pyfw.enums
 import pyfw.reasons
 from pyfw.conntrack import timeouts
+from pyfw.enums import CtState, Direction, Hook, Reason, Reject, TcpState, Verdict
 from pyfw.reasons import reason_text
 
 PACKAGE = Path(pyfw.enums.__file__).parent

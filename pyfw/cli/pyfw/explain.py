@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from pyfw.cli.frames import read_frame
 from pyfw.cli.pyfw.check import add_config_arguments
 from pyfw.cli.pyfw.main import fail
 from pyfw.config.schema import ConfigError, load_config
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     now_ns = time.time_ns()
     try:
         engine = engine_from_config(load_config(arguments.config, arguments.overrides), now_ns)
+        read_frame(arguments)
         asked = packet_spec(arguments, engine, now_ns)
     except (ConfigError, SpecError) as error:
         return fail(str(error), 2)

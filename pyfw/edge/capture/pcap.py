@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pyfw.wire.checksum import internet_checksum
+from pyfw.wire.ip_packet import IpPacket
 
 if TYPE_CHECKING:
     from pyfw.edge.capture.readers import PcapNgReader, PcapReader
@@ -28,13 +29,6 @@ _PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b
 
 class CaptureError(ValueError):
     """A capture file that cannot be read (further): one line, saying what would be right."""
-
-
-class IpPacket(NamedTuple):
-    """One IP packet as it was captured."""
-    data: bytes                 # from the IP header; link-layer padding is gone
-    length: int                 # how long it was on the wire: more than len(data) where a snap length cut it
-    offloaded: bool = False     # taken before the sender's network card: checksums are not filled in yet
 
 
 class Record(NamedTuple):

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from pyfw.config.values import LoopbackAddress
+from pyfw.edge.control.loopback_address import LoopbackAddress
 from pyfw.edge.control.peers import Peer, Room, Turns, who_makes_room
 from pyfw.edge.control.socket_owner import SocketOwners
 from pyfw.edge.control.unix_socket import bind_unix_socket

@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from pyfw.config.schema import ConfigError
 from pyfw.edge.control.handover import Offer
-from pyfw.edge.queue.counters import QueueCounters
+from pyfw.edge.control.service_error import ServiceError
+from pyfw.edge.queue_counters import QueueCounters
 
 if TYPE_CHECKING:
     from pyfw.rules.model import Ruleset
@@ -319,7 +319,7 @@ def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
 def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
     try:
         outcome = yield from in_background(services, services.reload, _confirm_s(arguments))
-    except ConfigError as error:
+    except ServiceError as error:
         raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
     yield {"note": outcome.text()}
     killed = {}

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 from array import array
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-from pyfw.edge.queue.socket import timeval
 from pyfw.escape import printable
 
 FIRST_DESCRIPTOR = 3            # SD_LISTEN_FDS_START
@@ -36,7 +36,7 @@ class ServiceManager:
         # For good: where no descriptor is left, it must still hear that we are alive, or that we end.
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if address else None
         if self._channel is not None:
-            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(SEND_TIMEOUT_MS))
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(SEND_TIMEOUT_MS * 1000, 1_000_000)))
         self.inherited = _inherited(environment)
         self.watchdog_s = _watchdog_s(environment)
 

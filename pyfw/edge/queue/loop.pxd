@@ -53,7 +53,7 @@ cdef class QueueLoop:
     cdef readonly int number
     cdef int descriptor
     cdef bint stopping
-    cdef void *rings            # struct Rings, private to nfqueue.pyx
+    cdef void *rings            # struct Rings, private to loop.pyx
     cdef LinkNames *names       # of the data thread alone
     cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
     cdef Counters counted

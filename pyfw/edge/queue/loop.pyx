@@ -33,8 +33,8 @@ from pyfw.enums cimport *
 from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
 
 from pyfw.edge.queue import socket as queue_socket
-from pyfw.edge.queue.counters import read_kernel_counters
 from pyfw.edge.queue.socket import QueueError
+from pyfw.edge.queue_counters import read_kernel_counters
 
 cdef extern from "<libnetfilter_queue/libnetfilter_queue.h>":
     int nfq_set_queue_flags(nfq_q_handle *, uint32_t mask, uint32_t flags)

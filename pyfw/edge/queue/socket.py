@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 
-from pyfw.edge.queue.counters import queue_owner
+from pyfw.edge.queue_counters import queue_owner
 
 SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5

@@ -23,13 +23,13 @@ matches and do nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from pyfw.bounded_text import RULES_BYTES, place_of, read_text_file
+from pyfw.bounded_text import place_of
 from pyfw.rules.language.builder import RuleBuilder, checked_count
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
@@ -47,17 +47,18 @@ _TARGET_KEYS = {"jump", "goto"}
 _KINDS = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}
 
 
-def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str,
+def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str, read: Callable[[Path], str],
                skipped: list[str] | None = None) -> Ruleset:
     """The ruleset under `rules:`.
 
     `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only.  `variables` are for
-    $NAME; files are looked for in `base_dir`; `source` names the YAML file in errors.  `skipped` takes a warning for
+    $NAME; files are looked for in `base_dir`, and read by `read`, which raises OSError or UnicodeDecodeError; `source` names
+    the YAML file in errors.  `skipped` takes a warning for
     each rule that pyfw does not do; None: those are errors.
     """
     if node.start_mark.buffer is None:
         raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")
-    return check_ruleset(_Loader(variables, base_dir, source, skipped).ruleset(node))
+    return check_ruleset(_Loader(variables, base_dir, source, read, skipped).ruleset(node))
 
 
 def rule_files(node: yaml.Node, base_dir: Path) -> dict[str | None, Path]:
@@ -82,7 +83,9 @@ def rule_keys() -> list[str]:
 class _Loader:
     """Reads nodes; every method takes the node it speaks of."""
 
-    def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str, skipped: list[str] | None) -> None:
+    def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str, read: Callable[[Path], str],
+                 skipped: list[str] | None) -> None:
+        self.read = read
         self.skipped = skipped
         self.variables = variables
         self.base_dir = base_dir
@@ -129,7 +132,7 @@ class _Loader:
 
     def file_text(self, path: Path, node: yaml.MappingNode) -> str:
         try:
-            return read_text_file(path, RULES_BYTES)
+            return self.read(path)
         except UnicodeDecodeError as error:
             raise RulesError(f"{path}:{place_of(error)}: not a text in UTF-8", self.at(node.value[0][1])) from None
         except OSError as error:

@@ -3,7 +3,7 @@
 
     add NAME ADDRESS[/PREFIX][,[tcp:|udp:]PORT] [timeout N] [packets N] [bytes N] [nomatch]
 
-It reads what nearly every line of `ipset save` looks like, and stops at the first line that is anything else: set_text.py
+It reads what nearly every line of `ipset save` looks like, and stops at the first line that is anything else: text.py
 knows the whole language, and what is wrong with a line.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Named address sets: what the control side does to them.  What packets do stands in set_packets.pyx.
+"""Named address sets: what the control side does to them.  What packets do stands in lookup.pyx.
 
 Law: all this is for one control thread, which takes the lock without the GIL, for SLICE elements at a time.  What a command asks for
 may be billions of elements in a line of text: it is done in parts, and memory has a bound, whatever a set's own maxelem says.
-Knows no syntax and no wording: those stand in set_text.py and set_store.py.
+Knows no syntax and no wording: those stand in text.py and store.py.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint16_t

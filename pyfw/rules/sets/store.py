@@ -1,6 +1,6 @@
 """The named sets of a daemon and ipset's commands on them.  ipset(8).
 
-Knows the language by set_text.py, the contents by sets.pyx; no file, no socket, no clock.  One thread calls it.
+Knows the language by text.py, the contents by sets.pyx; no file, no socket, no clock.  One thread calls it.
 """
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Packets against address sets: the test `set` and the action SET.  Knows no syntax; the sets themselves stand in set_packets.pyx."""
+"""Packets against address sets: the test `set` and the action SET.  Knows no syntax; the sets themselves stand in lookup.pyx."""
 from libc.string cimport memset
 from pyfw.rules.parts cimport FITS, FITS_NOT
 from pyfw.rules.sets.lookup cimport (COMPARE_EQUAL, COMPARE_GREATER, COMPARE_LESS, COMPARE_NOT, COMPARE_UNEQUAL, add_packet,

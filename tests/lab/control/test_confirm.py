@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from firewall import BIN, Firewall
 
-from firewall import Firewall
+from firewall import BIN, Firewall
 from pyfw.lab import SERVER, Lab, wait_until
 
 

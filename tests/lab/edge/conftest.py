@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
-from pyfw.edge.queue.loop import QueueLoop
-from pyfw.engine.engine import Engine
-from pyfw.rules.program.program import Program
 
 from lab.edge.wrapper import QUEUE
 from pyfw.edge.host.divert import Diversion
 from pyfw.edge.host.links import Links
-from pyfw.edge.queue.counters import QueueCounters, read_kernel_counters
+from pyfw.edge.queue.loop import QueueLoop
+from pyfw.edge.queue_counters import QueueCounters, read_kernel_counters
+from pyfw.engine.engine import Engine
 from pyfw.lab import Lab, wait_until
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 MARK = 0xC0FFEE                 # of what the loop itself sends
 

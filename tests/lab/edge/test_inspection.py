@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 import pytest
+
 from pyfw.engine.engine import Engine
 from pyfw.enums import Verdict
-
 from pyfw.helpers import Finding, HelperBinding, Segment
 from pyfw.lab import SERVER, Lab, wait_until
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
-from pyfw.engine.engine import Engine
 
+from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue.socket import QueueError
+from pyfw.engine.engine import Engine
 from pyfw.lab import GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
 
 QUEUE = 30

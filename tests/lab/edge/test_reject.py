@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyfw.edge.queue.loop import QueueLoop
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from pyfw.edge.queue.loop import QueueLoop
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, Port, wait_until
 
 ETH_P_ALL = 3

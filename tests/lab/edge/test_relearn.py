@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.engine.relearn import relearn_windows
 
 from firewall import Firewall
 from lab.edge.wrapper import QUEUE
 from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.host.divert import Diversion
+from pyfw.engine.engine import Engine
+from pyfw.engine.relearn import relearn_windows
 from pyfw.lab import SERVER, Lab, wait_until
 
 Guard = Callable[..., Firewall]

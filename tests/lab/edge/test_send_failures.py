@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
-from pyfw.engine.engine import Engine
 
+from pyfw.edge.queue.loop import IN_HAND_BYTES, QueueLoop
 from pyfw.edge.queue.socket import port_of
+from pyfw.engine.engine import Engine
 from pyfw.lab import SERVER, Lab, wait_until
 
 QUEUE = 30

@@ -24,8 +24,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from kit.captures import fragment
-from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
+from pyfw.wire.ip_packet import IpPacket
 from pyfw.wire.reassembly import Reassembler
 
 CASES = 500

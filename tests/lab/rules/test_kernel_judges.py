@@ -4,16 +4,16 @@ from __future__ import annotations
 import random
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from lab.rules.kernel import DEVICE, Kernel
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.program.program import Program
 
 V4 = IP(src="10.0.0.2", dst="10.99.0.7")
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

@@ -4,8 +4,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_Router_Alert, TCPerror, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -25,9 +23,11 @@ from scapy.layers.ipsec import AH, ESP
 from scapy.packet import Packet, Raw
 
 from lab.rules.kernel import DEVICE, Kernel, KernelLog
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
+from pyfw.rules.program.program import Program
 
 PREFIX = f"pfr-{os.getpid()} "
 V4 = IP(src="10.0.0.2", dst="10.99.0.7", id=7)

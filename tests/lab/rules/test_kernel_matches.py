@@ -8,17 +8,17 @@ import random
 import time
 
 import pytest
-from pyfw.enums import CtState, Hook
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program
-from pyfw.rules.xt.addrtype import LocalAddresses, Route
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
 from lab.rules.kernel import DEVICE, Kernel
+from pyfw.enums import CtState, Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program
+from pyfw.rules.xt.addrtype import LocalAddresses, Route
 
 LOCAL, BROADCAST = 2, 3
 OWN_ROUTES = (Route(bytes([10, 99, 0, 1]), 32, LOCAL, DEVICE), Route(bytes([10, 99, 0, 255]), 32, BROADCAST, DEVICE))

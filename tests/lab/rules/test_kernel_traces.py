@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
 from lab.rules.kernel import DEVICE, Kernel, KernelLog
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.log.format import format_log
+from pyfw.rules.program.program import Program
 
 RULES = """
 *raw

@@ -5,17 +5,17 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from lab.rules.kernel import DEVICE, NOW_NS, Kernel, sets
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 
 SETS = {4: """

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pyfw.rules.program.program import Program
 
 from kit.control import StillDaemon, running
 from pyfw.cli.pyfwctl import saved
 from pyfw.cli.pyfwctl.client import Refused
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 NOBODY = 65534
 RULES = "*filter\n:INPUT DROP [0:0]\n-A INPUT -p icmp -j ACCEPT\nCOMMIT\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyfw.config.schema import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config
-from pyfw.config.values import LoopbackAddress
+from pyfw.edge.control.loopback_address import LoopbackAddress
 
 
 def config(text: str, *overrides: str) -> Config:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from random import Random
 
+from kit.memory import ANNOUNCER, BOOT, ENTRIES, ENTRY_BYTES, EXPECTATIONS, HEADER_BYTES, TABLE_BYTES, Watch, busy, entry, watch_over
+from kit.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.engine import Engine
@@ -18,11 +20,8 @@ from pyfw.enums import CtState
 from pyfw.observe.dump import expect_text
 from pyfw.observe.events import Kind, Listener
 from pyfw.observe.top import Top
-from pyfw.rules.program.program import Program
-
-from kit.memory import ANNOUNCER, BOOT, ENTRIES, ENTRY_BYTES, EXPECTATIONS, HEADER_BYTES, TABLE_BYTES, Watch, busy, entry, watch_over
-from kit.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 SEED, IMAGES = 1, 2500
 IDENTITY_BYTES = 64             # of the header: whose table it is, how large, how much of it is in use

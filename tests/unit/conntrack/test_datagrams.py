@@ -1,9 +1,9 @@
 """UDP, UDP-Lite, GRE and protocols without ports: conversations, streams, timeouts."""
 import pytest
-from pyfw.enums import CtState, Direction, Reason
 
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, gre, ip, pptp, udp, udplite
 from kit.traffic import Watch
+from pyfw.enums import CtState, Direction, Reason
 
 NEW, ESTABLISHED, INVALID = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID
 

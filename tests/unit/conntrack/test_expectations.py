@@ -2,13 +2,13 @@
 from ipaddress import ip_address
 
 import pytest
-from pyfw.enums import CtState, Reason, Verdict
-from pyfw.observe.dump import expect_text
 
 from kit.announcing import Announcer, Master, coming
 from kit.packets import ACK, CLIENT, CLIENT6, SERVER, SERVER6, SYN, tcp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import HelperBinding
+from pyfw.observe.dump import expect_text
 
 NEW, ESTABLISHED, RELATED = CtState.NEW, CtState.ESTABLISHED, CtState.RELATED
 

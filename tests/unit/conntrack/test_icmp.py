@@ -2,7 +2,6 @@
 import struct
 
 import pytest
-from pyfw.enums import CtState, Direction, Reason
 
 from kit.packets import (
     ACK,
@@ -28,6 +27,7 @@ from kit.packets import (
     udplite,
 )
 from kit.traffic import TcpConversation
+from pyfw.enums import CtState, Direction, Reason
 
 NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED = (
     CtState.NEW, CtState.ESTABLISHED, CtState.RELATED, CtState.INVALID, CtState.UNTRACKED)

@@ -3,11 +3,11 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 
 from kit.packets import ACK, CLIENT, CLIENT6, RST, SERVER, SERVER6, SYN, chunk, gre, sctp, tcp, udp, udplite
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
+from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 
 INSIDE, OUTSIDE, HAIRPIN = ("eth1", "eth0"), ("eth0", "eth1"), ("eth1", "eth1")
 ENTRIES = 8                 # in as many buckets, all of which eviction looks into

@@ -1,7 +1,6 @@
 """SCTP associations: handshake, shutdown, verification tags, heartbeats on secondary paths."""
 
 import pytest
-from pyfw.enums import CtState, Direction, Reason, Verdict
 
 from kit.association import (
     ABORT,
@@ -23,6 +22,7 @@ from kit.association import (
     init,
 )
 from kit.packets import chunk
+from pyfw.enums import CtState, Direction, Reason, Verdict
 
 NEW, ESTABLISHED, INVALID = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID
 

@@ -7,6 +7,10 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from kit.packets import ACK, RST, SERVER, SYN, icmp, tcp, udp
+from kit.sources import counts_are_the_tables, rows
+from kit.traffic import TcpConversation, Watch
 from pyfw.conntrack.selection import Selection
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.import_connections import Foreign, import_connections
@@ -14,10 +18,6 @@ from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Reason
 from pyfw.observe.dump import dump_records
 from pyfw.rules.parts import RuleEnvironment
-
-from kit.packets import ACK, RST, SERVER, SYN, icmp, tcp, udp
-from kit.sources import counts_are_the_tables, rows
-from kit.traffic import TcpConversation, Watch
 from pyfw.rules.program.packet_filter import connection_filter
 
 SECRET = bytes(range(16))

@@ -3,15 +3,15 @@ import struct
 from random import Random
 
 import pytest
+
+from kit.packets import CLIENT, SERVER, SYN, ip, tcp, udp
+from kit.traffic import TcpConversation, Watch
 from pyfw.conntrack.table import siphash_words
 from pyfw.engine.engine import Engine
 from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 from pyfw.observe.dump import count_entries
-from pyfw.rules.program.program import Program
-
-from kit.packets import CLIENT, SERVER, SYN, ip, tcp, udp
-from kit.traffic import TcpConversation, Watch
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 NEW, ESTABLISHED, RELATED = CtState.NEW, CtState.ESTABLISHED, CtState.RELATED
 

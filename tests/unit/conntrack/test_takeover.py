@@ -4,9 +4,6 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyfw.engine.engine import Engine
-from pyfw.enums import CtState
-from pyfw.observe.dump import expect_text
 
 from kit.memory import (
     ANNOUNCER,
@@ -24,7 +21,10 @@ from kit.memory import (
 )
 from kit.packets import CLIENT, SERVER, SYN, chunk, icmp, sctp, tcp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
+from pyfw.enums import CtState
 from pyfw.helpers import HelperBinding
+from pyfw.observe.dump import expect_text
 
 
 def test_a_successor_has_the_same_table():

@@ -1,9 +1,9 @@
 """TCP connections from their first packet to their last: states, timeouts, ASSURED."""
 import pytest
-from pyfw.enums import CtState, Direction, Reason, Verdict
 
 from kit.packets import ACK, CLIENT6, CWR, ECE, FIN, PSH, RST, SERVER6, SYN, URG
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import CtState, Direction, Reason, Verdict
 
 NEW, ESTABLISHED, INVALID = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID
 

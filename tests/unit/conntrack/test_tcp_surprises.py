@@ -1,9 +1,9 @@
 """TCP segments that do not fit: RSTs real and forged, SYNs within a connection, ports used again."""
 import pytest
-from pyfw.enums import CtState, Direction, Reason
 
 from kit.packets import ACK, SYN
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import CtState, Direction, Reason
 
 NEW, ESTABLISHED, INVALID = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID
 FAR_AWAY = 3_000_000_000        # a new connection's first sequence number

@@ -5,10 +5,10 @@ After open(): client 1001.., server 5001.., both windows 65535 unless said other
 import struct
 
 import pytest
-from pyfw.enums import CtState, Reason
 
 from kit.packets import ACK, FIN
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import CtState, Reason
 
 ESTABLISHED, INVALID = CtState.ESTABLISHED, CtState.INVALID
 SCALE = lambda shift: struct.pack("!BBB", 3, 3, shift)

@@ -2,10 +2,10 @@
 import struct
 
 import pytest
-from pyfw.engine.engine import Engine
 
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp, udplite
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
 
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
 THERE6 = "src=fd00:0000:0000:0000:0000:0000:0000:0002 dst=fd00:0001:0000:0000:0000:0000:0000:0002 "

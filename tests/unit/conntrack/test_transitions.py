@@ -2,9 +2,9 @@
 from collections import Counter
 
 import pytest
-from pyfw.enums import TcpState
 
 from pyfw.conntrack import sctp_states, tcp_states, timeouts
+from pyfw.enums import TcpState
 
 TCP_BEFORE = [state.name for state in TcpState if state <= TcpState.SYN_SENT2]
 

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook, Verdict
-from pyfw.rules.program.program import Program
 
+from kit.control import wait_until
 from kit.packets import SYN, tcp
 from pyfw.config import engine as engines
 from pyfw.config.engine import check_rules, engine_from_config
@@ -19,6 +17,8 @@ from pyfw.config.schema import Config, ConfigError, load_config
 from pyfw.daemon.active_rules import ActiveRules
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MAX_CONN_COUNTERS
 from pyfw.rules.language.edit import CommandFailed
 from pyfw.rules.language.iptables import parse_save
@@ -26,8 +26,6 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import Ruleset
 from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
-from kit.control import wait_until
-from kit.packets import SYN, tcp
 
 COUNTING = "-A FORWARD -p tcp -m connlimit --connlimit-above 5 -j DROP\n"
 MOST = "*filter\n" + COUNTING * (MAX_CONN_COUNTERS // 2) + "COMMIT\n"        # each for IPv4 and for IPv6

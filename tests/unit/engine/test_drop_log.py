@@ -4,14 +4,14 @@ from __future__ import annotations
 import sys
 
 import pytest
-from pyfw.enums import Reason, Verdict
-from pyfw.rules.program.program import Program
 
 from kit.packets import CLIENT, SERVER, UDP, ip, udp, udp_datagram
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import Reason, Verdict
 from pyfw.helpers import Finding, HelperBinding
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.log.format import format_log
+from pyfw.rules.program.program import Program
 
 PORT = 6100
 WEB = udp(CLIENT, SERVER, 40000, 80)

@@ -4,9 +4,6 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyfw.enums import Hook
-from pyfw.observe.dump import expect_text
-from pyfw.rules.program.program import Program
 
 from kit.packets import (
     ACK,
@@ -36,8 +33,11 @@ from kit.packets import (
     udplite,
 )
 from kit.traffic import Watch
+from pyfw.enums import Hook
 from pyfw.helpers import Expectation, Finding, HelperBinding
+from pyfw.observe.dump import expect_text
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 PACKETS = 1_000_000
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)

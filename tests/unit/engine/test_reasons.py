@@ -4,10 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from pyfw.conntrack.sources import Sources
-from pyfw.engine.source_limits import SourceLimits
-from pyfw.enums import CtState, Hook, Reason, Verdict
-from pyfw.rules.program.program import Program
 
 from kit.jumps import doubled_jumps
 from kit.packets import (
@@ -39,8 +35,12 @@ from kit.packets import (
     udplite,
 )
 from kit.traffic import TcpConversation, Watch
+from pyfw.conntrack.sources import Sources
+from pyfw.engine.source_limits import SourceLimits
+from pyfw.enums import CtState, Hook, Reason, Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 ENDS = (CLIENT, SERVER)
 ROUTER6 = "fe80::1"

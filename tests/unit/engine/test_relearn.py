@@ -6,11 +6,11 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from pyfw.engine.relearn import relearn_windows
-from pyfw.enums import CtState, Reason
 
 from kit.packets import ACK, RST
 from kit.traffic import End, TcpConversation, Watch
+from pyfw.engine.relearn import relearn_windows
+from pyfw.enums import CtState, Reason
 
 ESTABLISHED, INVALID = CtState.ESTABLISHED, CtState.INVALID
 SCALE_AND_SACK = struct.pack("!BBB", 3, 3, 7) + b"\4\2\0"

@@ -4,17 +4,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyfw.engine.engine import Engine
-from pyfw.engine.review import review
-from pyfw.enums import CtState, Hook, Verdict
-from pyfw.explain.dry_run import dry_run
-from pyfw.rules.program.program import Program
 
 from kit.announcing import Announcer, Master, coming
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, pptp, sctp, tcp, udp, udplite
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
+from pyfw.engine.review import review
+from pyfw.enums import CtState, Hook, Verdict
+from pyfw.explain.dry_run import dry_run
 from pyfw.helpers import HelperBinding
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 INIT = chunk(1, b"\0\0\0\1\0\0\xff\xff\0\1\0\1\0\0\0\1")
 

@@ -6,16 +6,16 @@ from threading import Thread
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyfw.engine.shadow import Difference
-from pyfw.enums import CtState, Hook, Reject, Verdict
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program
 
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, SYN, icmp, ip, spoil, tcp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.shadow import Difference
+from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.edit import edit, read_request
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program
 
 ESTABLISHED = "-A FORWARD -m state --state ESTABLISHED -j ACCEPT"
 

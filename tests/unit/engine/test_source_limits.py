@@ -7,18 +7,18 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from kit.packets import ACK, CLIENT, SERVER, SYN, tcp, udp
+from kit.sources import counts_are_the_tables, rows
+from kit.traffic import TcpConversation, Watch
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.import_connections import Foreign, import_connections
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook, Reason, Verdict
 from pyfw.explain.dry_run import dry_run
-from pyfw.rules.program.program import Program
-
-from kit.packets import ACK, CLIENT, SERVER, SYN, tcp, udp
-from kit.sources import counts_are_the_tables, rows
-from kit.traffic import TcpConversation, Watch
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.packet_filter import connection_filter
+from pyfw.rules.program.program import Program
 
 OTHER = "10.0.0.77"
 CLIENT6, SERVER6 = "2001:db8:0:1::5", "2001:db8:9::1"

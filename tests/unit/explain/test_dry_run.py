@@ -5,19 +5,19 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
-from pyfw.engine.engine import Engine, Judgement
-from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
-from pyfw.explain.dry_run import Answer, dry_run, find_known
-from pyfw.observe.dump import expect_text
-from pyfw.rules.program.program import Program
 
 from kit.announcing import Announcer, Master, coming
 from kit.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, chunk, icmp, ip, sctp, spoil, tcp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine, Judgement
+from pyfw.enums import CtState, Direction, Hook, Reason, TcpState, Verdict
+from pyfw.explain.dry_run import Answer, dry_run, find_known
 from pyfw.explain.packet_spec import PacketSpec
 from pyfw.explain.text import answer_record, explanation_text
 from pyfw.helpers import Expectation, Finding, HelperBinding
+from pyfw.observe.dump import expect_text
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 RULES = """
 *raw

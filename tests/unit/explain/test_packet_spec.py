@@ -4,7 +4,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyfw.enums import Hook
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
@@ -12,7 +11,8 @@ from scapy.utils import wrpcap
 
 from kit.packets import CLIENT, SERVER, chunk, sctp
 from kit.traffic import TcpConversation, Watch
-from pyfw.cli.pyfwctl.captured import without_files
+from pyfw.cli.frames import without_files
+from pyfw.enums import Hook
 from pyfw.explain.packet_spec import PacketSpec, SpecError, packet_spec, read_spec
 from pyfw.wire.summary import summarize
 

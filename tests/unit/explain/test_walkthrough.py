@@ -2,16 +2,16 @@
 from __future__ import annotations
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.rules.program.program import Program
 
 from kit.packets import CLIENT, SERVER, ip
 from kit.vocabulary import RULES as VOCABULARY
+from pyfw.engine.engine import Engine
 from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.explain.walkthrough import Visit, visits
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import Ruleset
+from pyfw.rules.program.program import Program
 
 TCP, UDP, ICMP = "tcp 10.0.0.5:40000 203.0.113.7:443", "udp 10.0.0.5:40000 203.0.113.7:53", "icmp 10.0.0.5 203.0.113.7"
 

@@ -2,8 +2,8 @@
 from ipaddress import ip_address
 
 import pytest
-from pyfw.enums import Direction, Verdict
 
+from pyfw.enums import Direction, Verdict
 from pyfw.helpers import MEMORY_SIZE, Expectation, Finding, Segment
 
 LOGIN = ("< 220 ready\r\n", "> USER anonymous\r\n", "< 331 password?\r\n", "> PASS guest\r\n", "< 230 welcome\r\n")

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import pytest
-from pyfw.enums import Verdict
 
 from kit.packets import CLIENT, SERVER, SYN, tcp
 from kit.traffic import TcpConversation, Watch
+from pyfw.enums import Verdict
 from pyfw.helpers import Expectation, Finding, HelperBinding
 
 PORT = 6100

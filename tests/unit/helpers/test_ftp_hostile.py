@@ -4,8 +4,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyfw.enums import Direction, Verdict
 
+from pyfw.enums import Direction, Verdict
 from pyfw.helpers import MEMORY_SIZE, Finding, Segment
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.helpers.ftp_dialogue import Awaited, Dialogue, LineStarts, Step

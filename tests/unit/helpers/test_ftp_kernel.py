@@ -1,7 +1,7 @@
 """strict=False: every decision is that of Linux' nf_conntrack_ftp."""
 import pytest
-from pyfw.enums import Direction, Reason, Verdict
 
+from pyfw.enums import Direction, Reason, Verdict
 from pyfw.helpers.ftp import FtpHelper
 
 IPV6 = {"client": "2001:db8::2", "server": "2001:db8:1::2"}

@@ -6,7 +6,6 @@ import re
 from ipaddress import ip_address
 
 from pyfw.enums import Direction, Verdict
-
 from pyfw.helpers import MEMORY_SIZE, Segment
 from pyfw.helpers.ftp import FtpHelper
 

@@ -1,7 +1,7 @@
 """strict=True: an announcement opens something only where the dialogue calls for it (CERT VU#328867)."""
 import pytest
-from pyfw.enums import Direction, Verdict
 
+from pyfw.enums import Direction, Verdict
 from pyfw.helpers.ftp import FtpHelper
 
 IPV6 = {"client": "2001:db8::2", "server": "2001:db8:1::2"}

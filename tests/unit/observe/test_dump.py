@@ -3,14 +3,14 @@ import re
 from threading import Thread
 
 import pytest
-from pyfw.conntrack.selection import Selection
-from pyfw.enums import CtState
-from pyfw.observe.dump import count_entries, dump_records, dump_text
-from pyfw.rules.program.program import Program
 
 from kit.packets import CLIENT, CLIENT6, SERVER, SERVER6, gre, icmp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.conntrack.selection import Selection
+from pyfw.enums import CtState
+from pyfw.observe.dump import count_entries, dump_records, dump_text
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 LINE = re.compile(r"udp      17 \d+ src=10\.\d+\.\d+\.\d+ dst=10\.0\.1\.2 sport=5000 dport=53 packets=\d+ bytes=\d+ "
                   r"(\[UNREPLIED\] )?src=10\.0\.1\.2 dst=10\.\d+\.\d+\.\d+ sport=53 dport=5000 packets=\d+ bytes=\d+ "

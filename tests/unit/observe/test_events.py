@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyfw.conntrack.selection import Selection
-from pyfw.engine.engine import Engine
-from pyfw.observe.dump import dump_text
-from pyfw.observe.events import KEPT, MOST, Kind, Listener, TooMany
-from pyfw.rules.program.program import Program
 
 from kit.association import Association
 from kit.packets import ACK, CLIENT, CLIENT6, FIN, SERVER, SERVER6, gre, icmp, ip, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.conntrack.selection import Selection
+from pyfw.engine.engine import Engine
 from pyfw.helpers import HelperBinding
 from pyfw.helpers.ftp import FtpHelper
+from pyfw.observe.dump import dump_text
+from pyfw.observe.events import KEPT, MOST, Kind, Listener, TooMany
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 ALL = ~Kind(0)
 TCP = "src=10.0.0.2 dst=10.0.1.2 sport=40000 dport=80 {}src=10.0.1.2 dst=10.0.0.2 sport=80 dport=40000"

@@ -4,11 +4,11 @@ from __future__ import annotations
 from threading import Thread
 
 import pytest
-from pyfw.conntrack.selection import Selection
-from pyfw.observe.top import Top
 
 from kit.packets import CLIENT, SERVER, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.conntrack.selection import Selection
+from pyfw.observe.top import Top
 
 CHUNK = 32 * 512                # slots that one call walks
 HEADERS = 28                    # bytes of an empty datagram on the IP layer

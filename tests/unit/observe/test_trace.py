@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import CtState, Hook, Verdict
-from pyfw.observe.trace import MOST, TooMany, Tracer
-from pyfw.rules.program.program import Program
 
 from kit.packets import ACK, CLIENT, CLIENT6, PSH, SERVER, SERVER6, SYN, icmp, ip, tcp, udp
 from kit.traffic import TcpConversation, Watch
+from pyfw.engine.engine import Engine
+from pyfw.enums import CtState, Hook, Verdict
 from pyfw.explain.text import explanation_text, packet_trace_record
+from pyfw.observe.trace import MOST, TooMany, Tracer
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
 from pyfw.rules.program.packet_filter import packet_filter
+from pyfw.rules.program.program import Program
 
 RULES = "-P FORWARD DROP\n-A FORWARD -m state --state ESTABLISHED -j ACCEPT\n-A FORWARD -p tcp -j ACCEPT\n"
 SECOND_NS = 10**9

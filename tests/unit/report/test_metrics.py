@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from pyfw.edge.queue.latency import histogram_of
-from pyfw.enums import Hook, Reason
-from pyfw.rules.program.program import Program
 
 from kit.control import engine_with, udp_packet
+from pyfw.edge.queue.latency import histogram_of
+from pyfw.enums import Hook, Reason
 from pyfw.report.metrics import DROP_REASONS, MAX_RULES, METRICS, OPEN_METRICS, Exposition
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "config" / "grafana-dashboard.json"
 

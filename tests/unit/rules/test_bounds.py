@@ -11,18 +11,18 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from pyfw.engine.review import review
-from pyfw.enums import Hook, Verdict
-from pyfw.rules.program.program import Program
 
 from kit.jumps import doubled_jumps
 from kit.packets import ACK, FIN, RST, SYN, tcp, udp
 from kit.traffic import Watch
 from pyfw.cli.pyfw.main import main
+from pyfw.engine.review import review
+from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Chain, RulesError, Ruleset, empty_table
+from pyfw.rules.program.program import Program
 from pyfw.rules.xt import packet as packet_tests
 
 MANY = 70_000

@@ -4,14 +4,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyfw.enums import CtState, Hook, Verdict
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet
 
+from pyfw.enums import CtState, Hook, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import RulesError
+from pyfw.rules.program.program import Program
 
 CASES = Path(__file__).parents[2] / "cases"
 HOST, PEER = "10.0.0.2", "192.0.2.80"

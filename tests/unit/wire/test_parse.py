@@ -2,7 +2,6 @@
 import struct
 
 import pytest
-from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 
 from kit.packets import (
     ACK,
@@ -33,6 +32,7 @@ from kit.packets import (
     udplite,
 )
 from kit.traffic import Watch
+from pyfw.enums import CtState, Direction, Hook, Reason, Verdict
 
 NEW, ESTABLISHED, INVALID = CtState.NEW, CtState.ESTABLISHED, CtState.INVALID
 ENDS, ENDS6 = (CLIENT, SERVER), (CLIENT6, SERVER6)

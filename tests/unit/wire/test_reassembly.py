@@ -12,8 +12,8 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrRouting, frag
 from scapy.packet import Raw
 
 from kit.captures import datagram, datagram6, fragment, fragments, syn, syn6
-from pyfw.edge.capture.pcap import IpPacket
 from pyfw.wire.checksum import internet_checksum
+from pyfw.wire.ip_packet import IpPacket
 from pyfw.wire.reassembly import IPV4_TIMEOUT_NS, IPV6_TIMEOUT_NS, MAX_DISTANCE, MEMORY_LIMIT, Reassembler, Withheld
 
 PAYLOAD = bytes(range(256)) * 8

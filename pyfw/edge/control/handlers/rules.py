@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyfw.config.schema import ConfigError
+from pyfw.edge.control.service_error import ServiceError
 from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
 from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.language.printing import AUDIT, Counters, print_rules, print_ruleset, ruleset_lines
@@ -133,6 +133,6 @@ def rules_saved(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """pyfwctl has written the config's files."""
     try:
         yield from in_background(services, services.keep_saved_rules)
-    except ConfigError as error:
+    except ServiceError as error:
         raise CommandError(str(error), reason="bad_config") from error
     return {}

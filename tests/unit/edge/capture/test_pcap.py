@@ -10,7 +10,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from kit.captures import block, enhanced, ethernet, interface, pcap, pcapng, section, simple, syn, syn6
-from pyfw.edge.capture.pcap import Capture, CaptureError, IpPacket, Record
+from pyfw.edge.capture.pcap import Capture, CaptureError, Record
+from pyfw.wire.ip_packet import IpPacket
 
 SYN, SYN6 = syn(), syn6()
 COOKED_V1 = struct.pack(">HHH8s", 0, 1, 6, bytes(8))

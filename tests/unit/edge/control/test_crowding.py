@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from pyfw.rules.program.program import Program
 
 from kit.control import GROUP, NOBODY, Client, RunningServer, StillDaemon, clients_of, open_to_all, running, wait_until
 from pyfw.edge.control.descriptors import KEPT_BACK, Reserve
@@ -23,6 +22,7 @@ from pyfw.edge.defects import Defects
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.explain.packet_spec import SpecError, read_spec
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 ALICE, BOB, CAROL, DAVE = 4001, 4002, 4003, 4004
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.observe.events import KEPT, MOST
 
 from kit.control import LATER_NS, Client, RunningServer, StillDaemon, running, udp_packet, wait_until
 from kit.programs import pyfwctl
 from pyfw.edge.control.handlers import events as event_commands
 from pyfw.edge.control.table import COMMANDS
+from pyfw.enums import Hook
+from pyfw.observe.events import KEPT, MOST
 
 NEW = "    [NEW] udp      17 3600 src=10.0.0.{0} dst=192.0.2.1 sport=5000 dport=53 [UNREPLIED] " \
       "src=192.0.2.1 dst=10.0.0.{0} sport=53 dport=5000\n"

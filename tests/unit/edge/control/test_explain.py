@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -16,7 +14,9 @@ from scapy.utils import wrpcap
 from kit.control import RunningServer, udp_packet, wait_until
 from kit.programs import pyfwctl
 from pyfw.edge.control.table import COMMANDS
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 RULES = "-P FORWARD DROP\n-A FORWARD -i eth7 -j ACCEPT\n-A FORWARD -m state --state ESTABLISHED -j ACCEPT\n"
 KNOWN = ["udp", "192.0.2.1:53", "10.0.0.1:5000"]       # the reply to a connection of the harness

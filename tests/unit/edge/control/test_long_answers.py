@@ -4,11 +4,11 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
-from pyfw.rules.program.program import Program
 
 from kit.control import StillDaemon
 from pyfw.edge.control.table import COMMANDS, LINES_AT_ONCE, Pause
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 RULES = 5000
 

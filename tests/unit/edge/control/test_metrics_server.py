@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kit.control import as_user, wait_until
-from pyfw.config.values import LoopbackAddress
+from pyfw.edge.control.loopback_address import LoopbackAddress
 from pyfw.edge.control.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
 from pyfw.edge.control.unix_socket import SocketInUse
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from kit.control import RunningServer, StillDaemon, running
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
-from kit.control import RunningServer, StillDaemon, running
 
 WORKER = "worker"
 RULES = "-A OUTPUT -p udp --dport 53 -m owner --uid-owner 0 --gid-owner 0 -j ACCEPT\n"

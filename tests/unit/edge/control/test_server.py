@@ -10,10 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.observe.dump import count_entries
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program
 
 from kit.control import GROUP, NOBODY, Client, StillDaemon, as_user, open_to_all, running, udp_packet, wait_until
 from pyfw.edge.control.handlers.shadow import kill_states
@@ -21,7 +17,11 @@ from pyfw.edge.control.server import ROOM, ControlServer
 from pyfw.edge.control.session import LINE_BYTES
 from pyfw.edge.control.table import COMMANDS
 from pyfw.edge.control.unix_socket import SocketInUse
+from pyfw.enums import Hook
+from pyfw.observe.dump import count_entries
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program
 
 # -- the protocol --------------------------------------------------------------------------------------------
 

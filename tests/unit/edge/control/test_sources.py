@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import pytest
+
+from kit.control import LATER_NS, StillDaemon, running, udp_packet
+from kit.packets import SERVER, udp
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits
 from pyfw.enums import Hook
-
-from kit.control import LATER_NS, StillDaemon, running, udp_packet
-from kit.packets import SERVER, udp
 
 SOURCES = 1500
 

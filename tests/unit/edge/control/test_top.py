@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
 
 from kit.control import Client, RunningServer, running, wait_until
 from kit.moving import SECOND_NS, START_NS, Asked, LiveDaemon, MovedDaemon
 from kit.packets import CLIENT6, SERVER6, gre, icmp, udp
 from kit.programs import pyfwctl
 from pyfw.edge.control.table import COMMANDS, CommandError, Pause
-from pyfw.edge.queue.counters import QueueCounters
+from pyfw.edge.queue_counters import QueueCounters
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 from pyfw.report.rates import flat, plain, rates, scaled
 from pyfw.report.top import age_text, cells, sample_text
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.edge.queue.counters import QueueCounters, parse_queue_counters
+from pyfw.edge.queue_counters import QueueCounters, parse_queue_counters
 
 TWO_QUEUES = ("    0   4242     3 2 65531     7     9     1234  1\n"
               "   12 4294963117     0 2  4016     0     0 4294967295  1\n")

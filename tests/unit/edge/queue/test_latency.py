@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pyfw.edge.queue.latency import BOUNDS_NS, histogram_of
 
 BOUNDS_US = ["10", "20", "50", "100", "200", "500", "1000", "2000", "5000", "10000", "20000", "50000", "100000", "more"]

@@ -5,6 +5,7 @@ import random
 import struct
 
 import pytest
+
 from pyfw.edge.queue.messages import describe_message, sound_verdict_bytes, verdict_message
 
 PACKET_HDR, VERDICT_HDR, MARK, INDEV, OUTDEV, PAYLOAD, CAP_LEN, SKB_INFO = 1, 2, 3, 5, 6, 10, 13, 14

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import pytest
-from pyfw.edge.queue.reject_sender import build_reject
-from pyfw.enums import Reject
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.packet import Packet, Raw
+
+from pyfw.edge.queue.reject_sender import build_reject
+from pyfw.enums import Reject
 
 IP4 = IP(src="192.0.2.2", dst="198.51.100.2", id=7, ttl=63)
 IP6 = IPv6(src="2001:db8:1::2", dst="2001:db8:2::2", hlim=63)

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook, Verdict
-from pyfw.rules.program.program import Program, Walk
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
 from kit.control import StillDaemon
 from pyfw.edge.control.handlers.rules import run_iptables
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook, Verdict
 from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.explain.text import answer_record
 from pyfw.rules.language.iptables import parse_save
@@ -22,6 +21,7 @@ from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.log.format import format_log
 from pyfw.rules.model import RulesError, Ruleset
+from pyfw.rules.program.program import Program, Walk
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")
 WEB = V4 / TCP(sport=40000, dport=80, flags="S")
@@ -31,7 +31,7 @@ SSH = V4 / TCP(sport=40000, dport=22, flags="S")
 def load(*rules: str, chains: str = "", policy: str = "ACCEPT") -> Ruleset:
     text = f"rules:\n  filter:\n    FORWARD:\n      policy: {policy}\n      rules:\n"
     text += "".join(f"        - {rule}\n" for rule in rules) + chains
-    return load_rules(yaml.compose(text, yaml.SafeLoader).value[0][1], {}, Path("/nonexistent"), "c.yaml")
+    return load_rules(yaml.compose(text, yaml.SafeLoader).value[0][1], {}, Path("/nonexistent"), "c.yaml", Path.read_text)
 
 
 def walk(program: Program, packet: Packet) -> Walk:

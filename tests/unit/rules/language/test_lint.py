@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyfw.enums import CtState, Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from pyfw.cli.pyfw.main import main
+from pyfw.enums import CtState, Hook
 from pyfw.rules.language.covers import covers
 from pyfw.rules.language.iptables import parse_rule, parse_save
 from pyfw.rules.language.lint import lint
 from pyfw.rules.model import Ruleset
+from pyfw.rules.program.program import Program
 
 ROOT = Path(__file__).resolve().parents[4]
 ESTABLISHED = "-A FORWARD -m state --state ESTABLISHED -j ACCEPT"

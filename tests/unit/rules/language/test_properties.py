@@ -14,7 +14,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyfw.rules.program.program import Program
 
 from kit.spellings import (
     MATCH_KINDS,
@@ -38,6 +37,7 @@ from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.language.yaml_rules import load_rules
 from pyfw.rules.lexer import Place, split_lines
 from pyfw.rules.model import RulesError
+from pyfw.rules.program.program import Program
 from pyfw.rules.values import quote
 
 NOT = st.sampled_from(["", "", "! "])
@@ -216,7 +216,7 @@ def test_a_yaml_text_changed_anywhere_makes_rules_or_one_complaint() -> None:
         except yaml.YAMLError:
             continue
         try:
-            load_rules(document.value[0][1], {"LAN": "eth1"}, Path("/nonexistent"), "c.yaml")
+            load_rules(document.value[0][1], {"LAN": "eth1"}, Path("/nonexistent"), "c.yaml", Path.read_text)
             outcomes["rules"] += 1
         except RulesError as error:
             assert error.location is not None and "\n" not in str(error)

@@ -19,7 +19,7 @@ VARIABLES = {"LAN": "eth1", "ADMIN": "192.0.2.0/24", "BOTH": "10.0.0.0/8,fd00::/
 def load(text: str, base_dir: Path = Path("/nonexistent"), node: yaml.Node | None = None) -> Ruleset:
     """The ruleset of a document whose only key is `rules`."""
     document = node or yaml.compose(text, yaml.SafeLoader)
-    return load_rules(document.value[0][1], VARIABLES, base_dir, "c.yaml")
+    return load_rules(document.value[0][1], VARIABLES, base_dir, "c.yaml", Path.read_text)
 
 
 def rules_of(item: str, table: str = "filter", chain: str = "FORWARD") -> tuple:

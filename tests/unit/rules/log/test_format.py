@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import pytest
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_Router_Alert, TCPerror, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -18,8 +16,10 @@ from scapy.layers.inet6 import (
 from scapy.layers.ipsec import AH, ESP
 from scapy.packet import Packet, Raw
 
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.log.format import LogRecord, format_log
+from pyfw.rules.program.program import Program
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80", id=7)
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

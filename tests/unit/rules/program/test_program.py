@@ -4,16 +4,16 @@ from __future__ import annotations
 import random
 
 import pytest
-from pyfw.enums import CtState, Hook, Reject, Verdict
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program, Walk
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
+from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.model import RulesError
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program, Walk
 
 V4 = IP(src="10.0.0.2", dst="192.0.2.80")
 V6 = IPv6(src="2001:db8::2", dst="fd00::80")

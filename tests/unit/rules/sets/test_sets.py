@@ -7,16 +7,16 @@ import itertools
 import random
 
 import pytest
-from pyfw.enums import Hook, Verdict
-from pyfw.rules.parts import RuleEnvironment
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
+from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.lexer import Place
 from pyfw.rules.model import RulesError
+from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 import random
 import threading
 
-from pyfw.engine.engine import Engine
-from pyfw.enums import Hook
-from pyfw.rules.program.program import Program
 from scapy.layers.inet import IP, UDP
 
+from pyfw.engine.engine import Engine
+from pyfw.enums import Hook
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 
 CHANGES = 600

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from pyfw.enums import Hook, Verdict
-from pyfw.rules.program.program import Program
 
 from kit.packets import ACK, RST, SYN, UDP, ip, tcp, udp, udp_datagram
 from kit.traffic import Watch
+from pyfw.enums import Hook, Verdict
 from pyfw.explain.packet_spec import packet_spec, read_spec
 from pyfw.helpers import bind
 from pyfw.rules.language.iptables import parse_save
+from pyfw.rules.program.program import Program
 
 HZ = 1000
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
