@@ -21,6 +21,7 @@ from pyfw.edge.control.handlers.explain import DEFAULT_COUNT, PACKETS_PER_SECOND
 from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS
 from pyfw.explain.packet_spec import add_spec_arguments
 from pyfw.helpers.ftp import FtpHelper
+from pyfw.offline.cases import CASE_KEYS, PLAIN_PORTS, SOURCE_PORTS, read_cases
 from pyfw.rules.language.matches import MATCHES, TARGETS
 from pyfw.rules.language.yaml_rules import rule_keys
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
@@ -151,7 +152,7 @@ def test_every_timeout_and_its_default() -> None:
 @pytest.mark.parametrize("section, kinds", [("Matches", MATCHES), ("Targets", TARGETS)])
 def test_every_word_of_a_rule(section: str, kinds: Mapping[str, Any]) -> None:
     found: dict[str, list[str]] = {}
-    for line in sections("pyfw.yaml.5", "Ss")[section]:
+    for line in sections("pyfw.rules.5", "Ss")[section]:
         words = line.split()
         if line.startswith(".It Cm "):
             found[words[2]] = []
@@ -164,7 +165,7 @@ def test_every_word_of_a_rule(section: str, kinds: Mapping[str, Any]) -> None:
 def test_every_key_of_a_rule_and_of_a_chain() -> None:
     options_of_rules = {spelling[2:] for kind in (*MATCHES.values(), *TARGETS.values())
                         for option in kind.options for spelling in (option.name, *option.aliases)}
-    words = {line.split()[2] for line in sections("pyfw.yaml.5", "Sh")["RULES"] if line.startswith(".It Cm ")}
+    words = {line.split()[2] for line in (*sections("pyfw.yaml.5", "Sh")["RULES"], *sections("pyfw.rules.5", "Sh")["RULES AS TEXT AND AS MAPPINGS"]) if line.startswith(".It Cm ")}
     assert words == set(rule_keys()) - options_of_rules | {"policy", "rules"}
 
 
@@ -173,6 +174,51 @@ def test_the_example_is_a_config(tmp_path: Path) -> None:
     example = page[page.index(".Sh EXAMPLES"):].partition("indent\n")[2].partition(".Ed")[0]
     assert parse_config(example, "example", tmp_path).rule_count == 2
     assert str(DEFAULT_CONFIG) in page
+
+
+def example(page: str) -> str:
+    """The first literal text of a page's examples."""
+    text = (MAN / page).read_text()
+    return text[text.index(".Sh EXAMPLES"):].partition("indent\n")[2].partition(".Ed")[0]
+
+
+def test_the_two_ways_to_write_a_rule_are_one() -> None:
+    lines = sections("pyfw.rules.5", "Sh")["RULES AS TEXT AND AS MAPPINGS"]
+    mapping, text = (line for line in lines if line.startswith("- "))
+    rules = [parse_config(f"rules: {{filter: {{INPUT: {{rules: [{rule}]}}}}}}", "page", Path()).rules
+             for rule in (mapping[2:], f"'{text[2:]}'")]
+    assert rules[0] == rules[1]
+
+
+def test_the_example_of_rules_is_a_ruleset(tmp_path: Path) -> None:
+    (tmp_path / "rules.v4").write_text(example("pyfw.rules.5"))
+    assert parse_config("rules: {file: rules.v4}", "page", tmp_path).rule_count == 4
+
+
+# -- policy tests --------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_a_file_of_policy_tests() -> None:
+    of_cases = named_keys(sections("pyfw.test.5", "Ss")["Cases"])
+    assert (len(of_cases), set(of_cases)) == (len(CASE_KEYS), set(CASE_KEYS))
+    assert named_keys(sections("pyfw.test.5", "Ss")["Zones"]) == ["interface", "networks"]
+    assert named_keys(sections("pyfw.test.5", "Sh")["KEYS"]) == ["zones", "cases"]
+
+
+def named_keys(lines: list[str]) -> list[str]:
+    return [line.split()[2] for line in lines if line.startswith(".It Ic ")]
+
+
+def test_every_port_that_any_stands_for() -> None:
+    *first, last = map(str, PLAIN_PORTS)
+    assert f"stands for {', '.join(first)} and {last}." in (MAN / "pyfw.test.5").read_text()
+    assert f"a source has port {SOURCE_PORTS[0]}," in (MAN / "pyfw.test.5").read_text()
+
+
+def test_the_example_is_a_file_of_policy_tests(tmp_path: Path) -> None:
+    path = tmp_path / "tests.yaml"
+    path.write_text(example("pyfw.test.5"))
+    assert [len(case.steps) for case in read_cases(path, {})] == [0, 0, 2]
 
 
 # -- the pages as such ---------------------------------------------------------------------------------------
