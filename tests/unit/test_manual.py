@@ -14,6 +14,7 @@ import yaml
 
 from pyfw.cli.pyfw import main as pyfw
 from pyfw.cli.pyfwctl import main as pyfwctl
+from pyfw.cli.pyfwctl.iptables import run_restore, run_save
 from pyfw.config.limits import AdaptiveConfig, PerSourceConfig
 from pyfw.config.schema import _BUILT_IN_HELPERS, DEFAULT_CONFIG, Config, parse_config
 from pyfw.conntrack.timeouts import DEFAULTS
@@ -22,6 +23,7 @@ from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS
 from pyfw.explain.packet_spec import add_spec_arguments
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.offline.cases import CASE_KEYS, PLAIN_PORTS, SOURCE_PORTS, read_cases
+from pyfw.rules.language.edit import COMMANDS, LONG, read_request
 from pyfw.rules.language.matches import MATCHES, TARGETS
 from pyfw.rules.language.yaml_rules import rule_keys
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
@@ -193,6 +195,30 @@ def test_the_two_ways_to_write_a_rule_are_one() -> None:
 def test_the_example_of_rules_is_a_ruleset(tmp_path: Path) -> None:
     (tmp_path / "rules.v4").write_text(example("pyfw.rules.5"))
     assert parse_config("rules: {file: rules.v4}", "page", tmp_path).rule_count == 4
+
+
+# -- iptables' words -----------------------------------------------------------------------------------------
+
+
+def test_every_command_and_option_of_iptables() -> None:
+    """By their short names and by their long ones."""
+    commands, others = (options(sections("pyfw-iptables.8", "Sh")[name]) for name in ("COMMANDS", "OPTIONS"))
+    assert commands == {*COMMANDS, *(long for long, *_ in COMMANDS.values())}
+    assert others == {*LONG, *LONG.values()} - commands | {"-h", "--help", "-V", "--version"}
+
+
+@pytest.mark.parametrize("section, run", [("SAVE", run_save), ("RESTORE", run_restore)])
+def test_every_option_of_save_and_restore(section: str, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("program", 4, ["--help"])
+    offered = {word for line in re.findall(r"^  (-.*)", capsys.readouterr().out, re.MULTILINE)
+               for word in re.findall(r"(?:^|, )(--?[\w-]+)", line.split("  ")[0])}
+    assert options(sections("pyfw-iptables.8", "Sh")[section]) == offered - HELP
+
+
+def test_the_examples_of_iptables_are_commands() -> None:
+    lines = [line.split()[2:] for line in example("pyfw-iptables.8").splitlines() if line.startswith("# pyfw-iptables -")]
+    assert [read_request(words, 4).command for words in lines] == ["-I", "-L"]
 
 
 # -- policy tests --------------------------------------------------------------------------------------------
