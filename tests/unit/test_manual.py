@@ -247,6 +247,32 @@ def test_the_example_is_a_file_of_policy_tests(tmp_path: Path) -> None:
     assert [len(case.steps) for case in read_cases(path, {})] == [0, 0, 2]
 
 
+# -- the service ---------------------------------------------------------------------------------------------
+
+
+def test_the_services_commands_are_commands() -> None:
+    """Those in the literal text and in the displayed lines."""
+    text = (MAN / "pyfw-service.7").read_text()
+    lines = [line.split() for line in re.findall(r"^(?:\.Dl )?# (.*)", text, re.MULTILINE)]
+    for name, *words in lines:
+        if name == "pyfwctl":
+            pyfwctl.make_parser().parse_args(words)
+    assert {"pyfwctl", "systemctl", "journalctl", "curl", "scripts/install"} == {name for name, *_ in lines}
+
+
+def test_the_limits_of_the_service_are_a_config(tmp_path: Path) -> None:
+    text = "\n".join(sections("pyfw-service.7", "Ss")["Limits of one source"])
+    limits = text.partition("indent\n")[2].partition(".Ed")[0]
+    config = parse_config("sets: |\n  create blocked hash:ip\n" + limits, "page", tmp_path)
+    assert config.limits.per_source.max_states == 200
+
+
+def test_pages_refer_to_pages_that_are_there() -> None:
+    named_pages = {f"{name}.{section}" for page in PAGES
+                   for name, section in re.findall(r"^\.Xr (pyfw\S*) (\d)", (MAN / page).read_text(), re.MULTILINE)}
+    assert named_pages == set(PAGES)
+
+
 # -- the pages as such ---------------------------------------------------------------------------------------
 
 
