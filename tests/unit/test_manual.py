@@ -288,6 +288,19 @@ def test_a_page_is_well_formed(page: str) -> None:
     assert warnings(MAN / page) == ""
 
 
+def test_every_page_is_installed() -> None:
+    script = (MAN.parents[1] / "scripts" / "install").read_text()
+    pattern = re.search(r"for page in pyfw/man/(\S+);", script)
+    assert pattern and sorted(path.name for path in MAN.glob(pattern[1])) == PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_found_by_its_words(page: str) -> None:
+    """apropos(1) asks an index, which lexgrog's parser fills."""
+    found = subprocess.run(["lexgrog", MAN / page], capture_output=True, text=True)
+    assert f'"{page.rpartition(".")[0]} - ' in found.stdout
+
+
 def test_what_is_not_well_formed_is_found(tmp_path: Path) -> None:
     for mistake in (".It Fl x", ".Nonsense"):
         page = tmp_path / "page.8"
