@@ -19,7 +19,6 @@ from pathlib import Path
 
 import services
 from firewall import Firewall
-
 from pyfw.lab import CLIENT, GATEWAY_INSIDE, SERVER, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -50,12 +51,13 @@ class Capture:
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
-        self._file = _open(self._path)
+        self._opened = _open(self._path)
+        self._file = _plain(self._opened)
         try:
             self._stream = _Stream(self._file, self._path)
             self._reader = self._open_reader()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __enter__(self) -> Capture:
@@ -67,6 +69,7 @@ class Capture:
 
     def close(self) -> None:
         self._file.close()
+        self._opened.close()
 
     def __iter__(self) -> Iterator[Record]:
         number = 0
@@ -141,17 +144,21 @@ class _Stream:
         return f"the record at byte {self._record_offset}" if self._record_offset else "its header"
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str) -> BufferedReader:
     try:
         file = open(path, "rb")
     except OSError as error:
         raise CaptureError(f"{path}: {error.strerror}") from None
     try:
-        compressed = file.peek(2)[:2] == _GZIP_MAGIC
+        file.peek(1)
     except OSError as error:
         file.close()
         raise CaptureError(f"{path}: {error.strerror}") from None
-    return gzip.open(file) if compressed else file
+    return file
+
+
+def _plain(file: BufferedReader) -> BinaryIO:
+    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP_MAGIC else file
 
 
 # -- the link layer: bytes of a frame -> where its IP header begins, and which version it must be (0: either) --

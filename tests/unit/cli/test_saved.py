@@ -45,6 +45,7 @@ def test_the_rules_are_written_where_roots_config_says(saves: Callable[..., str]
     assert "-A INPUT -p icmp -j ACCEPT" in saves(uid)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("spoil", [
     pytest.param(lambda path: os.chown(path, NOBODY, -1), id="that user's config"),
     pytest.param(lambda path: os.chown(path.parent, NOBODY, -1), id="in that user's directory"),

@@ -105,6 +105,7 @@ def a_stranger_s_link(wanted: Path, above: Path) -> None:
     os.chown(wanted, STRANGER, STRANGER, follow_symlinks=False)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("spoil, name, reason", [
     (stranger_s, "wanted", "belongs to user 65534 and not to root: chown it, or choose another directory"),
     (in_a_stranger_s, "above", "belongs to user 65534 and not to root: chown it, or choose another directory"),
@@ -133,6 +134,7 @@ def test_directories_that_are_not_root_s_alone(tmp_path: Path, spoil: Spoil, nam
     assert os.lstat(wanted) == before and set(os.listdir(wanted)) <= {"wanted", "other"}
 
 
+@pytest.mark.root
 def test_a_directory_that_a_stranger_made_where_everybody_may(shared: Path):
     (shared / "pyfw").mkdir()
     os.chown(shared / "pyfw", STRANGER, STRANGER)
@@ -155,6 +157,7 @@ def test_what_is_no_directory(tmp_path: Path):
             open_directory(tmp_path / name)
 
 
+@pytest.mark.root
 def test_a_user_without_rights_has_directories_of_its_own(shared: Path):
     """The daemon need not be root: what is its user's is as good as what is root's."""
     code = ("import os, sys; from pathlib import Path; from pyfw.edge.host.state_file import open_state_file\n"
@@ -207,6 +210,7 @@ def unix_socket(path: Path) -> None:
         bound.bind(str(path))
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("name", [TABLE, BATCH, LOCK])
 @pytest.mark.parametrize("put, reason", [
     (link_to(Path("/etc/hostname")), "is a symbolic link: remove it"),
@@ -291,6 +295,7 @@ except StateFileError as error:
 """
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("name, size", [(TABLE, 4096), (BATCH, 4096)])
 def test_a_full_disk_is_known_at_the_start(tmp_path: Path, name: str, size: int):
     """The files of a predecessor have holes, and there is no space for them."""
@@ -336,6 +341,7 @@ def strangers_socket(shared: Path) -> Iterator[Path]:
             listening.kill()
 
 
+@pytest.mark.root
 def test_a_stranger_hands_nothing_over(strangers_socket: Path):
     with pytest.raises(HandoverError, match="it is user 65534's; only that user may take it over$"):
         Handover(str(strangers_socket))
@@ -343,6 +349,7 @@ def test_a_stranger_hands_nothing_over(strangers_socket: Path):
 
 # -- sockets ---------------------------------------------------------------------------------------------------------
 
+@pytest.mark.root
 def test_a_socket_for_a_group(tmp_path: Path):
     with bind_unix_socket(tmp_path / "made" / "a.sock", 12345):
         found = (tmp_path / "made" / "a.sock").stat()
@@ -352,6 +359,7 @@ def test_a_socket_for_a_group(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o755
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("put", [link_to(Path("precious")), lambda path: path.touch()], ids=["link", "file"])
 def test_what_took_a_socket_s_place_is_left_alone(tmp_path: Path, put: Callable[[Path], None]):
     """A predecessor's socket was handed over, and its name stands for something else by now."""
@@ -375,6 +383,7 @@ def path(tmp_path: Path) -> Path:
     return directory / "file"
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("spoil", [
     pytest.param(lambda path: os.chown(path, STRANGER, -1), id="another's"),
     pytest.param(lambda path: path.chmod(0o664), id="writable by its group"),

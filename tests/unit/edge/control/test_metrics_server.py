@@ -109,6 +109,7 @@ def metrics(tmp_path) -> Iterator[Running]:
 # -- requests ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 def test_the_metrics_are_served_until_it_stops(anywhere):
     with running(anywhere) as server:
         assert server.ask() == (200, b"pyfw_up 1\n")
@@ -258,6 +259,7 @@ def crowd(uid: int, server: Running, count: int, last_words: bytes) -> list[sock
         return [socket.socket(fileno=descriptor) for descriptor in socket.recv_fds(ours, 16, count)[1]]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("last_words", [b"", b"GET /metr", GET])
 def test_a_users_connections_make_room_for_its_own_alone(anywhere, last_words):
     for parent in (anywhere.parent, anywhere.parent.parent, anywhere.parent.parent.parent) if isinstance(anywhere, Path) else ():
@@ -284,6 +286,7 @@ def by(uid: int, gid: int, server: Running) -> str:
     return as_user(uid, gid, [gid], lambda: str(server.ask()[0]))
 
 
+@pytest.mark.root
 def test_a_unix_socket_is_roots_and_the_groups(tmp_path):
     tmp_path.chmod(0o755)
     for parent in (tmp_path.parent, tmp_path.parent.parent):

@@ -365,6 +365,7 @@ def first_answer(path: Path, **request) -> str:
         return json.dumps(client.ask(**request)[-1])
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("uid, gid, command, outcome", [
     (NOBODY, NOBODY, "count", "permission denied: be root or a member of group games"),
     (NOBODY, NOBODY, "flush", "permission denied: be root or a member of group games"),
@@ -383,6 +384,7 @@ def test_who_may_do_what(tmp_path, uid, gid, command, outcome):
         assert server.refusals("permission") == (outcome is not None)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("groups, may", [([GROUP.gr_gid], True), ([*range(5000, 5400), GROUP.gr_gid], False), ([1, 2, 3], False)])
 def test_a_member_is_whose_process_is_in_the_group(tmp_path, groups, may):
     """Of a process in more groups than can be asked for, the user database's word counts."""
@@ -392,6 +394,7 @@ def test_a_member_is_whose_process_is_in_the_group(tmp_path, groups, may):
         assert answer.get("done", False) == may
 
 
+@pytest.mark.root
 def test_of_very_many_groups_the_user_database_tells(tmp_path):
     """Group games is the primary group of user games."""
     with running(tmp_path / "c", StillDaemon(), group="games") as server:
@@ -401,6 +404,7 @@ def test_of_very_many_groups_the_user_database_tells(tmp_path):
         assert answer["done"]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("group, mode, owner", [("games", 0o660, GROUP.gr_gid), ("no-such-group", 0o600, 0),
                                                 (None, 0o600, 0)])
 def test_the_socket_file_belongs_to_root_and_the_group(tmp_path, group, mode, owner):
@@ -409,6 +413,7 @@ def test_the_socket_file_belongs_to_root_and_the_group(tmp_path, group, mode, ow
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, 0, owner)
 
 
+@pytest.mark.root
 def test_others_cannot_even_connect(tmp_path):
     with running(tmp_path / "c", StillDaemon()) as server:
         open_to_all(server.path)
