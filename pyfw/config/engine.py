@@ -133,12 +133,8 @@ def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine
     """An engine with its helpers, sets and rules; `memory` is what Engine takes to keep its table in a file."""
     conntrack = config.conntrack
     helpers = [bind(name, helper.ports, **helper.options) for name, helper in config.helpers.items()]
-    engine = Engine(max_entries=conntrack.max_entries, accounting=conntrack.accounting, checksum=conntrack.checksum,
-                    tcp_loose=conntrack.tcp.loose, tcp_liberal=conntrack.tcp.liberal,
-                    tcp_max_retrans=conntrack.tcp.max_retrans,
-                    tcp_ignore_invalid_rst=conntrack.tcp.ignore_invalid_rst,
-                    timeouts=conntrack.timeouts, adaptive=adaptive_range(config),
-                    evict=config.limits.when_full == "evict", expect_max=conntrack.expect_max, helpers=helpers, **memory)
+    engine = Engine(max_entries=conntrack.max_entries, expect_max=conntrack.expect_max, tracking=conntrack,
+                    adaptive=adaptive_range(config), evict=config.limits.when_full == "evict", helpers=helpers, **memory)
     engine.environment.sets.replace(config_sets(config, now_ns))
     limits = source_limits(config, engine.environment)
     if limits is not None:

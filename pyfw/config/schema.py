@@ -42,6 +42,7 @@ from pyfw.config.values import (
     suggest,
     whole_number,
 )
+from pyfw.conntrack.settings import TcpSettings, TrackingSettings
 from pyfw.edge.bounded_files import read_file, read_text_file
 from pyfw.edge.control.loopback_address import LoopbackAddress
 from pyfw.rules.lexer import Place
@@ -65,9 +66,12 @@ def read_timeouts(node: yaml.Node, name: str, scope: Scope) -> dict[str, int]:
     return timeouts
 
 
-def _section(cls: type) -> Reader:
-    """Reads a mapping into the dataclass `cls`; `key:` with nothing after it means all its defaults."""
-    readers: dict[str, Reader] = {item.name: item.metadata["read"] for item in fields(cls) if "read" in item.metadata}
+def _section(cls: type, **readers: Reader) -> Reader:
+    """Reads a mapping into the dataclass `cls`; `key:` with nothing after it means all its defaults.
+
+    `readers`: those of the fields that are not made with _option().
+    """
+    readers |= {item.name: item.metadata["read"] for item in fields(cls) if "read" in item.metadata}
 
     def read(node: yaml.Node, name: str, scope: Scope) -> Any:
         values = {}
@@ -243,25 +247,16 @@ class ExemptConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpConfig:
-    """Named as the kernel's sysctls net.netfilter.nf_conntrack_tcp_*."""
-
-    loose: bool = _option(read_switch, True)                    # take up connections that began before the daemon
-    liberal: bool = _option(read_switch, False)                 # only RSTs out of window are INVALID
-    max_retrans: int = _option(whole_number(0, 255), 3)          # retransmissions after which the timeout is shortened
-    ignore_invalid_rst: bool = _option(read_switch, False)      # an RST out of window is not INVALID
-
-
-@dataclass(frozen=True, slots=True)
-class ConntrackConfig:
-    """The state table."""
+class ConntrackConfig(TrackingSettings):
+    """The state table, and what holds for tracking."""
 
     max_entries: int = _option(whole_number(1, 2**28), 262144)
-    accounting: bool = _option(read_switch, True)               # packets= and bytes= of each direction
-    checksum: bool = _option(read_switch, True)                 # a wrong transport checksum is INVALID
     expect_max: int = _option(whole_number(1, 65535), 4096)      # expectations of all helpers together
-    tcp: TcpConfig = _option(_section(TcpConfig), TcpConfig)
-    timeouts: Mapping[str, int] = _option(read_timeouts, dict)  # seconds; those not named keep their defaults
+
+
+_conntrack = _section(ConntrackConfig, accounting=read_switch, checksum=read_switch, timeouts=read_timeouts,
+                      tcp=_section(TcpSettings, loose=read_switch, liberal=read_switch, max_retrans=whole_number(0, 255),
+                                   ignore_invalid_rst=read_switch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +311,7 @@ class Config:
     queue: QueueConfig = _option(_section(QueueConfig), QueueConfig)
     hooks: tuple[str, ...] = _option(list_of(choice(*HOOKS), at_least=1, at_most=len(HOOKS)), HOOKS)
     exempt: ExemptConfig = _option(_section(ExemptConfig), ExemptConfig)
-    conntrack: ConntrackConfig = _option(_section(ConntrackConfig), ConntrackConfig)
+    conntrack: ConntrackConfig = _option(_conntrack, ConntrackConfig)
     adopt: str = _option(choice("none", "kernel"), "none")  # whose connections a table that begins empty takes over
     limits: LimitsConfig = _option(read_limits, LimitsConfig)
     helpers: Mapping[str, HelperConfig] = _option(_helpers, dict)

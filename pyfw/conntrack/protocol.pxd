@@ -16,10 +16,10 @@ cdef enum:                      # the order of timeouts.DEFAULTS; TCP states fir
     TIMEOUT_SCTP                # + the SCTP state - 1
     TIMEOUTS = 27
 
-cdef struct Settings:           # the administrator's choices; names as the kernel's sysctls
+cdef struct Settings:           # settings.TrackingSettings
     uint64_t timeout_ns[TIMEOUTS]
     uint8_t tcp_loose
-    uint8_t tcp_be_liberal
+    uint8_t tcp_liberal
     uint8_t tcp_ignore_invalid_rst
     uint8_t tcp_max_retrans
     uint8_t checksum

@@ -350,7 +350,7 @@ cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Seg
         return True
     if answer.reason == REASON_TCP_OVERSHOT:
         note_overshot(sender, segment)
-    if sender.flags & PEER_LIBERAL or settings.tcp_be_liberal:
+    if sender.flags & PEER_LIBERAL or settings.tcp_liberal:
         answer.reason = REASON_NONE
         return True
     if position == IGNORED:

@@ -10,7 +10,6 @@ Laws:
 """
 from libc.string cimport memcmp, memcpy, memset, strncmp
 
-from pyfw.conntrack import timeouts as timeout_data
 from pyfw.conntrack.conn cimport *
 from pyfw.conntrack.datagram cimport *
 from pyfw.conntrack.events cimport *
@@ -26,8 +25,7 @@ from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
 from pyfw.enums cimport *
 from pyfw.wire.packet cimport *
 
-cdef enum:
-    TIMEOUT_MAX_S = 2147483     # 24 days: the kernel's limit, where its milliseconds end
+from pyfw.conntrack.timeouts import DEFAULTS
 
 
 cdef class Tracker:
@@ -45,25 +43,16 @@ cdef class Tracker:
         """Bytes of memory for so many connections and expectations."""
         return Table.space(max_entries) + Expectations.space(expect_max)
 
-    def configure(self, *, accounting, checksum, tcp_loose, tcp_liberal, tcp_max_retrans, tcp_ignore_invalid_rst,
-                  timeouts) -> None:
-        """Take over the administrator's choices; ValueError names what cannot be."""
-        unknown = set(timeouts) - set(timeout_data.DEFAULTS)
-        if unknown:
-            raise ValueError(f"no timeout is named {min(unknown)!r}; there are: {', '.join(timeout_data.DEFAULTS)}")
-        if not 0 <= tcp_max_retrans <= 255:
-            raise ValueError(f"tcp_max_retrans must be 0 to 255, not {tcp_max_retrans}")
-        for position, (name, default) in enumerate(timeout_data.DEFAULTS.items()):
-            seconds = timeouts.get(name, default)
-            if not 0 <= seconds <= TIMEOUT_MAX_S:
-                raise ValueError(f"timeout {name} must be 0 to {TIMEOUT_MAX_S} seconds, not {seconds}")
-            self.settings.timeout_ns[position] = int(seconds * 1_000_000_000)
-        self.settings.accounting = bool(accounting)
-        self.settings.checksum = bool(checksum)
-        self.settings.tcp_loose = bool(tcp_loose)
-        self.settings.tcp_be_liberal = bool(tcp_liberal)
-        self.settings.tcp_max_retrans = tcp_max_retrans
-        self.settings.tcp_ignore_invalid_rst = bool(tcp_ignore_invalid_rst)
+    def configure(self, choices) -> None:
+        """Take over TrackingSettings."""
+        for position, (name, default) in enumerate(DEFAULTS.items()):
+            self.settings.timeout_ns[position] = int(choices.timeouts.get(name, default) * 1_000_000_000)
+        self.settings.accounting = choices.accounting
+        self.settings.checksum = choices.checksum
+        self.settings.tcp_loose = choices.tcp.loose
+        self.settings.tcp_liberal = choices.tcp.liberal
+        self.settings.tcp_max_retrans = choices.tcp.max_retrans
+        self.settings.tcp_ignore_invalid_rst = choices.tcp.ignore_invalid_rst
 
     def number_helpers(self, bindings) -> None:
         """Give each helper its number, and number those of adopted entries anew: a predecessor may have had others."""

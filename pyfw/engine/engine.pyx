@@ -27,6 +27,7 @@ from pyfw.enums cimport *
 from pyfw.rules.program.program cimport *
 from pyfw.wire.packet cimport *
 
+from pyfw.conntrack.settings import TrackingSettings
 from pyfw.engine.judgement import DIRECTIONS, Judgement
 from pyfw.enums import CtState, Reason, Verdict
 from pyfw.helpers import Segment
@@ -47,25 +48,21 @@ cdef class Engine:
 
     max_entries: connections at most; expect_max: expectations at most.  memory: a writable buffer of memory_size() bytes
     that outlives the process, with the boot_id (16 bytes) it belongs to; None: memory of its own.  previous: such a
-    buffer of another size, whose connections (not its expectations) are copied.  timeouts: seconds by
-    name (`timeouts.DEFAULTS`).  adaptive: (start, end) in connections, between which timeouts shrink; None: they do not.
-    evict: a full table gives up what is not ASSURED.  helpers: HelperBindings.  The rest are the kernel's sysctls
-    nf_conntrack_*.
+    buffer of another size, whose connections (not its expectations) are copied.  tracking: TrackingSettings.
+    adaptive: (start, end) in connections, between which timeouts shrink; None: they do not.
+    evict: a full table gives up what is not ASSURED.  helpers: HelperBindings.
     Raises ValueError for settings that cannot be.
     """
 
-    def __init__(self, *, max_entries=262144, memory=None, boot_id=bytes(16), previous=None, accounting=True,
-                 checksum=True, tcp_loose=True, tcp_liberal=False, tcp_max_retrans=3, tcp_ignore_invalid_rst=False,
-                 timeouts=None, adaptive=None, evict=True, expect_max=4096, helpers=()):
+    def __init__(self, *, max_entries=262144, expect_max=4096, memory=None, boot_id=bytes(16), previous=None,
+                 tracking=TrackingSettings(), adaptive=None, evict=True, helpers=()):
         self.guard = Lock()
         self.observer = Observer()
         self.budget = HelperBudget()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
         self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
-        self.tracker.configure(accounting=accounting, checksum=checksum, tcp_loose=tcp_loose, tcp_liberal=tcp_liberal,
-                               tcp_max_retrans=tcp_max_retrans, tcp_ignore_invalid_rst=tcp_ignore_invalid_rst,
-                               timeouts=timeouts or {})
+        self.tracker.configure(tracking)
         self.tracker.table.configure(evicts=evict, adaptive=adaptive)
         self.tracker.number_helpers(helpers)
         self.bindings = helpers

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kit.packed_packets import is_fragment, whole_length
 from kit.witness import Evidence, Sent, Settings
 from pyfw.conntrack.selection import Selection
+from pyfw.conntrack.settings import TcpSettings, TrackingSettings
 from pyfw.engine.engine import Engine
 from pyfw.enums import Direction, Hook, Reason, Verdict
 from pyfw.helpers import HelperBinding
@@ -45,8 +46,9 @@ class EngineEvidence:
 def build_engine(settings: Settings) -> Engine:
     # strict=False: the kernel's helper takes an announcement from whoever makes it, asked or not.
     helpers = (HelperBinding(FtpHelper(strict=False, loose=False), (21,)),) if settings.ftp else ()
-    return Engine(max_entries=MAX_ENTRIES, tcp_loose=settings.tcp_loose, tcp_liberal=settings.tcp_be_liberal,
-                  timeouts={name: float(seconds) for name, seconds in settings.timeouts}, helpers=helpers)
+    tracking = TrackingSettings(tcp=TcpSettings(loose=settings.tcp_loose, liberal=settings.tcp_be_liberal),
+                                timeouts={name: float(seconds) for name, seconds in settings.timeouts})
+    return Engine(max_entries=MAX_ENTRIES, tracking=tracking, helpers=helpers)
 
 
 def judge(packets: Sequence[Sent], kernel: Evidence, settings: Settings,

@@ -12,6 +12,7 @@ import fuzz_native
 from fuzz.packets import GATEWAY, SETS, everything, seeds
 from pyfw.config.schema import ConfigError, parse_config
 from pyfw.conntrack.selection import Selection
+from pyfw.conntrack.settings import TcpSettings, TrackingSettings
 from pyfw.conntrack.sources import Sources
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.edge.control.session import parsed as parsed_request
@@ -60,7 +61,8 @@ def text_of(data: bytes) -> str:
 
 SETTINGS = (                    # of the four engines of the packet path
     {"rules": GATEWAY},
-    {"rules": GATEWAY, "checksum": False, "tcp_liberal": True, "tcp_loose": False, "accounting": False, "max_entries": 4},
+    {"rules": GATEWAY, "max_entries": 4,
+     "tracking": TrackingSettings(checksum=False, accounting=False, tcp=TcpSettings(loose=False, liberal=True))},
     {"rules": everything()},
     {"rules": everything(), "adaptive": (4, 40), "evict": False, "limited": True},
 )

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyfw.config.schema import ConfigError
+from pyfw.conntrack.settings import TrackingSettings
 from pyfw.daemon.connection_review import ConnectionReview
 from pyfw.edge.control.server import ControlServer
 from pyfw.edge.control.table import Reload
@@ -36,7 +37,7 @@ def udp_packet(flow: int) -> bytes:
 
 def engine_with(flows: int) -> Engine:
     """An engine whose table has so many unreplied UDP connections, all made at time 0."""
-    engine = Engine(max_entries=max(flows, 1), timeouts={"udp": 3600})
+    engine = Engine(max_entries=max(flows, 1), tracking=TrackingSettings(timeouts={"udp": 3600}))
     for flow in range(flows):
         engine.judge(udp_packet(flow), Hook.FORWARD, "eth1", "eth0", now=0)
     return engine

@@ -6,6 +6,7 @@
 """
 from kit.packets import ACK, CLIENT, FIN, PSH, RST, SERVER, SYN, tcp
 from pyfw.conntrack.selection import Selection
+from pyfw.conntrack.settings import TcpSettings, TrackingSettings
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook
 from pyfw.observe.dump import dump_records, dump_text
@@ -13,13 +14,20 @@ from pyfw.observe.dump import dump_records, dump_text
 START_S = 1000.0
 
 
+def taken_tracking(settings: dict) -> TrackingSettings:
+    """Take what concerns tracking out of an engine's settings: names as TrackingSettings', those of TCP begin with tcp_."""
+    tcp = {name.removeprefix("tcp_"): settings.pop(name) for name in list(settings) if name.startswith("tcp_")}
+    others = {name: settings.pop(name) for name in ("accounting", "checksum", "timeouts") if name in settings}
+    return TrackingSettings(tcp=TcpSettings(**tcp), **others)
+
+
 class Watch:
-    """An engine with a clock in seconds that only wait() moves."""
+    """An engine with a clock in seconds that only wait() moves; settings as Engine's and taken_tracking's."""
 
     def __init__(self, **settings):
         settings.setdefault("max_entries", 1024)
         settings.setdefault("expect_max", 16)
-        self.engine = Engine(**settings)
+        self.engine = Engine(tracking=taken_tracking(settings), **settings)
         self.now_s = START_S
         self.sent = 0
         self.first_heard: dict[frozenset[bytes], bytes] = {}

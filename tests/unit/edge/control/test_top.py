@@ -16,6 +16,7 @@ from kit.control import Client, RunningServer, running, wait_until
 from kit.moving import SECOND_NS, START_NS, Asked, LiveDaemon, MovedDaemon
 from kit.packets import CLIENT6, SERVER6, gre, icmp, udp
 from kit.programs import pyfwctl
+from pyfw.conntrack.settings import TrackingSettings
 from pyfw.edge.control.table import COMMANDS, CommandError, Pause
 from pyfw.edge.queue_counters import QueueCounters
 from pyfw.engine.engine import Engine
@@ -193,7 +194,7 @@ BYTES/S  PACKETS/S  AGE  PROTO  STATE      SOURCE         DESTINATION
 
 
 def test_without_accounting_the_text_says_so(daemon: MovedDaemon) -> None:
-    daemon.engine = Engine(max_entries=4, accounting=False)
+    daemon.engine = Engine(max_entries=4, tracking=TrackingSettings(accounting=False))
     asked = Asked(daemon, "top", once=True)
     asked.wait()
     assert "\nshown    0 of 0 connections; conntrack.accounting is off: they are not counted\n" in asked.got[0]["text"]
