@@ -1,8 +1,9 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from typing_extensions import Buffer
 
+from pyfw.conntrack.settings import TrackingSettings
 from pyfw.engine.drop_log import DropLog
 from pyfw.engine.helper_budget import HelperBudget
 from pyfw.engine.judgement import Judgement as Judgement
@@ -17,11 +18,9 @@ class Engine:
     wall_offset_ns: int
     zone_offset_s: int
     on_helper_error: Callable[[Exception], object] | None
-    def __init__(self, *, max_entries: int = 262144, memory: Buffer | None = None, boot_id: bytes = ..., previous: Buffer | None = None,
-                 accounting: bool = True, checksum: bool = True, tcp_loose: bool = True, tcp_liberal: bool = False,
-                 tcp_max_retrans: int = 3, tcp_ignore_invalid_rst: bool = False, timeouts: Mapping[str, int] | None = None,
-                 adaptive: tuple[int, int] | None = None, evict: bool = True, expect_max: int = 4096,
-                 helpers: Sequence[HelperBinding] = ()) -> None: ...
+    def __init__(self, *, max_entries: int = 262144, expect_max: int = 4096, memory: Buffer | None = None, boot_id: bytes = ...,
+                 previous: Buffer | None = None, tracking: TrackingSettings = ..., adaptive: tuple[int, int] | None = None,
+                 evict: bool = True, helpers: Sequence[HelperBinding] = ()) -> None: ...
     @property
     def budget(self) -> HelperBudget: ...
     @property

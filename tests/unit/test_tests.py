@@ -13,23 +13,23 @@ EVERYBODYS = {"kit", *PROGRAMS}
 FOLDERS = {path.name for path in TESTS.iterdir() if path.is_dir()}
 
 
-def imported(source: str) -> Iterator[str]:
-    """The modules that a file's imports name; of `from a import b`, both `a` and `a.b`."""
+def imported(source: str, folder: str) -> Iterator[str]:
+    """The modules that a file's imports name, a relative one as of `folder`; of `from a import b`, `a.b`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ".".join(part for part in (folder if node.level else "", node.module) if part)
+            yield from (f"{package}.{alias.name}" for alias in node.names)
 
 
 def faults(folder: str, source: str) -> Iterator[str]:
     """What a file in tests/`folder` imports against the law."""
-    for name in imported(source):
+    for name in imported(source, folder):
         first, *rest = name.split(".")
-        if first not in FOLDERS:
+        if first not in FOLDERS and first != "conftest":
             continue
-        if any(part.startswith("test_") or part == "conftest" for part in rest):
+        if any(part.startswith("test_") or part == "conftest" for part in (first, *rest)):
             yield f"{name} is a test's"
         elif first not in {folder, *EVERYBODYS}:
             yield f"{name} is of another folder"
@@ -49,6 +49,9 @@ def test_no_test_imports_another():
     ("lab", "import unit.rules.test_bounds"),
     ("lab", "from service import container"),
     ("kit", "from differential.compare import run"),
+    ("differential", "from conftest import x"),
+    ("differential", "from .test_random import FIXED_SEEDS"),
+    ("differential", "from . import conftest"),
 ])
 def test_the_control_what_the_law_forbids_is_found(folder, source):
     assert list(faults(folder, source))
