@@ -132,6 +132,13 @@ def test_comments_name_files_that_exist():
     assert missing == []
 
 
+def test_scripts_start_modules_that_exist():
+    started = {name for folder in ("scripts", "systemd", ".ci") for path in (ROOT / folder).rglob("*") if path.is_file()
+               for name in re.findall(r"-m (pyfw[\w.]*)", path.read_text(encoding="utf-8", errors="replace"))}
+    assert started
+    assert not [name for name in started if not is_module(name)]
+
+
 @pytest.mark.parametrize(("path", "line"), [
     ("engine/engine", "from pyfw.explain.dry_run import Answer"),
     ("conntrack/table", "from pyfw.rules.parts cimport Context"),
