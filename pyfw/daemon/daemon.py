@@ -623,10 +623,10 @@ class Daemon:
 
 
 def load_what_is_needed() -> None:
-    """Load the modules that would otherwise be loaded while packets wait."""
+    """Load the modules that would otherwise be loaded while packets wait, or after an upgrade has put others in their place."""
     from importlib import import_module
-    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.host.diversion_keeper", "pyfw.edge.host.links",
-                 "pyfw.edge.host.local_addresses"):
+    for name in ("asyncio", "pyfw.edge.control.server", "pyfw.edge.control.handlers.daemon", "pyfw.edge.host.diversion_keeper",
+                 "pyfw.edge.host.links", "pyfw.edge.host.local_addresses"):
         import_module(name)
 
 

@@ -14,7 +14,7 @@ import shtab
 from pyfw.cli.pyfw import main as pyfw
 from pyfw.cli.pyfwctl import main as pyfwctl
 from pyfw.conntrack.selection import STATUSES
-from pyfw.edge.control.table import PROTOCOLS
+from pyfw.edge.control.handlers.connections import PROTOCOLS
 from pyfw.enums import TcpState
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
 from pyfw.rules.sets.text import TYPES

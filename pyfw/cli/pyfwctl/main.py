@@ -10,14 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pyfw.cli.pyfwctl import rewrites
 from pyfw.cli.pyfwctl.arguments import add_argument
-from pyfw.cli.pyfwctl.captured import with_captured_packet
 from pyfw.cli.pyfwctl.client import NoDaemon, Refused, ask
-from pyfw.cli.pyfwctl.live import shown_live
-from pyfw.cli.pyfwctl.saved import FAILED, save
-from pyfw.cli.pyfwctl.set_restore import is_restore, restore_requests
 from pyfw.config.schema import ControlConfig
-from pyfw.edge.control.table import COMMANDS, NO_DAEMON
+from pyfw.edge.control.table import COMMANDS, DONE, NO_DAEMON, NOTHING_MATCHED
 from pyfw.escape import escaping_output, json_line, shortened
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
@@ -28,20 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(make_parser().parse_args(argv))
     path = arguments.pop("socket")
     request = {name: value for name, value in arguments.items() if value is not None and value is not False}
-    requests = restore_requests(request, sys.stdin.buffer) if is_restore(request) else [request]
+    client = COMMANDS[request["command"]].client
     try:
-        if (status := shown_live(path, request)) is not None:
-            return status
-        if request["command"] == "save":
-            return save(path, request.pop("file", None))
-        return next((status for request in requests if (status := _run(path, with_captured_packet(request)))), 0)
+        requests = getattr(rewrites, client)(path, request) if client else [request]
+        if isinstance(requests, int):
+            return requests
+        return next((status for request in requests if (status := _run(path, request))), DONE)
     except NoDaemon as error:
         return _fail(str(error), NO_DAEMON)
     except Refused as error:
         return _fail(str(error), error.status)
     except ModuleNotFoundError as error:
         from pyfw.cli.pyfw.main import missing_module
-        return _fail(missing_module(error), FAILED)
+        return _fail(missing_module(error), NOTHING_MATCHED)
     except BrokenPipeError:             # the reader of our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pyfw.edge.control.handover import Offer
-from pyfw.edge.control.service_error import ServiceError
 from pyfw.edge.queue_counters import QueueCounters
 
 if TYPE_CHECKING:
@@ -32,15 +30,8 @@ T = TypeVar("T")
 
 HAND_OVER, FINISH_HANDOVER = "hand-over", "hand-over-done"
 DONE, NOTHING_MATCHED, USAGE, NO_DAEMON = 0, 1, 2, 3    # exit statuses; a refusal counts as nothing matched
-FIRST_CURSOR = 1                # of a walk through the table; 0 means its end
-PING_TIMEOUT_S = 10.0
-PING_INTERVAL_S = 0.001
-REST_S = 5.0                    # how long a successor waits until nobody is at the diversion; it may wait ANSWER_TIMEOUT_S
-WORK_INTERVAL_S = 0.002
 MAX_TRIAL_S = 86400
-LINES_AT_ONCE = 100             # of rules: a few milliseconds
 MAX_NUMBER = 1e9                # of those that may have a fraction
-PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 
 
 class CommandError(Exception):
@@ -156,6 +147,7 @@ class Command:
     handler: Callable[[Services, Mapping[str, Any]], Answers]
     needs_root: bool = False            # else members of the control group may, too
     spoken: bool = True                 # False: pyfwctl has no such word, another program sends it
+    client: str | None = None           # what pyfwctl does besides sending it and printing the answer: a function of rewrites.py
     others: int = 0                     # how many of those who are not root may have it under way at once; 0: any number
     arguments: tuple[Argument, ...] = ()
 
@@ -183,241 +175,11 @@ def find_command(request: Any) -> Command:
     return COMMANDS[name]
 
 
-# -- connections ---------------------------------------------------------------------------------------------
-
-
-def _protocol_number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= 255:
-        return int(text)
-    if text.lower() in PROTOCOLS:
-        return PROTOCOLS[text.lower()]
-    raise CommandError(f"unknown protocol '{text}': a number to 255, or one of {', '.join(PROTOCOLS)}",
-                       USAGE, "bad_argument")
-
-
-def _listing(arguments: Mapping[str, Any]) -> tuple[Any, str]:
-    """(Selection, style).  The classic format has no place for IPv6: asking for that gives the newer one."""
-    family = arguments.get("family") or ("ipv6" if any(":" in arguments.get(name, "") for name in ADDRESSES) else None)
-    style = arguments.get("output") or ("nf" if family == "ipv6" else "proc")
-    if style == "proc" and family == "ipv6":
-        raise CommandError("the proc format is IPv4 only; use -o nf", USAGE, "bad_argument")
-    return selection({**arguments, "family": "ipv4" if style == "proc" else family}), style
-
-
-def selection(arguments: Mapping[str, Any]) -> Any:
-    """What the filters among the arguments select."""
-    from pyfw.conntrack.selection import Selection
-    plain = {name: arguments[name] for name in PLAIN_FILTERS if name in arguments}
-    try:
-        return Selection(family={"ipv4": 4, "ipv6": 6, None: None}[arguments.get("family")],
-                         protocol=_protocol_number(arguments["protocol"]) if "protocol" in arguments else None,
-                         status=arguments["status"].split(",") if "status" in arguments else (),
-                         mark=_mark(arguments["mark"]) if "mark" in arguments else None, **plain)
-    except ValueError as error:
-        raise CommandError(str(error), USAGE, "bad_argument") from error
-
-
-def _mark(text: str) -> tuple[int, int]:
-    """`MARK` or `MARK/MASK`, decimal or 0x..."""
-    value, slash, mask = text.partition("/")
-    try:
-        numbers = int(value, 0), int(mask, 0) if slash else 0xFFFFFFFF
-    except ValueError:
-        numbers = -1, -1
-    if not all(0 <= number <= 0xFFFFFFFF for number in numbers):
-        raise CommandError(f"'{text}' is no mark; write 5, 0x10 or 0x10/0xff", USAGE, "bad_argument")
-    return numbers
-
-
-def _walk(services: Services, selection: Any, style: str, *,
-          delete: bool) -> Generator[dict[str, Any], None, int]:
-    """Yields the selected connections in chunks; returns how many there were."""
-    from pyfw.observe.dump import dump_records, dump_text
-    engine, now_ns = services.engine, services.now_ns()
-    cursor, matched = FIRST_CURSOR, 0
-    while cursor:
-        if style == "json":
-            records, cursor = dump_records(engine, selection, cursor, now_ns, delete)
-            matched += len(records)
-            yield {"records": records}
-        else:
-            text, cursor, lines = dump_text(engine, selection, style, cursor, now_ns, delete)
-            matched += lines
-            yield {"text": text.decode("ascii")}
-    return matched
-
-
-def list_conntrack(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    matched = yield from _walk(services, *_listing(arguments), delete=False)
-    filtered = bool(arguments.keys() - {"output"})
-    return {"count": matched, "status": NOTHING_MATCHED if filtered and not matched else DONE}
-
-
-def delete(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    matched = yield from _walk(services, *_listing(arguments), delete=True)
-    yield {"note": f"{matched} flow entries have been deleted."}
-    return {"count": matched, "status": DONE if matched else NOTHING_MATCHED}
-
-
-def flush(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.conntrack.selection import Selection
-    removed = 0
-    for piece in _walk(services, Selection(), "nf", delete=True):
-        removed += piece["text"].count("\n")
-        yield Pause(0)
-    yield {"note": f"connection tracking table has been emptied ({removed} flow entries)."}
-    return {"count": removed}
-
-
-def count(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.observe.dump import count_entries
-    entries = count_entries(services.engine, services.now_ns(), selection(arguments))
-    yield {"text": f"{entries}\n"}
-    return {"count": entries}
-
-
-def list_expect(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.observe.dump import expect_text
-    yield {"text": expect_text(services.engine, services.now_ns())}
-    return {}
-
-
-# -- rules and the daemon ------------------------------------------------------------------------------------
-
-
-def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.rules.language.printing import rule_lines
-    program = services.engine.program
-    if program is None:
-        raise CommandError("no rules are loaded: everything is accepted")
-    table, chain = arguments.get("table", "filter"), arguments.get("chain")
-    counters = program.counters() if arguments.get("verbose") else None
-    try:
-        lines = rule_lines(program.ruleset, table, chain, counters=counters)
-    except KeyError as error:
-        raise CommandError(f"there is no chain '{chain}' in table {table}") from error
-    yield from in_pieces(lines)
-    return {}
-
-
-def in_pieces(lines: Iterable[str], exact: bool = True) -> Generator[dict[str, Any], None, None]:
-    """Lines of rules, which take time to make: so many at once that others hardly wait.  `exact`: as an answer has it."""
-    lines = iter(lines)
-    while piece := "".join(f"{line}\n" for line in islice(lines, LINES_AT_ONCE)):
-        yield {"text": piece, "exact": exact}
-
-
-def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw.report.stats import stats_text
-    if "watch" in arguments:
-        return (yield from elsewhere("top", "watch_stats")(services, arguments))
-    statistics = services.statistics()
-    yield {"records": [statistics]} if arguments.get("json") else {"text": stats_text(statistics)}
-    return {}
-
-
-def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    try:
-        outcome = yield from in_background(services, services.reload, _confirm_s(arguments))
-    except ServiceError as error:
-        raise CommandError(f"{error}; the old rules stay in force", reason="bad_config") from error
-    yield {"note": outcome.text()}
-    killed = {}
-    if (outcome.kill_states or arguments.get("kill_states")) and not outcome.confirm_s:
-        from pyfw.edge.control.handlers.shadow import kill_states
-        killed = yield from kill_states(services)
-    return {"rules": outcome.rules, "needs_restart": outcome.needs_restart, **killed}
-
-
-def _confirm_s(arguments: Mapping[str, Any]) -> int:
-    seconds = arguments.get("confirm", 0)
-    if "confirm" in arguments and not 1 <= seconds <= MAX_TRIAL_S:
-        raise CommandError(f"--confirm takes 1 to {MAX_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
-    if seconds and arguments.get("kill_states"):
-        raise CommandError("--confirm cannot bring connections back that --kill-states has ended: first the one, then the other",
-                           USAGE, "bad_argument")
-    return seconds
-
-
-def confirm(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    if not services.confirm():
-        raise CommandError("there are no rules on trial")
-    yield {"note": "the rules stay"}
-    return {}
-
-
-def in_background(services: Services, work: Callable[..., T], *arguments: Any) -> Generator[Pause, None, T]:
-    """What `work` comes to; meanwhile others are answered."""
-    future = services.in_background(work, *arguments)
-    while not future.done():
-        yield Pause(WORK_INTERVAL_S)
-    return future.result()
-
-
-def hand_over(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """What a successor asks for; see pyfw.edge.control.handover."""
-    deadline_ns = services.now_ns() + int(REST_S * 1e9)
-    while not services.begin_handover():
-        if services.now_ns() > deadline_ns:
-            raise CommandError("the diversion is being put back, or another successor is taking over: ask again",
-                               reason="handing_over")
-        yield Pause(WORK_INTERVAL_S)
-    try:
-        while services.is_judging:
-            yield Pause(WORK_INTERVAL_S)
-        yield Offer(services.what_is_handed_over(), services.take_back)
-    except GeneratorExit:               # the successor has gone
-        services.take_back()
-        raise
-    return {}
-
-
-def finish_handover(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    services.finish_handover()
-    return {}
-    yield
-
-
-def ping(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """Done once every packet that was queued before the command has its verdict.  Refused while packets are not diverted.
-
-    A packet that the kernel lost on its way to the daemon has none, ever: an empty queue ends the waiting, too.
-    """
-    at_command = _queue_counters(services)
-    deadline_ns = services.now_ns() + int(PING_TIMEOUT_S * 1e9)
-    while not services.has_judged(at_command.id_sequence):
-        waiting = _queue_counters(services).queued
-        if waiting == 0:
-            break
-        if services.now_ns() > deadline_ns:
-            raise CommandError(f"{waiting} packets are still without verdict after {PING_TIMEOUT_S:.0f} s",
-                               reason="timeout")
-        yield Pause(PING_INTERVAL_S)
-    for part, reason in services.degraded.items():
-        yield {"note": f"degraded: {part}: {reason}"}
-    if (fault := services.diversion_fault) is not None:
-        raise CommandError(f"the diversion is not in place: {fault}", reason="not_diverted")
-    return {}
-
-
-def _queue_counters(services: Services) -> QueueCounters:
-    counters = services.queue_counters()
-    if counters is None:
-        raise CommandError("the kernel does not know the daemon's queue any more", reason="queue_gone")
-    return counters
-
-
 def elsewhere(module: str, name: str) -> Callable[[Services, Mapping[str, Any]], Answers]:
-    """A handler that stands in another module, which is loaded when it is first needed."""
+    """A handler of handlers/`module`.py, which is loaded when it is first needed."""
     def handler(services: Services, arguments: Mapping[str, Any]) -> Answers:
         return (yield from getattr(importlib.import_module(f"pyfw.edge.control.handlers.{module}"), name)(services, arguments))
     return handler
-
-
-def version(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    from pyfw import __version__
-    yield {"text": f"pyfw {__version__}\n"}
-    return {"version": __version__}
 
 
 FILTERS = (
@@ -442,37 +204,35 @@ FILTERS = (
     Argument("mark", "only connections with this mark, or MARK/MASK: that mark under the mask", ("-m", "--mark")),
     Argument("id", "only the connection with this id, which -o json shows", ("--id",), int),
 )
-PLAIN_FILTERS = ("src", "dst", "reply_src", "reply_dst", "mask_src", "mask_dst", "sport", "dport", "reply_sport", "reply_dport",
-                 "icmp_type", "icmp_code", "icmp_id", "state", "id")      # which Selection takes as they were written
-ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
 OUTPUT = Argument("output", "format: proc as /proc/net/ip_conntrack (IPv4 only), nf as /proc/net/nf_conntrack, json",
                   ("-o", "--output"), choices=("proc", "nf", "json"))
 
 COMMANDS: dict[str, Command] = {command.name: command for command in (
-    Command("list-conntrack", "list the connections", list_conntrack, arguments=(*FILTERS, OUTPUT)),
-    Command("count", "how many connections there are, or how many the filters select", count, arguments=FILTERS),
-    Command("list-expect", "list the connections that helpers expect", list_expect),
+    Command("list-conntrack", "list the connections", elsewhere("connections", "list_conntrack"), arguments=(*FILTERS, OUTPUT)),
+    Command("count", "how many connections there are, or how many the filters select", elsewhere("connections", "count"),
+            arguments=FILTERS),
+    Command("list-expect", "list the connections that helpers expect", elsewhere("connections", "list_expect")),
     Command("events", "show connections as they begin, change and go, in the words of conntrack",
             elsewhere("events", "events"), others=3, arguments=(
                 Argument("event_mask", "only these: NEW, UPDATE, DESTROY, with commas (default: all)", ("-e", "--event-mask")),
                 *FILTERS,
                 Argument("output", "format: text (default) or json; more in a line of text: id, timestamp, extended, with commas",
                          ("-o", "--output")))),
-    Command("list-rules", "print the rules as iptables -S does", list_rules, arguments=(
+    Command("list-rules", "print the rules as iptables -S does", elsewhere("rules", "list_rules"), arguments=(
         Argument("chain", "only this chain"),
         Argument("verbose", "with packet and byte counters", ("-v", "--verbose"), bool),
         Argument("table", "the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")))),
     Command("explain", "what would become of a packet, and why; nothing is changed",
-            elsewhere("explain", "explain"), others=2, arguments=(
+            elsewhere("explain", "explain"), client="read_capture", others=2, arguments=(
                 Argument("words", "such as: tcp 10.0.0.5:40000 203.0.113.7:443 --in eth1 --out eth0", kind=list),)),
     Command("trace", "show packets as they are judged, each with the rules it met",
             elsewhere("explain", "trace"), needs_root=True, arguments=(
                 Argument("words", "such as: -p tcp --dport 443 --count 5", kind=list),)),
-    Command("stats", "counters: packets, refusals by name, table, queue", stats, arguments=(
+    Command("stats", "counters: packets, refusals by name, table, queue", elsewhere("daemon", "stats"), client="show_stats", arguments=(
         Argument("json", "as one JSON object", ("--json",), bool),
         Argument("watch", "again and again, each counter with its rate (default: every second)", ("--watch",), float, bare=1.0))),
     Command("top", "the busiest connections, on a live screen; h shows its keys", elsewhere("top", "top"),
-            others=3, arguments=(
+            client="show_top", others=3, arguments=(
         *FILTERS,
         Argument("sort", "first the most bytes or packets per second, or the oldest (default: bytes)",
                  ("--sort",), choices=("bytes", "packets", "age")),
@@ -485,14 +245,15 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
             elsewhere("sources", "sources"), arguments=(
                 Argument("number", "only the NUMBER that have the most", ("-n", "--number"), int),
                 Argument("json", "one JSON object a line", ("--json",), bool))),
-    Command("flush", "forget all connections", flush, needs_root=True),
-    Command("delete", "forget the selected connections, and print them", delete, needs_root=True,
+    Command("flush", "forget all connections", elsewhere("connections", "flush"), needs_root=True),
+    Command("delete", "forget the selected connections, and print them", elsewhere("connections", "delete"), needs_root=True,
             arguments=(*FILTERS, OUTPUT)),
-    Command("reload", "read the config again; if it is bad, the old rules stay", reload, needs_root=True, arguments=(
+    Command("reload", "read the config again; if it is bad, the old rules stay", elsewhere("daemon", "reload"), needs_root=True, arguments=(
         Argument("confirm", "take the rules back after so many seconds, unless confirmed", ("--confirm",), int),
         Argument("kill_states", "then forget the connections that the new rules would not have accepted, and print them",
                  ("--kill-states",), bool))),
-    Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", confirm, needs_root=True),
+    Command("confirm", "keep the rules that `reload --confirm` or `pyfw run --confirm` has on trial", elsewhere("daemon", "confirm"),
+            needs_root=True),
     Command("shadow", "rules that are judged and not enforced: what they would decide otherwise (diff), their counters (rules), "
             "count anew (reset)", elsewhere("shadow", "shadow"), needs_root=True, arguments=(
                 Argument("action", "diff, rules or reset (default: diff)", choices=("diff", "rules", "reset")),
@@ -500,7 +261,7 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
                 Argument("table", "rules: the table (default: filter)", ("-t", "--table"), choices=("filter", "raw")),
                 Argument("json", "diff: one JSON object for each", ("--json",), bool))),
     Command("save", "write the rules as they are now to the file that the config reads them from",
-            elsewhere("rules", "save"), needs_root=True, arguments=(Argument("file", "another file", is_path=True),)),
+            elsewhere("rules", "save"), client="write_rules", needs_root=True, arguments=(Argument("file", "another file", is_path=True),)),
     Command("rules-saved", "the config's files are written", elsewhere("rules", "rules_saved"), needs_root=True, spoken=False),
     Command("iptables", "what pyfw-iptables does",
             elsewhere("rules", "run_iptables"), needs_root=True, spoken=False, arguments=(
@@ -514,13 +275,13 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("noflush", "keep what is there", kind=bool), Argument("test", "change nothing", kind=bool),
         Argument("counters", "restore counters", kind=bool), Argument("skip_unsupported", "leave out what pyfw does not do", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
-    Command("ping", "wait until every packet queued so far has its verdict", ping),
+    Command("ping", "wait until every packet queued so far has its verdict", elsewhere("daemon", "ping")),
     Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",
-            elsewhere("sets", "run_set_command"), needs_root=True, arguments=(
+            elsewhere("sets", "run_set_command"), client="send_in_pieces", needs_root=True, arguments=(
                 Argument("words", "what ipset takes, such as: add blocklist 192.0.2.0/24 timeout 600", kind=list),
                 Argument("text", "what `restore` reads", typed=False),
                 Argument("line", "number of the text's first line", kind=int, typed=False))),
-    Command(HAND_OVER, "what pyfw run --takeover asks for", hand_over, needs_root=True, spoken=False),
-    Command(FINISH_HANDOVER, "the successor judges", finish_handover, needs_root=True, spoken=False),
-    Command("version", "the daemon's version", version),
+    Command(HAND_OVER, "what pyfw run --takeover asks for", elsewhere("daemon", "hand_over"), needs_root=True, spoken=False),
+    Command(FINISH_HANDOVER, "the successor judges", elsewhere("daemon", "finish_handover"), needs_root=True, spoken=False),
+    Command("version", "the daemon's version", elsewhere("daemon", "version")),
 )}

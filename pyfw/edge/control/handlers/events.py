@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services, selection
+from pyfw.edge.control.handlers.connections import selection
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services
 from pyfw.observe.events import Kind, Listener, TooMany
 
 POLL_S = 0.05                   # a ring holds what comes in this time at 300,000 events a second

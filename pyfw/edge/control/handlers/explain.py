@@ -9,7 +9,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services, in_background
+from pyfw.edge.control.answers import in_background
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services
 from pyfw.engine.observer import PacketTrace
 from pyfw.explain.packet_spec import SpecError, packet_spec, read_spec, spec_parser
 from pyfw.explain.text import answer_record, explanation_text, packet_trace_record

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pyfw.edge.control.answers import in_background, in_pieces
 from pyfw.edge.control.service_error import ServiceError
-from pyfw.edge.control.table import USAGE, Answers, CommandError, Services, in_background, in_pieces
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Services
 from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
 from pyfw.rules.language.printing import AUDIT, Counters, print_rules, print_ruleset, ruleset_lines
 from pyfw.rules.language.restore import Restored, restore
@@ -135,4 +136,19 @@ def rules_saved(services: Services, arguments: Mapping[str, Any]) -> Answers:
         yield from in_background(services, services.keep_saved_rules)
     except ServiceError as error:
         raise CommandError(str(error), reason="bad_config") from error
+    return {}
+
+
+def list_rules(services: Services, arguments: Mapping[str, Any]) -> Answers:
+    from pyfw.rules.language.printing import rule_lines
+    program = services.engine.program
+    if program is None:
+        raise CommandError("no rules are loaded: everything is accepted")
+    table, chain = arguments.get("table", "filter"), arguments.get("chain")
+    counters = program.counters() if arguments.get("verbose") else None
+    try:
+        lines = rule_lines(program.ruleset, table, chain, counters=counters)
+    except KeyError as error:
+        raise CommandError(f"there is no chain '{chain}' in table {table}") from error
+    yield from in_pieces(lines)
     return {}

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from pyfw.edge.control.table import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services, in_pieces
+from pyfw.edge.control.answers import in_pieces
+from pyfw.edge.control.table import DONE, NOTHING_MATCHED, Answers, CommandError, Pause, Services
 from pyfw.engine.shadow import Shadow
 from pyfw.report.shadow import difference_record, difference_text
 from pyfw.rules.language.printing import rule_lines

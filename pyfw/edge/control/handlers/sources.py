@@ -5,7 +5,8 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyfw.edge.control.table import FIRST_CURSOR, USAGE, Answers, CommandError, Pause, Services
+from pyfw.edge.control.handlers.connections import FIRST_CURSOR
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Pause, Services
 
 MAX_SOURCES = 10_000            # that are put in order
 

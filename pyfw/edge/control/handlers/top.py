@@ -9,7 +9,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyfw.edge.control.table import USAGE, Answers, CommandError, Listen, Pause, Services, find_command, selection
+from pyfw.edge.control.handlers.connections import selection
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Listen, Pause, Services, find_command
 from pyfw.enums import Reason
 from pyfw.observe.top import Top
 from pyfw.report.rates import flat, plain, rates

@@ -6,7 +6,8 @@ from concurrent.futures import Future
 import pytest
 
 from kit.control import StillDaemon
-from pyfw.edge.control.table import COMMANDS, LINES_AT_ONCE, Pause
+from pyfw.edge.control.answers import LINES_AT_ONCE
+from pyfw.edge.control.table import COMMANDS, Pause
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 

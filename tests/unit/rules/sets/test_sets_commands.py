@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pyfw.cli.pyfwctl.client import Refused
-from pyfw.cli.pyfwctl.set_restore import is_restore, restore_requests
+from pyfw.cli.pyfwctl.rewrites import pieces, send_in_pieces
 from pyfw.edge.control.handlers.sets import run_set_command
 from pyfw.edge.control.session import LINE_BYTES
 from pyfw.edge.control.table import CommandError, Pause
@@ -115,9 +115,10 @@ def test_a_file_of_any_size_comes_in_pieces() -> None:
     lines = ["create s hash:ip comment maxelem 100000", *(f'add s 10.{i >> 8}.{i & 255}.7 comment "№ {i}"' for i in range(20_000)),
              "add s 10.0.0.7"]
     request = {"command": "set", "words": ["restore"]}
-    assert is_restore(request) and is_restore(request | {"words": ["-!", "-R"]}) and not is_restore(request | {"words": ["list"]})
+    assert send_in_pieces("", request | {"words": ["list"]}) == [request | {"words": ["list"]}]
+    assert not isinstance(send_in_pieces("", request | {"words": ["-!", "-R"]}), list)
     answers = []
-    for piece in restore_requests(request, io.BytesIO("\n".join(lines).encode())):
+    for piece in pieces(request, io.BytesIO("\n".join(lines).encode())):
         assert len(json.dumps(piece)) < LINE_BYTES
         answers.append(daemon.run(**{name: value for name, value in piece.items() if name != "command"}))
     assert answers[:-1] == [("", 0)] * (len(answers) - 1) and len(answers) > 10
@@ -128,7 +129,7 @@ def test_a_file_of_any_size_comes_in_pieces() -> None:
 def test_a_line_without_end_is_not_read_to_its_end() -> None:
     endless = io.BytesIO(b"create s hash:ip\n" + b"x" * 1_000_000)
     with pytest.raises(Refused, match="^Error in line 2: it has more than 2048 bytes$"):
-        list(restore_requests({"command": "set", "words": ["restore"]}, endless))
+        list(pieces({"command": "set", "words": ["restore"]}, endless))
     assert endless.tell() < 10_000
 
 
