@@ -5,7 +5,13 @@
 
 Names are loaded when they are first asked for, so that the command line can say how to build what is not built.
 """
+from __future__ import annotations
+
 from importlib import import_module
+
+TYPE_CHECKING = False           # for type checkers; the module that has it takes long to load
+if TYPE_CHECKING:
+    from typing import Any
 
 _HOMES = {
     "Engine": "pyfw.engine.engine", "Judgement": "pyfw.engine.engine",
@@ -16,7 +22,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name == "__version__":

@@ -18,9 +18,11 @@ class build_ext(_build_ext):    # the command's name, by setuptools' convention
     """setuptools' command, with the pattern expanded and all processors used."""
 
     def finalize_options(self) -> None:
-        if self.distribution.ext_modules[0].name == "pyfw":     # once: this is called again
-            self.distribution.ext_modules[0].name = "*"         # cythonize: after each file
-            self.distribution.ext_modules = cythonize(self.distribution.ext_modules, quiet=True, nthreads=os.cpu_count())
+        modules = self.distribution.ext_modules
+        if modules and modules[0].name == "pyfw":       # once: this is called again
+            modules[0].name = "*"                       # cythonize: after each file
+            self.distribution.ext_modules = cythonize(  # type: ignore[no-untyped-call]  # it has no types
+                modules, quiet=True, nthreads=os.cpu_count())
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 

@@ -24,7 +24,7 @@ def compose_yaml(text: str, source: str) -> yaml.Node | None:
         return _Loader(text, source).get_single_node()
     except yaml.reader.ReaderError as error:
         before = text[:error.position]
-        mark = yaml.Mark(source, error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, None)
+        mark = yaml.Mark(source, error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, 0)
         raise yaml.MarkedYAMLError(problem=f"{error.reason} (U+{error.character:04X})", problem_mark=mark) from None
 
 
@@ -38,14 +38,15 @@ class _Loader(yaml.SafeLoader):
         self._nodes = 0
         self._level = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
-        mark = self.peek_event().start_mark
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
+        mark = self.peek_event().start_mark     # type: ignore[no-untyped-call]  # its stub has no types
         is_alias = self.check_event(yaml.AliasEvent)
         self._nodes += 1
         self._level += 1
         if self._level > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=mark)
         node = super().compose_node(parent, index)
+        assert node is not None         # that the stream has ended is asked before
         self._level -= 1
         if is_alias and node not in self._sizes:
             raise yaml.MarkedYAMLError(problem="an alias stands in what it stands for", problem_mark=mark)

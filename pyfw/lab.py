@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute, netns
 
@@ -101,7 +102,7 @@ class Lab:
         if not name or "/" in name or len(name) > 32:
             raise LabError(f"{name!r} cannot name a lab: 1 to 32 characters without a slash")
         self.name = name
-        self._processes: list[subprocess.Popen] = []
+        self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Lab:
         self.up()
@@ -168,28 +169,28 @@ class Lab:
 
     # -- what runs in it --------------------------------------------------------------------------
 
-    def command(self, role: str, argv: Sequence[str | os.PathLike]) -> list[str]:
+    def command(self, role: str, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The argv that runs `argv` on that host."""
         if not self.exists(role):
             raise LabError(f"{self.namespace(role)} is not up: pyfw lab up --name {self.name}")
-        return ["nsenter", f"--net={NAMESPACE_DIR / self.namespace(role)}", "--", *map(os.fspath, argv)]
+        return ["nsenter", f"--net={NAMESPACE_DIR / self.namespace(role)}", "--", *(os.fspath(word) for word in argv)]
 
-    def run(self, role: str, argv: Sequence[str | os.PathLike], *, timeout_s: float = 30.0,
-            **options) -> subprocess.CompletedProcess:
+    def run(self, role: str, argv: Sequence[str | os.PathLike[str]], *, timeout_s: float = 30.0,
+            **options: Any) -> subprocess.CompletedProcess[str]:
         """Run to the end; its output is captured as text.  Options are those of subprocess.run."""
-        defaults = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        defaults: dict[str, Any] = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
         if "input" in options:
             del defaults["stdin"]
         return subprocess.run(self.command(role, argv), timeout=timeout_s, **defaults | options)
 
-    def start(self, role: str, argv: Sequence[str | os.PathLike], **options) -> subprocess.Popen:
+    def start(self, role: str, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[str]:
         """Start something that stays; it ends with stop() or down().  Options are those of Popen."""
-        defaults = {"stdin": subprocess.DEVNULL, "text": True}
+        defaults: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True}
         process = subprocess.Popen(self.command(role, argv), **defaults | options)
         self._processes.append(process)
         return process
 
-    def stop(self, process: subprocess.Popen) -> int:
+    def stop(self, process: subprocess.Popen[str]) -> int:
         """End a process of start(): politely, then not.  Returns its exit status."""
         process.terminate()
         try:

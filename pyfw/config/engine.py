@@ -125,8 +125,10 @@ def adaptive_range(config: Config) -> tuple[int, int] | None:
 
 def rule_texts(program: Program | None) -> dict[str, str]:
     """Each rule's and policy's name (filter:FORWARD:rule:3) -> its text, as `iptables -S` prints it."""
-    numbers = range(len(program.numbering)) if program else ()
-    return {program.rule_name(number): program.rule_text(number) for number in numbers}
+    if program is None:
+        return {}
+    names = {number: program.rule_name(number) for number in range(len(program.numbering))}
+    return {name: program.rule_text(number) or "" for number, name in names.items() if name is not None}
 
 
 def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine:

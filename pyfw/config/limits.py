@@ -99,7 +99,8 @@ def read_percent(node: yaml.Node, name: str, scope: Scope) -> int:
 def read_set_names(node: yaml.Node, name: str, scope: Scope) -> tuple[str, ...]:
     """One name, or a list of two."""
     if isinstance(node, yaml.SequenceNode):
-        return list_of(read_text, at_least=1, at_most=2)(node, name, scope)
+        names: tuple[str, ...] = list_of(read_text, at_least=1, at_most=2)(node, name, scope)
+        return names
     return (read_text(node, name, scope),)
 
 

@@ -165,7 +165,7 @@ def choice(*words: str) -> Reader:
     def read(node: yaml.Node, name: str, scope: Scope) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.value not in words:
             raise error_at(node, f"{name} must be {' or '.join(words)}, not {shown(node)}")
-        return node.value
+        return str(node.value)
     return read
 
 

@@ -9,6 +9,7 @@ Classes: a packet is RST if it has that flag, else SYN or SYNACK, else FIN, else
         SS  SYN_SENT        FW  FIN_WAIT        TW  TIME_WAIT     IG  pass it, change neither state nor timer
         SR  SYN_RECV        CW  CLOSE_WAIT      CL  CLOSE         IV  the packet is INVALID
 """
+from collections.abc import Iterator
 
 CODES: dict[str, str] = {
     "NO": "NONE", "SS": "SYN_SENT", "SR": "SYN_RECV", "ES": "ESTABLISHED", "FW": "FIN_WAIT", "CW": "CLOSE_WAIT",
@@ -105,7 +106,7 @@ REPLY: dict[str, tuple[Row, ...]] = {
 }
 
 
-def cells(direction: dict[str, tuple[Row, ...]]):
+def cells(direction: dict[str, tuple[Row, ...]]) -> Iterator[tuple[str, str, str, str]]:
     """Yield (class, state before, result, why), names as in `pyfw.enums.TcpState`."""
     for packet_class, rows in direction.items():
         for result, states, why in rows:

@@ -143,7 +143,7 @@ def _tracking_lines(tracking: dict[str, Any], accepted: bool) -> list[str]:
 
 
 def _verdict_text(verdict: dict[str, Any]) -> str:
-    text = verdict["verdict"]
+    text: str = verdict["verdict"]
     if verdict["rule"]:
         text += f" by {verdict['rule']}"
     if not verdict["rule"] and verdict["reason_text"]:

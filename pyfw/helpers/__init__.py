@@ -131,7 +131,7 @@ def make_helper(name: str, **options: object) -> Helper:
         takes = ", ".join(signature.parameters) or "no options"
         raise HelperError(f"helper {name}: {error}; it takes: {takes}") from error
     try:
-        helper = factory(**options)
+        helper: Helper = factory(**options)
     except (TypeError, ValueError) as error:
         raise HelperError(f"helper {name}: {error}") from error
     missing = [attribute for attribute in _HELPER_ATTRIBUTES if not hasattr(helper, attribute)]

@@ -100,7 +100,8 @@ class FtpHelper:
                 return finding
             dialogue.advance(segment.direction, _end(segment), new.endswith(_NEWLINE))
         dialogue.store(memory)
-        return Finding(cancel=True) if dialogue.step is Step.LOST else finding
+        lost = dialogue.step is Step.LOST       # type: ignore[comparison-overlap]  # what it was above may have changed
+        return Finding(cancel=True) if lost else finding
 
     def _believe(self, segment: Segment) -> Finding | None:
         """What the kernel's helper makes of a segment that starts a line."""
@@ -295,7 +296,7 @@ def _fits(digits: bytes, largest: int) -> bool:
 
 def _split_numbers(text: bytes, count: int, separator: bytes, terminator: bytes | None) -> list[bytes] | None:
     """The digits of exactly that many numbers, any of them possibly empty, if the terminator (None: any) follows."""
-    run = _NUMBERS[separator].match(text).group()
+    run = _NUMBERS[separator].match(text).group()    # type: ignore[union-attr]  # it matches "", too
     after = text[len(run):len(run) + 1]
     if not after or run.count(separator) != count - 1 or terminator not in (None, after):
         return None
@@ -327,7 +328,7 @@ def _read_quad(text: bytes, delimiter: bytes) -> _Address | None:
 
 def _read_port_number(text: bytes, delimiter: bytes) -> _Port | None:
     """Digits up to the delimiter, modulo 2**16; zero is no port."""
-    digits = _DIGITS.match(text).group()
+    digits = _DIGITS.match(text).group()    # type: ignore[union-attr]  # it matches "", too
     value = _wrapped(digits) & _U16
     if text[len(digits):len(digits) + 1] != delimiter or not value:
         return None
@@ -336,14 +337,14 @@ def _read_port_number(text: bytes, delimiter: bytes) -> _Port | None:
 
 def _read_ipv6(text: bytes, delimiter: bytes) -> _Address | None:
     """An IPv6 address (RFC 4291, 2.2) up to the delimiter, or a NUL, or a ":" after a dotted quad."""
-    run = _IPV6_TEXT.match(text).group().partition(delimiter)[0]
+    run = _IPV6_TEXT.match(text).group().partition(delimiter)[0]    # type: ignore[union-attr]  # it matches "", too
     dot = run.find(b".")
     if dot >= 0 and (colon := run.find(b":", dot)) >= 0:
         run = run[:colon]
     elif text[len(run):len(run) + 1] not in (delimiter, b"\0"):
         return None
     packed = _pack_ipv6(run)
-    return packed and _Address(packed, len(run), well_formed=True)
+    return None if packed is None else _Address(packed, len(run), well_formed=True)
 
 
 def _pack_ipv6(text: bytes) -> bytes | None:

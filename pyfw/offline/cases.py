@@ -114,6 +114,12 @@ class Case:
     outdev: str = ""
     frames: Mapping[int, Expected] = field(default_factory=dict)       # by number; 0: all others
 
+    @property
+    def begun_by(self) -> Traffic:
+        """The traffic of a case that is not about a capture."""
+        assert self.traffic is not None
+        return self.traffic
+
 
 def read_cases(path: Path, variables: Mapping[str, str]) -> list[Case]:
     """`variables` are the config's, for $NAME.  Raises PolicyError."""
@@ -125,6 +131,7 @@ def read_cases(path: Path, variables: Mapping[str, str]) -> list[Case]:
         root = compose_yaml(text, str(path))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        assert mark is not None
         raise PolicyError(f"{path}:{mark.line + 1}:{mark.column + 1}: not valid YAML: {error.problem}") from None
     try:
         return _Reader(path, variables).read(root)
@@ -142,7 +149,7 @@ class _Reader:
     def at(self, node: yaml.Node) -> Location:
         return Location(str(self.path), node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def entries(self, node: yaml.Node, known: tuple[str, ...] | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
+    def entries(self, node: yaml.Node | None, known: tuple[str, ...] | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
             raise RulesError(f"{what} is a mapping", self.at(node) if node else Location(str(self.path), 1, 1))
         for key, value in node.value:
@@ -159,9 +166,10 @@ class _Reader:
     def items(self, node: yaml.Node, what: str) -> list[yaml.Node]:
         if not isinstance(node, yaml.SequenceNode):
             raise RulesError(f"{what} is a list, one `- ` for each", self.at(node))
-        return node.value
+        items: list[yaml.Node] = node.value
+        return items
 
-    def read(self, root: yaml.Node) -> list[Case]:
+    def read(self, root: yaml.Node | None) -> list[Case]:
         given = dict(self.entries(root, ("zones", "cases"), "a file of policy tests"))
         for name, node in self.entries(given["zones"], None, "zones") if "zones" in given else ():
             self.zones[name] = self.zone(name, node)
@@ -319,9 +327,9 @@ class _Reader:
 
 def families(case: Case) -> list[int]:
     """The families that a case is about: those that both ends have, or the one that it says."""
-    ends = (case.traffic.source, case.traffic.destination)
+    ends = (case.begun_by.source, case.begun_by.destination)
     wanted = [case.family] if case.family else [4, 6]
-    protocol = case.traffic.protocol
+    protocol = case.begun_by.protocol
     wanted = [family for family in wanted if (protocol, family) not in ((1, 6), (58, 4))]
     return [family for family in wanted
             if all((end.address.version == family if end.address else end.zone.host(family, 1) is not None) for end in ends)]

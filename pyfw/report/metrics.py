@@ -45,7 +45,7 @@ class Series:
     labels: tuple[str, ...] = ()
 
     def metric(self, statistics: Statistics) -> Metric:
-        metric = self.family(self.name, self.help, labels=self.labels)
+        metric: Metric = self.family(self.name, self.help, labels=self.labels)
         for values, value in self.samples(statistics):
             metric.add_metric(values, value)
         return metric

@@ -103,7 +103,7 @@ def _end(address: str, port: int | None) -> str:
 def _state(connection: Mapping[str, Any]) -> str:
     """Of TCP and SCTP their state; of others what conntrack says of them instead."""
     if connection["state"]:
-        return connection["state"]
+        return str(connection["state"])
     if not connection["seen_reply"]:
         return "UNREPLIED"
     return "ASSURED" if connection["assured"] else "REPLIED"

@@ -113,7 +113,7 @@ class _Reader:
                 end = self.text.find("\n", self.offset)
                 self.offset = len(self.text) if end < 0 else end
             elif self.peek().isspace():
-                self.offset = _BLANKS.match(self.text, self.offset).end()
+                self.offset = _BLANKS.match(self.text, self.offset).end()     # type: ignore[union-attr]  # a blank is there
             elif not self.skip_continuation():
                 words.append(self.word())
                 if len(words) > MAX_LINE_WORDS:
@@ -151,7 +151,7 @@ class _Reader:
             case "\\":
                 self.offset += 2
                 return self.text[self.offset - 1:self.offset]
-        plain = _PLAIN.match(self.text, self.offset)[0]
+        plain = _PLAIN.match(self.text, self.offset)[0]     # type: ignore[index]  # what is not plain was met above
         self.offset += len(plain)
         return self.substituted(plain, start)
 
@@ -169,7 +169,7 @@ class _Reader:
                 plain = ""
                 self.offset += 2
                 continue
-            run = _QUOTED[mark].match(self.text, self.offset)[0] if self.peek() != "\\" else "\\"
+            run = "\\" if self.peek() == "\\" else _QUOTED[mark].match(self.text, self.offset)[0]    # type: ignore[index]  # likewise
             plain += run
             self.offset += len(run)
         self.offset += 1

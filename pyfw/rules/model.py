@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 BUILTIN_CHAINS: dict[str, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -47,7 +48,7 @@ class Setting:
     """One option with its value: `! --dport 22` is Setting("--dport", PortRange(22, 22), inverted=True)."""
 
     option: str
-    value: object = True
+    value: Any = True            # what the option's parse returned: each option has a type of its own
     inverted: bool = False
 
 
@@ -61,6 +62,10 @@ class Match:
     def get(self, option: str) -> Setting | None:
         return next((setting for setting in self.settings if setting.option == option), None)
 
+    def __getitem__(self, option: str) -> Setting:
+        """As get(), where the kind's check() has seen to it that there is one."""
+        return next(setting for setting in self.settings if setting.option == option)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -73,6 +78,10 @@ class Target:
 
     def get(self, option: str) -> Setting | None:
         return next((setting for setting in self.settings if setting.option == option), None)
+
+    def __getitem__(self, option: str) -> Setting:
+        """As get(), where the kind's check() has seen to it that there is one."""
+        return next(setting for setting in self.settings if setting.option == option)
 
 
 @dataclass(frozen=True, slots=True)

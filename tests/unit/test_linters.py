@@ -1,4 +1,4 @@
-"""The code is clean by the linters, with their settings in pyproject.toml."""
+"""The code is clean by the linters and the type checker, with their settings in pyproject.toml."""
 from __future__ import annotations
 
 import os
@@ -27,3 +27,7 @@ def test_ruff_has_no_complaint() -> None:
 def test_cython_lint_has_no_complaint() -> None:
     """But for loops that only count: in C there is no other way to say it."""
     assert [line for line in complaints("cython-lint", "pyfw") if not UNUSED_COUNTER.search(line)] == []
+
+
+def test_mypy_has_no_complaint() -> None:
+    assert complaints("mypy", "--no-error-summary") == []

@@ -8,7 +8,7 @@ import sys
 from pyfw.lab import ROLES, Lab, LabError
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "lab", help="a client, a gateway and a server in network namespaces",
         description="Build, inspect and remove client - gateway - server in network namespaces.")

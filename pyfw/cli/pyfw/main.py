@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = next((word for word in argv if not word.startswith("-")), "")
     try:
         arguments = make_parser((wanted,)).parse_args(argv)
-        return importlib.import_module(f"pyfw.cli.pyfw.{arguments.command}").run(arguments)
+        return int(importlib.import_module(f"pyfw.cli.pyfw.{arguments.command}").run(arguments))
     except ModuleNotFoundError as error:
         return fail(missing_module(error), 1)
     except BrokenPipeError:

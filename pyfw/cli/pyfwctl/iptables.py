@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyfw import __version__
 from pyfw.bounded_text import RULES_BYTES
@@ -21,7 +21,7 @@ from pyfw.cli.pyfwctl.client import NoDaemon, Refused, ask
 from pyfw.cli.pyfwctl.main import SOCKET_VARIABLE
 from pyfw.config.schema import ControlConfig
 from pyfw.edge.control.table import NO_DAEMON
-from pyfw.escape import escaping_output
+from pyfw.escape import EscapingStream, escaping_output
 
 USAGE = """Usage: {name} [-t filter|raw] -[ACD] chain rule-specification [options]
        {name} -I chain [rulenum] rule-specification [options]
@@ -84,7 +84,7 @@ def run_save(name: str, family: int, words: Sequence[str]) -> int:
     if status == 0:
         text = "".join(dated(name, section) for section in re.findall(r"\*.*?COMMIT\n", "".join(pieces), re.DOTALL))
         if not options.file:
-            sys.stdout.write_exactly(text)
+            cast(EscapingStream, sys.stdout).write_exactly(text)
             return status
         try:
             options.file.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -129,7 +129,7 @@ def send(name: str, request: dict[str, Any], take: Callable[[str], Any] | None =
     socket = os.environ.get(SOCKET_VARIABLE) or str(ControlConfig().socket)
     try:
         for answer in ask(socket, {key: value for key, value in request.items() if value is not None}):
-            show = sys.stdout.write_exactly if answer.get("exact") else sys.stdout.write
+            show = cast(EscapingStream, sys.stdout).write_exactly if answer.get("exact") else sys.stdout.write
             (take or show)(answer.get("text", ""))
             if "note" in answer:
                 print(f"{name}: {answer['note']}", file=sys.stderr)

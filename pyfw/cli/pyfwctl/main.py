@@ -8,14 +8,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from pyfw.cli.pyfwctl import rewrites
 from pyfw.cli.pyfwctl.arguments import add_argument
 from pyfw.cli.pyfwctl.client import NoDaemon, Refused, ask
 from pyfw.config.schema import ControlConfig
 from pyfw.edge.control.table import COMMANDS, DONE, NO_DAEMON, NOTHING_MATCHED
-from pyfw.escape import escaping_output, json_line, shortened
+from pyfw.escape import EscapingStream, escaping_output, json_line, shortened
 
 SOCKET_VARIABLE = "PYFW_SOCKET"
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(path: str, request: dict[str, Any]) -> int:
-    output = sys.stdout
+    output = cast(EscapingStream, sys.stdout)      # within escaping_output()
     status = 0
     for answer in ask(path, request):
         if "text" in answer:

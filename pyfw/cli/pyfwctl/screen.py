@@ -15,10 +15,10 @@ import tty
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pyfw.cli.pyfwctl.client import Stream
-from pyfw.escape import printable, printable_values
+from pyfw.escape import EscapingStream, printable, printable_values
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,9 +54,10 @@ def run(path: str, show: Show) -> int:
         sent = show.request(os.get_terminal_size(sys.stdout.fileno()).lines)
         stream.send(sent)
         with Terminal() as terminal:
+            sources: list[Stream | Terminal | Signals] = [stream, terminal, signals]
             while not show.over:
                 terminal.draw(show)
-                ready, _, _ = select.select([stream, terminal, signals], [], [])
+                ready, _, _ = select.select(sources, [], [])
                 if stream in ready:
                     for answer in stream.receive():
                         for record in answer.get("records", ()):
@@ -84,7 +85,7 @@ class Terminal:
     def __init__(self) -> None:
         self._keyboard = sys.stdin.fileno()
         from rich.console import Console
-        self._console = Console(file=sys.stdout.unescaped)      # drawing is done with what is escaped elsewhere
+        self._console = Console(file=cast(EscapingStream, sys.stdout).unescaped)      # drawing is done with what is escaped elsewhere
         self._before: list[Any] = []
         self._live: Live
 

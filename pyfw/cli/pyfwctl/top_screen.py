@@ -98,11 +98,11 @@ class TopScreen:
         elif key == ESCAPE:
             self._typed = None
         elif key in BACKSPACE:
-            self._typed = self._typed[:-1]
+            self._typed = (self._typed or "")[:-1]
         elif key == CLEAR_LINE:
             self._typed = ""
         elif key.isprintable():
-            self._typed += key
+            self._typed = (self._typed or "") + key
 
     def _apply(self, text: str) -> None:
         try:
@@ -114,7 +114,7 @@ class TopScreen:
         self._choose(chosen)
 
     def _choose(self, chosen: Mapping[str, Any]) -> None:
-        self._view = {name: value for name, value in self._view.items() if name not in SELECTOR_FLAGS} | chosen
+        self._view = {name: value for name, value in self._view.items() if name not in SELECTOR_FLAGS} | dict(chosen)
 
     def _filter(self) -> str:
         """The filter as it would be typed."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyfw.wire.checksum import internet_checksum
 from pyfw.wire.ip_packet import IpPacket
@@ -94,7 +94,7 @@ class Capture:
         from pyfw.edge.capture import readers
         kind = readers.PcapNgReader if magic == _PCAPNG_MAGIC else readers.PcapReader
         try:
-            return kind(self._stream)
+            return kind(self._stream)      # type: ignore[arg-type]  # it reads from it, and opens nothing
         except readers.Scapy_Exception:
             raise CaptureError(f"{self._path}: {self._stream.complaint()}; no record could be read") from None
 
@@ -103,7 +103,7 @@ class _Stream:
     """The capture's bytes as scapy's readers take them, and a note of what those do not tell: where the
     present record began, and whether the file ended inside it."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
+    def __init__(self, file: BufferedReader | gzip.GzipFile, path: str) -> None:
         self.name = path
         self._file = file
         self._offset = 0
@@ -112,7 +112,7 @@ class _Stream:
 
     def peek(self, size: int) -> bytes:
         try:
-            return self._file.peek(size)[:size]    # type: ignore[attr-defined]  # BufferedReader, GzipFile
+            return self._file.peek(size)[:size]
         except (OSError, EOFError, zlib.error) as error:
             raise CaptureError(f"{self.name}: cannot be read: {error}") from None
 
@@ -157,7 +157,7 @@ def _open(path: str) -> BufferedReader:
     return file
 
 
-def _plain(file: BufferedReader) -> BinaryIO:
+def _plain(file: BufferedReader) -> BufferedReader | gzip.GzipFile:
     return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP_MAGIC else file
 
 

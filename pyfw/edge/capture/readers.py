@@ -30,6 +30,8 @@ TimedFrame = tuple[int, bytes, int, int]       # time in ns, bytes, length on th
 class PcapReader(RawPcapReader):
     """scapy's pcap reader over a _Stream."""
 
+    f: Any
+
     def frames(self) -> Iterator[TimedFrame]:
         link_type = self.linktype & _LINK_TYPE_BITS
         unit_ns = 1 if self.nano else 1000
@@ -61,9 +63,12 @@ class _Clock(NamedTuple):
 class PcapNgReader(RawPcapNgReader):
     """scapy's pcapng reader over a _Stream; a packet's `tsresol` is its interface's _Clock here."""
 
+    f: Any
+
     def frames(self) -> Iterator[TimedFrame]:
         self.blocktypes.pop(_PCAPNG_SECRETS, None)
         last_ns = 0
+        about: Any              # what a packet says depends on its block
         for data, about in self:
             if about.tshigh is not None:        # a Simple Packet Block has no time: that of the one before
                 last_ns = about.tsresol.time_ns(about.tshigh << 32 | about.tslow)
@@ -87,7 +92,7 @@ class PcapNgReader(RawPcapNgReader):
     def _read_block_idb(self, block: bytes, size: int) -> None:
         super()._read_block_idb(block, size)
         link_type, snap_length, options = self.interfaces[-1]
-        offset = self._read_options(block[8:]).get(_IF_TSOFFSET, bytes(8))
+        offset: Any = self._read_options(block[8:]).get(_IF_TSOFFSET, bytes(8))
         offset_s = struct.unpack(self.endian + "q", offset)[0] if len(offset) == 8 else 0
         options["tsresol"] = _Clock(options["tsresol"], offset_s)
         self.interfaces[-1] = link_type, snap_length or MAX_RECORD, options

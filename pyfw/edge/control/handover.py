@@ -96,7 +96,8 @@ class Handover:
         except ConnectionError:
             return None
         line, _, self._received = self._received.partition(b"\n")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _check_peer(self) -> None:
         """What a stranger hands over must not be taken for a queue and a table."""

@@ -151,7 +151,7 @@ class MetricsServer:
     async def _accept(self) -> None:
         while True:
             try:
-                connection, _ = await self._loop.sock_accept(self._listener)
+                connection, _ = await self._loop.sock_accept(self._listener)     # type: ignore[arg-type]  # None after stop() alone
             except OSError:                     # no descriptor is left, or the peer is gone already
                 self._refusals["not_accepted"] += 1
                 await asyncio.sleep(ACCEPT_PAUSE_S)

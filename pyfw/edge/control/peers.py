@@ -84,7 +84,8 @@ C = TypeVar("C", bound=Connected)
 
 def who_makes_room(connections: Iterable[C], newcomer: Peer, room: Room) -> C | None:
     """The connection that must go before the newcomer's is served; None: there is room."""
-    ours, others = [], []
+    ours: list[C] = []
+    others: list[C] = []
     for connection in connections:
         (ours if connection.peer.is_root else others).append(connection)
     if newcomer.is_root:
@@ -101,7 +102,10 @@ def whose_is_least_missed(connections: Iterable[C]) -> C | None:
     for connection in connections:
         if not connection.peer.is_root:
             by_user.setdefault(connection.peer.uid, []).append(connection)
-    return _idlest(max(by_user.values(), key=len)) if by_user else None
+    if not by_user:
+        return None
+    most = max(by_user.values(), key=len)
+    return _idlest(most)
 
 
 def _idlest(connections: Iterable[C]) -> C:

@@ -178,7 +178,9 @@ def find_command(request: Any) -> Command:
 def elsewhere(module: str, name: str) -> Callable[[Services, Mapping[str, Any]], Answers]:
     """A handler of handlers/`module`.py, which is loaded when it is first needed."""
     def handler(services: Services, arguments: Mapping[str, Any]) -> Answers:
-        return (yield from getattr(importlib.import_module(f"pyfw.edge.control.handlers.{module}"), name)(services, arguments))
+        found: Callable[[Services, Mapping[str, Any]], Answers] = getattr(
+            importlib.import_module(f"pyfw.edge.control.handlers.{module}"), name)
+        return (yield from found(services, arguments))
     return handler
 
 

@@ -204,7 +204,7 @@ def _stale(families: Sequence[Family]) -> dict[Family, SavedTable]:
 def _put_back(before: Mapping[Family, SavedTable]) -> None:
     """What another backend had comes first: so nothing is open in between."""
     with time_limit(INSTALL_S):
-        _change_all(reversed(before), lambda family: restoration(family.saved(), before[family]))
+        _change_all(reversed(list(before)), lambda family: restoration(family.saved(), before[family]))
 
 
 def _change_all(families: Iterable[Family], transaction: Callable[[Family], str]) -> None:

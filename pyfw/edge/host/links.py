@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
@@ -65,7 +66,7 @@ class Links:
         if self._on_change is not None and self._names != before:
             self._on_change(self.names)
 
-    def _receive_waiting(self) -> Iterator[dict]:
+    def _receive_waiting(self) -> Iterator[Any]:
         while True:
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
@@ -95,7 +96,7 @@ class Links:
                     return consistent
                 self._apply(message)
 
-    def _apply(self, message: dict) -> None:
+    def _apply(self, message: Any) -> None:
         kind = message["header"]["type"]
         if kind not in (RTM_NEWLINK, RTM_DELLINK) or message["family"] == AF_BRIDGE:
             return

@@ -35,7 +35,7 @@ def set_options(descriptor: int, length: int, wakeup_ms: int) -> None:
 def port_of(descriptor: int) -> int:
     """The socket's netlink port, which the kernel shows as the queue's owner."""
     with socket.socket(fileno=os.dup(descriptor)) as netlink:
-        return netlink.getsockname()[0]
+        return int(netlink.getsockname()[0])
 
 
 def receive_buffer_bytes(length: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
+from typing import Any
 
 from pyfw.rules import names
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, option_named
@@ -31,11 +32,11 @@ class _Given:
 
     kind: MatchKind | TargetKind
     location: Location | None
-    choices: dict[str, tuple[object, ...]] = field(default_factory=dict)    # option -> values, each its own rule
+    choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)    # option -> values, each its own rule
     inverted: set[str] = field(default_factory=set)
     places: dict[str, Location | None] = field(default_factory=dict)
 
-    def settings(self, chosen: dict[str, object]) -> tuple[Setting, ...]:
+    def settings(self, chosen: dict[str, Any]) -> tuple[Setting, ...]:
         """In canonical order, without those that say nothing."""
         found = []
         for option in self.kind.options:
@@ -171,7 +172,7 @@ class RuleBuilder:
             raise RulesError("-s and -d are of different families: no packet has both", self._matches[0].places["-d"])
         return tuple(self._rule(chosen) for chosen in combinations if chosen not in mixed)
 
-    def _rule(self, chosen: dict[str, object]) -> Rule:
+    def _rule(self, chosen: dict[str, Any]) -> Rule:
         matches = []
         for given in self._matches:
             own = chosen if given.kind is IP else {option: value[0] for option, value in given.choices.items()}
@@ -236,7 +237,7 @@ def checked_count(rules: int, more: int, location: Location | None) -> int:
     return rules + more
 
 
-def address_families(chosen: dict[str, object]) -> set[int]:
+def address_families(chosen: dict[str, Any]) -> set[int]:
     return {value.family for value in chosen.values() if isinstance(value, Network)}
 
 

@@ -26,8 +26,7 @@ def implied(match: Match, rule: Rule) -> bool:
         return False
     if match.name == "comment":
         return True
-    if match.name in ("state", "conntrack") and states_of(match) is not None:
-        wanted = states_of(match)
+    if (wanted := states_of(match)) is not None:
         return any((narrow := states_of(other)) is not None and not narrow & ~wanted for other in rule.matches)
     if match.name == "ip":
         header = rule.match("ip") or Match("ip")
@@ -42,7 +41,8 @@ def states_of(match: Match) -> int | None:
     setting = match.settings[0]
     if setting.option not in ("--state", "--ctstate"):
         return None
-    return TRACKED & ~setting.value if setting.inverted else setting.value & TRACKED
+    states: int = setting.value
+    return TRACKED & ~states if setting.inverted else states & TRACKED
 
 
 def settings_implied(wider: Match, narrower: Match) -> bool:
@@ -58,8 +58,10 @@ def ports_implied(wider: Setting, narrower: Setting) -> bool:
         return True
     if not isinstance(wider.value, PortRange) or narrower.inverted:
         return False
-    inside = wider.value.low <= narrower.value.low and narrower.value.high <= wider.value.high
-    apart = narrower.value.high < wider.value.low or wider.value.high < narrower.value.low
+    one: PortRange = wider.value
+    other: PortRange = narrower.value
+    inside = one.low <= other.low and other.high <= one.high
+    apart = other.high < one.low or one.high < other.low
     return apart if wider.inverted else inside
 
 
@@ -76,7 +78,8 @@ def header_implied(wider: Setting, narrower: Setting | None) -> bool:
 
 
 def networks_implied(wider: Setting, narrower: Setting) -> bool:
-    one, other = wider.value, narrower.value
+    one: Network = wider.value
+    other: Network = narrower.value
     if one.family != other.family or narrower.inverted:
         return False
     if wider.inverted:
@@ -87,13 +90,15 @@ def networks_implied(wider: Setting, narrower: Setting) -> bool:
 def interfaces_implied(wider: Setting, narrower: Setting) -> bool:
     if narrower.inverted:
         return False
-    prefix, name = wider.value.removesuffix("+"), narrower.value.removesuffix("+")
+    one: str = wider.value
+    other: str = narrower.value
+    prefix, name = one.removesuffix("+"), other.removesuffix("+")
     if wider.inverted:
-        if narrower.value.endswith("+") or wider.value.endswith("+"):
+        if other.endswith("+") or one.endswith("+"):
             shorter = min(len(prefix), len(name))
             return prefix[:shorter] != name[:shorter]
         return prefix != name
-    return wider.value.endswith("+") and name.startswith(prefix)
+    return one.endswith("+") and name.startswith(prefix)
 
 
 def contradicts(rule: Rule) -> str | None:

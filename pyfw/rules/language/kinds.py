@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pyfw.rules.code import Action, RuleCode
 from pyfw.rules.model import Match, Rule, Target
@@ -20,7 +21,7 @@ class Option:
     """
 
     name: str
-    parse: Callable[..., object]
+    parse: Callable[..., Any]
     aliases: tuple[str, ...] = ()
     words: int = 1
     negatable: bool = True

@@ -40,11 +40,11 @@ def match_for_protocol(number: int) -> MatchKind | None:
 
 def implied_families(rule: Rule) -> set[int]:
     """The families that the parts of a rule exist in, where they do not exist in both."""
-    found: set[int | None] = {match_family(match) for match in rule.matches}
+    found = {match_family(match) for match in rule.matches}
     found |= {getattr(setting.value, "family", None) for match in rule.matches for setting in match.settings}
     if rule.target and rule.target.name == "REJECT":
         found.add(reject_family(reject_kind(rule.target)))
-    return found - {None}
+    return {family for family in found if family is not None}
 
 
 def match_family(match: Match) -> int | None:

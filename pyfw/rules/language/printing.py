@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from pyfw.rules.language.kinds import Option
 from pyfw.rules.language.matches import IP, MATCHES, TARGETS, implied_families, settled
 from pyfw.rules.model import Chain, Rule, Ruleset, Setting, Target, empty_table
 from pyfw.rules.values import quote
@@ -41,7 +42,7 @@ def _print_target(target: Target) -> str:
     return " ".join([f"-j {target.name}", *(_print_setting(kind.options, setting) for setting in target.settings)])
 
 
-def _print_setting(options: Sequence, setting: Setting) -> str:
+def _print_setting(options: Sequence[Option], setting: Setting) -> str:
     option = next(option for option in options if option.name == setting.option)
     name = option.printed_as(setting.value) if option.printed_as else option.name
     return " ".join(part for part in ("!" if setting.inverted else "", name, option.print(setting.value)) if part)

@@ -181,7 +181,7 @@ class _Printer:
         if offset + size > len(self.data):
             self.incomplete(offset)
         else:
-            self.add(f"SPI=0x{self.unpack('!I', offset + at)[0]:x} ")
+            self.add(f"SPI=0x{int.from_bytes(self.data[offset + at:offset + at + 4], 'big'):x} ")
 
     def icmp(self, offset: int, fragment: bool, outermost: bool) -> None:
         self.add("PROTO=ICMP ")
@@ -279,7 +279,7 @@ class _Printer:
         if at + (8 if ends else 12) > len(self.data):
             self.add(f"INCOMPLETE [{self.length - at} bytes] )")
             return False
-        self.add(f"SPI=0x{self.unpack('!I', at + (0 if ends else 4))[0]:x} {')' if ends else ''}")
+        self.add(f"SPI=0x{int.from_bytes(self.data[at + (0 if ends else 4):][:4], 'big'):x} {')' if ends else ''}")
         return not ends
 
     def icmpv6(self, offset: int, fragment: bool, outermost: bool) -> None:

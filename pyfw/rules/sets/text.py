@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pyfw.rules.values import CONTROL, parse_port, parse_protocol, print_protocol, show_ipv6
 
@@ -22,7 +22,7 @@ MAX_MAXELEM = 2 ** 32 - 1
 SMALLEST_HASH, SMALLEST_LIST = 64, 4    # what smaller sizes are rounded up to
 ADDRESS_TYPES = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 TYPES = (*ADDRESS_TYPES, "list:set")
-BITS = {4: 32, 6: 128}
+BITS: dict[int | None, int] = {4: 32, 6: 128}
 FAMILIES = {"inet": 4, "ipv4": 4, "-4": 4, "inet6": 6, "ipv6": 6, "-6": 6}
 ICMP, ICMPV6 = 1, 58
 PORT_PROTOCOLS = {6, 17, 132, 136}
@@ -169,7 +169,7 @@ def split_words(line: str) -> list[tuple[str, int]]:
         quoted, plain = word.groups()
         if plain is not None and '"' in plain:
             raise SetError("Syntax error: a quotation mark must stand at a word's beginning, and be closed on the line")
-        found.append((plain if quoted is None else quoted, word.start() + 1))
+        found.append((word[2] if quoted is None else quoted, word.start() + 1))
     return found
 
 
@@ -183,21 +183,22 @@ def number(text: str, smallest: int, largest: int) -> int:
     return value
 
 
-def options_of(words: Sequence[str], known: dict[str, Callable[[str], object] | None]) -> dict[str, object]:
+def options_of(words: Sequence[str], known: dict[str, Callable[[str], object] | None]) -> dict[str, Any]:
     """Option -> value, True for one whose parser is None."""
-    given: dict[str, object] = {}
+    given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
         if word not in known:
             raise SetError(f"Unknown argument: `{word}'", USAGE)
-        if word in given and known[word]:
+        parse = known[word]
+        if word in given and parse:
             raise SetError(f"Syntax error: {word} already specified")
-        if known[word] is None:
+        if parse is None:
             given[word] = True
         elif (value := next(rest, None)) is None:
             raise SetError(f"Missing mandatory argument of option `{word}'", USAGE)
         else:
-            given[word] = known[word](value)
+            given[word] = parse(value)
     return given
 
 
@@ -363,7 +364,7 @@ ADD_OPTIONS: dict[str, Callable[[str], object] | None] = {
 }
 
 
-def _settings(words: Sequence[str], options: SetOptions, command: str) -> dict[str, object]:
+def _settings(words: Sequence[str], options: SetOptions, command: str) -> dict[str, Any]:
     """What follows an element of `add`; `del` takes none, `test` nomatch."""
     known = dict(ADD_OPTIONS) if command == "add" else {}
     if options.has_networks and command != "del":
@@ -407,7 +408,7 @@ def parse_elements(words: Sequence[str], options: SetOptions, command: str = "ad
     return [Elements(address, address, length, **settings) for address, length in _networks(first, last, options.bits)]
 
 
-def _check_one(address_text: str, settings: dict[str, object], options: SetOptions) -> None:
+def _check_one(address_text: str, settings: dict[str, Any], options: SetOptions) -> None:
     """`test` asks for one element."""
     ranges = [("IP/CIDR", "/" in address_text and not options.has_networks), ("FROM-TO IP", "-" in address_text),
               ("FROM-TO port", settings.get("first_port") != settings.get("last_port"))]
@@ -417,7 +418,7 @@ def _check_one(address_text: str, settings: dict[str, object], options: SetOptio
             raise SetError(f"{what} range is not allowed in command test with set type {options.type} and family {family}")
 
 
-def _hosts(first: int, last: int, options: SetOptions, settings: dict[str, object]) -> Elements:
+def _hosts(first: int, last: int, options: SetOptions, settings: dict[str, Any]) -> Elements:
     step = 1 << (options.bits - options.netmask) if options.netmask else 1
     first -= first % step
     if first == 0:
@@ -427,7 +428,8 @@ def _hosts(first: int, last: int, options: SetOptions, settings: dict[str, objec
 
 def parse_list_entry(words: Sequence[str], options: SetOptions, command: str = "add") -> ListEntry:
     """SETNAME [ before | after SETNAME ] [ OPTIONS ]."""
-    rest, neighbours = list(words[1:]), {}
+    rest = list(words[1:])
+    neighbours: dict[str, Any] = {}
     for side in ("before", "after"):
         if side in rest[:-1]:
             place = rest.index(side)

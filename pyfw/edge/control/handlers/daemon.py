@@ -39,7 +39,7 @@ def reload(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def _confirm_s(arguments: Mapping[str, Any]) -> int:
-    seconds = arguments.get("confirm", 0)
+    seconds: int = arguments.get("confirm", 0)
     if "confirm" in arguments and not 1 <= seconds <= MAX_TRIAL_S:
         raise CommandError(f"--confirm takes 1 to {MAX_TRIAL_S} seconds, not {seconds}", USAGE, "bad_argument")
     if seconds and arguments.get("kill_states"):

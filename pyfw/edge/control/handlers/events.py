@@ -53,7 +53,7 @@ def _heard(listener: Listener) -> Generator[dict[str, Any] | Pause, None, None]:
         lost, shown = listener.take()
         if lost:
             yield {"note": f"{lost} events lost"}
-        if listener.as_records:
+        if isinstance(shown, list):
             gap = [{"event": "LOST", "count": lost}] if lost else []
             if gap or shown:
                 yield {"records": gap + shown}

@@ -22,9 +22,9 @@ def parse_date(text: str) -> int:
     found = re.fullmatch(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2})(?:T(\d{1,2})(?::(\d{1,2})(?::(\d{1,2}))?)?)?)?)?", text)
     if not found:
         raise ValueError(f"{text!r} is not a date; write 2030-12-31 or 2030-12-31T23:59:59")
-    year, month, day, hour, minute, second = (int(part) if part else None for part in found.groups())
+    year, month, day, hour, minute, second = (int(part) if part else 0 for part in found.groups())
     try:
-        stamp = int(datetime(year, month or 1, day or 1, hour or 0, minute or 0, second or 0, tzinfo=UTC).timestamp())
+        stamp = int(datetime(year, month or 1, day or 1, hour, minute, second, tzinfo=UTC).timestamp())
     except ValueError as error:
         raise ValueError(f"{text!r} is not a date: {error}") from None
     if not 0 <= stamp <= LAST_SECOND:

@@ -159,13 +159,13 @@ def check_connbytes(match: Match) -> None:
 
 
 def compile_connbytes(match: Match, code: RuleCode) -> None:
-    span, mode, direction = (match.get(f"--connbytes{part}") for part in ("", "-mode", "-dir"))
+    span, mode, direction = (match[f"--connbytes{part}"] for part in ("", "-mode", "-dir"))
     code.tests.append(ConnBytesTest(span.value.low, span.value.high, mode.value, direction.value != "reply",
                                     direction.value != "original", span.inverted))
 
 
 def show_connbytes(match: Match, numeric: bool) -> str:
-    span, mode, direction = (match.get(f"--connbytes{part}") for part in ("", "-mode", "-dir"))
+    span, mode, direction = (match[f"--connbytes{part}"] for part in ("", "-mode", "-dir"))
     return (f"{negation(span)}connbytes {print_count_range(span.value)} connbytes mode {mode.value} "
             f"connbytes direction {direction.value}")
 

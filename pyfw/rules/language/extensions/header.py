@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from pyfw.rules import names, values
 from pyfw.rules.code import IcmpTest, RuleCode, TransportTest
@@ -46,7 +47,7 @@ DPORT = Option("--dport", values.parse_ports, ("--destination-port",), trivial=a
 
 
 def compile_transport(match: Match, code: RuleCode) -> None:
-    fields: dict[str, object] = {"tcp": match.name == "tcp"}
+    fields: dict[str, Any] = {"tcp": match.name == "tcp"}
     of_option = [TcpOptionTest(setting.value, setting.inverted) for setting in match.settings if setting.option == "--tcp-option"]
     for setting in match.settings:
         if field := {"--sport": "sport", "--dport": "dport", "--tcp-flags": "flags"}.get(setting.option):

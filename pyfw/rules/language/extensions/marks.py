@@ -60,7 +60,7 @@ def check_mark(target: Target, rule: Rule) -> None:
 
 
 def compile_mark(target: Target, code: RuleCode) -> None:
-    mark = target.get("--set-xmark").value
+    mark = target["--set-xmark"].value
     code.perform(MarkAction(mark.value, mark.mask))
 
 
@@ -110,7 +110,7 @@ def show_connmark(target: Target, numeric: bool) -> str:
 mask_option = partial(Option, parse=parse_bits, negatable=False, print="0x{:x}".format)
 
 TARGETS: tuple[TargetKind, ...] = (
-    TargetKind("MARK", compile_mark, xmark_options(), show=lambda target, numeric: show_xmark("MARK", target.get("--set-xmark").value),
+    TargetKind("MARK", compile_mark, xmark_options(), show=lambda target, numeric: show_xmark("MARK", target["--set-xmark"].value),
                check=check_mark),
     TargetKind("CONNMARK", compile_connmark, show=show_connmark, check=check_connmark, settle=settle_connmark, options=(
         *xmark_options(), flag("--save-mark"), flag("--restore-mark"),

@@ -204,7 +204,8 @@ def parse_address_range(text: str) -> AddressRange:
 
 def compile_iprange(match: Match, code: RuleCode) -> None:
     for setting in match.settings:
-        code.tests.append(AddressRangeTest(setting.option == "--src-range", *setting.value.packed(), setting.inverted))
+        low, high = setting.value.packed()
+        code.tests.append(AddressRangeTest(setting.option == "--src-range", low, high, setting.inverted))
 
 
 def show_iprange(match: Match, numeric: bool) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
@@ -60,14 +61,14 @@ def parse_burst(text: str) -> int:
     return burst
 
 
-def with_defaults(match: Match, options: tuple[Option, ...], defaults: dict[str, object]) -> Match:
+def with_defaults(match: Match, options: tuple[Option, ...], defaults: dict[str, Any]) -> Match:
     """The match with settings that were left out, in the order of its options."""
     given = {setting.option: setting for setting in match.settings}
     given = {option: Setting(option, value) for option, value in defaults.items()} | given
     return replace(match, settings=tuple(given[option.name] for option in options if option.name in given))
 
 
-def value_of(match: Match, option: str, default: object = None) -> object:
+def value_of(match: Match, option: str, default: Any = None) -> Any:
     setting = match.get(option)
     return default if setting is None else setting.value
 
@@ -122,7 +123,7 @@ def settle_hashlimit(match: Match, family: int | None) -> Match:
 
 
 def default_expiry_ms(match: Match) -> int:
-    rate = match.get("--hashlimit-upto") or match.get("--hashlimit-above")
+    rate = match.get("--hashlimit-upto") or match["--hashlimit-above"]
     return 1000 * UNITS[unit_of(rate.value, HASHLIMIT_SCALE)]
 
 
@@ -131,7 +132,7 @@ def compile_hashlimit(match: Match, code: RuleCode) -> None:
     period = value_of(match, "--hashlimit-above" if above else "--hashlimit-upto")
     size = value_of(match, "--hashlimit-htable-size", 8192)
     code.tests.append(HashLimitTest(
-        match.get("--hashlimit-name").value, period * (10 ** 9 // HASHLIMIT_SCALE),
+        match["--hashlimit-name"].value, period * (10 ** 9 // HASHLIMIT_SCALE),
         value_of(match, "--hashlimit-burst", DEFAULT_BURST), value_of(match, "--hashlimit-mode", ()),
         prefix_mask(value_of(match, "--hashlimit-srcmask")), prefix_mask(value_of(match, "--hashlimit-dstmask")),
         max(size, value_of(match, "--hashlimit-htable-max", 8 * size)),
@@ -140,7 +141,7 @@ def compile_hashlimit(match: Match, code: RuleCode) -> None:
 
 def show_hashlimit(match: Match, numeric: bool) -> str:
     above = match.get("--hashlimit-above")
-    rate = print_hash_rate((above or match.get("--hashlimit-upto")).value)
+    rate = print_hash_rate((above or match["--hashlimit-upto"]).value)
     words = [f"limit: {'above' if above else 'up to'} {rate}", f"burst {value_of(match, '--hashlimit-burst', DEFAULT_BURST)}"]
     for option, word in SHOWN_HASHLIMIT.items():
         if setting := match.get(option):
@@ -176,10 +177,10 @@ def check_connlimit(match: Match) -> None:
 
 def connlimit_parts(match: Match) -> tuple[int, int | None, bool, bool]:
     """(limit, prefix length or None for the whole address, by source, above)"""
-    upto, above = match.get("--connlimit-upto"), match.get("--connlimit-above")
-    inverted = (upto or above).inverted
-    return ((upto or above).value, value_of(match, "--connlimit-mask"), match.get("--connlimit-daddr") is None,
-            (above is not None) != inverted)
+    above = match.get("--connlimit-above")
+    given = match.get("--connlimit-upto") or match["--connlimit-above"]
+    return (given.value, value_of(match, "--connlimit-mask"), match.get("--connlimit-daddr") is None,
+            (above is not None) != given.inverted)
 
 
 def settle_connlimit(match: Match, family: int | None) -> Match:
@@ -242,7 +243,7 @@ def show_recent(match: Match, numeric: bool) -> str:
     command = next(setting for name in COMMANDS if (setting := match.get(name)))
     shown = {"--set": "SET", "--rcheck": "CHECK", "--update": "UPDATE", "--remove": "REMOVE"}[command.option]
     words = [f"{'! ' if command.inverted else ''}recent: {shown}"]
-    words += [f"{word} {match.get(option).value}" for option, word in (("--seconds", "seconds:"), ("--hitcount", "hit_count:"))
+    words += [f"{word} {match[option].value}" for option, word in (("--seconds", "seconds:"), ("--hitcount", "hit_count:"))
               if match.get(option)]
     words += [word for option, word in (("--reap", "reap"), ("--rttl", "TTL-Match")) if match.get(option)]
     words.append(f"name: {value_of(match, '--name', 'DEFAULT')}")
@@ -273,13 +274,13 @@ def parse_statistic_mode(text: str) -> str:
 
 
 def check_statistic(match: Match) -> None:
-    mode = value_of(match, "--mode")
-    wanted = {"random": "--probability", "nth": "--every"}.get(mode)
+    mode: str | None = value_of(match, "--mode")
+    wanted = {"random": "--probability", "nth": "--every"}.get(mode or "")
     if wanted is None or not match.get(wanted):
         raise ValueError("statistic needs --mode random with --probability, or --mode nth with --every")
     if (mode == "random" and (match.get("--every") or match.get("--packet"))) or (mode == "nth" and match.get("--probability")):
         raise ValueError("--every and --packet go with --mode nth, --probability with --mode random")
-    if mode == "nth" and (not match.get("--packet") or match.get("--packet").value >= match.get("--every").value):
+    if mode == "nth" and (not match.get("--packet") or match["--packet"].value >= match["--every"].value):
         raise ValueError("--mode nth needs --packet, which counts from 0 to one less than --every")
 
 
@@ -294,7 +295,7 @@ def show_statistic(match: Match, numeric: bool) -> str:
     if probability := match.get("--probability"):
         return f"statistic mode random {sign}probability {print_probability(probability.value)}"
     packet = value_of(match, "--packet", 0)
-    return f"statistic mode nth {sign}every {match.get('--every').value}" + (f" packet {packet}" if packet else "")
+    return f"statistic mode nth {sign}every {match['--every'].value}" + (f" packet {packet}" if packet else "")
 
 
 def positive(what: str, largest: int = MAX_32) -> Callable[[str], int]:

@@ -75,7 +75,7 @@ def check_set(match: Match) -> None:
 
 
 def compile_set(match: Match, code: RuleCode) -> None:
-    lookup = match.get("--match-set")
+    lookup = match["--match-set"]
     code.tests.append(SetTest(
         lookup.value.name, lookup.value.sides, lookup.inverted, return_nomatch=match.get("--return-nomatch") is not None,
         update=not is_negated(match, "--update-counters"), update_members=not is_negated(match, "--update-subcounters"),
@@ -103,7 +103,8 @@ def compile_action(target: Target, code: RuleCode) -> None:
     lookups = {option: (setting.value.name, setting.value.sides)
                for option in ("--add-set", "--del-set") if (setting := target.get(option))}
     timeout = target.get("--timeout")
-    code.perform(SetAction(lookups.get("--add-set"), lookups.get("--del-set"), timeout and min(timeout.value, MAX_TIMEOUT_S),
+    timeout_s = None if timeout is None else min(timeout.value, MAX_TIMEOUT_S)
+    code.perform(SetAction(lookups.get("--add-set"), lookups.get("--del-set"), timeout_s,
                            target.get("--exist") is not None))
 
 
