@@ -98,7 +98,7 @@ def longest_holds(text: str) -> Iterator[tuple[int, str]]:
 
 
 def plain_name(compiled: str) -> str:
-    """`pyfw.observe.dump.collect` for `__pyx_f_4pyfw_7listing_collect`."""
+    """`pyfw.observe.dump.collect` for `__pyx_f_4pyfw_7observe_4dump_collect`."""
     parts, rest = [], compiled.partition("f_")[2] or compiled
     while digits := re.match("[0-9]+", rest):
         end = digits.end() + int(digits[0])

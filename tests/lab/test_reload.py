@@ -9,7 +9,7 @@ from firewall import BIN, Firewall
 from pyfw.lab import SERVER, Lab
 
 RULES = 10_000
-PINGS = 1500
+PINGS = 5000                    # 10 s: two reloads at least, on a slow machine too
 
 
 def write_rules(path: Path, verdict: str) -> None:
@@ -18,7 +18,7 @@ def write_rules(path: Path, verdict: str) -> None:
 
 
 def lost_of(ping: subprocess.Popen[str]) -> int:
-    report = ping.communicate(timeout=60)[0]
+    report = ping.communicate(timeout=100)[0]
     sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", report).groups())
     assert sent == PINGS
     return sent - received

@@ -118,7 +118,7 @@ cdef struct FlatProgram:        # of one family
     FlatTest *tests             # those that did not fit into their rule
     AddressPair *addresses      # IPv6
     Interface *interfaces
-    void **objects              # PacketTests; the program keeps them
+    void **objects              # PacketMatches; the program keeps them
     void **actions              # PacketActions
     Counter *counts             # by number
     Counter *zeroed             # what counts was at the last zero()
