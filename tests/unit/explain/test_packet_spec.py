@@ -11,15 +11,18 @@ from scapy.utils import wrpcap
 
 from kit.packets import CLIENT, SERVER, chunk, sctp
 from kit.traffic import TcpConversation, Watch
-from pyfw.cli.frames import without_files
+from pyfw.cli.frames import read_frame, without_files
 from pyfw.enums import Hook
 from pyfw.explain.packet_spec import PacketSpec, SpecError, packet_spec, read_spec
 from pyfw.wire.summary import summarize
 
 
 def asked(words: str, watch: Watch | None = None) -> PacketSpec:
+    """As the command line asks, which reads capture files."""
     watch = watch or Watch()
-    return packet_spec(read_spec(words.split()), watch.engine, watch.now_ns)
+    spec = read_spec(words.split())
+    read_frame(spec)
+    return packet_spec(spec, watch.engine, watch.now_ns)
 
 
 @pytest.mark.parametrize("words, summary", [
