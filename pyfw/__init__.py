@@ -3,6 +3,19 @@
     from pyfw import Engine, Hook
     judgement = Engine().judge(packet, Hook.FORWARD, "eth1", "eth0", now=0)
 
+The map, from above; each imports only what stands below it, and README.md says where to begin:
+
+    cli                the commands: argv -> request -> print
+    daemon, offline    who owns an engine: a running system; captures and policy tests
+    config             reads config files, and makes an engine of them
+    edge               all that touches the world: queue, control socket, host, captures
+    report, explain    records -> text; one packet's way, asked
+    observe            reads a running engine in slices
+    engine             judge() and sweep(): the order of the steps
+    helpers, rules     protocols that announce connections; iptables' language and its program
+    conntrack          which connection, which state
+    wire               bytes <-> fields
+
 Names are loaded when they are first asked for, so that the command line can say how to build what is not built.
 """
 from __future__ import annotations

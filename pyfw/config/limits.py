@@ -1,6 +1,6 @@
 """The section `limits` of the configuration: what is limited, and how it is written.
 
-All of it is off unless named.  What needs the sets or the rules' language to be checked is checked in build.py.
+All of it is off unless named.  What needs the sets or the rules' language to be checked is checked in config/engine.py.
 """
 from __future__ import annotations
 

@@ -137,18 +137,18 @@ cdef class Tracer:
             head = self.head
             engine.unlock()
         self.note_program()
-        passages = []
+        traces = []
         for at in range(self.tail, head):
             packet = &self.packets[at % TRACED_PACKETS]
             data = (<const char *> packet.data)[:min(packet.passed.packet.captured, <uint32_t> TRACED_BYTES)]
-            passages.append(packet_trace_of(&packet.passed, packet.steps, TRACED_STEPS, data,
+            traces.append(packet_trace_of(&packet.passed, packet.steps, TRACED_STEPS, data,
                                        self.programs.get(packet.passed.program), engine.environment.helpers,
                                        &engine.tracker.settings))
         with nogil:
             engine.lock_background()
             self.tail = head
             engine.unlock()
-        return passages
+        return traces
 
     @property
     def is_over(self) -> bool:

@@ -47,6 +47,7 @@ EXCEPTIONS = {
 }
 
 IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n#]*)|c?import\s+([\w.]+))", re.MULTILINE)
+NAMED_FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 NAMED_FILE = re.compile(r"(?<![\w*{<./-])((?:[\w-]+/)*[\w-]+\.(?:py|pyx|pxd))\b")
 
 
@@ -129,6 +130,14 @@ def test_comments_name_files_that_exist():
              for path in (ROOT / folder).rglob("*.p*") if path.suffix in {".py", ".pyx", ".pxd"}}
     missing = [f"{path.relative_to(ROOT)}: {name}" for path in SOURCES for text in comments(path.read_text(encoding="utf-8"))
                for name in NAMED_FILE.findall(text) if not any(file == name or file.endswith("/" + name) for file in known)]
+    assert missing == []
+
+
+def test_comments_name_folders_that_exist():
+    known = [f"/{path.relative_to(ROOT)}/" for folder in ("pyfw", "tests", "scripts", "config") for path in (ROOT / folder, *(ROOT / folder).rglob("*"))
+             if path.is_dir()]
+    missing = [f"{path.relative_to(ROOT)}: {name}" for path in SOURCES for text in comments(path.read_text(encoding="utf-8"))
+               for name in NAMED_FOLDER.findall(text) if not any(folder.endswith(f"/{name}") for folder in known)]
     assert missing == []
 
 

@@ -1,6 +1,6 @@
-"""What an entry of the vocabulary is: the options of a match or a target, how they are read, printed and compiled.
+"""What an extension is: the options of a match or a target, how they are read, printed and compiled.
 
-Knows no match and no target: those stand in `vocabulary/`, and in one table in matches.py.
+Knows no match and no target: those stand in `extensions/`, and in one table in matches.py.
 """
 from __future__ import annotations
 

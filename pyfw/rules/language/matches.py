@@ -1,6 +1,6 @@
 """The table of matches and targets: everything the rule language knows stands here once.
 
-A new match is one entry in a group of `vocabulary/`: its options with their parsers and printers, and the function that
+A new match is one entry in a group of `extensions/`: its options with their parsers and printers, and the function that
 compiles it.  The readers (iptables.py, yaml_rules.py), the printer and the compiler know no option by name.
 """
 from __future__ import annotations

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Tests that remember: the kernel's xt_limit, xt_statistic, xt_hashlimit, xt_connlimit, xt_recent.
+"""Matches that remember: the kernel's xt_limit, xt_statistic, xt_hashlimit, xt_connlimit, xt_recent.
 
 May know: packets, connections by the table that they were bound to, the context's clock.  Must not know: syntax.
 
 Laws: what is remembered has a place of fixed size, found by a keyed hash, and an end; with no place left a packet is dropped, as
 the kernel does when it has no memory, and counted (RULE_MEMORY).  What a packet costs does not depend on how much is remembered.
-A dry context changes nothing.  For a packet at leisure limits have room, and none is drawn by lot.
+A dry context changes nothing.  For a packet that is `unlimited`, limits have room, and none is drawn by lot.
 """
 import os
 

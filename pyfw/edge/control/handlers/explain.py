@@ -39,7 +39,7 @@ At most {PACKETS_PER_SECOND} packets a second are shown; how many more there wer
 
 
 def explain(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """`words`: a question, as `asked` reads it.  Where there are many rules, the text takes longer than the answer: it is made
+    """`words`: a question, as packet_spec.py reads it.  Where there are many rules, the text takes longer than the answer: it is made
     rule by rule here, where it ends with its connection, and not in the background, where it would keep reloads waiting."""
     words = arguments.get("words", ())
     if any(word in HELP for word in words):
@@ -121,18 +121,18 @@ def _shown(services: Services, tracer: Tracer, as_json: bool) -> Generator[dict[
     yield {}                    # whoever waits for it knows that from here on packets are seen
     in_vain = 0
     while not tracer.is_over:
-        passages = tracer.take()
-        if passages:
-            yield from (yield from in_background(services, _told, services, passages, as_json))
-        in_vain = 0 if passages else in_vain + 1
+        traces = tracer.take()
+        if traces:
+            yield from (yield from in_background(services, _told, services, traces, as_json))
+        in_vain = 0 if traces else in_vain + 1
         if in_vain % HEARTBEAT_POLLS == 0:
             yield {}
         yield Pause(POLL_S)
 
 
-def _told(services: Services, passages: Sequence[PacketTrace], as_json: bool) -> list[dict[str, Any]]:
+def _told(services: Services, traces: Sequence[PacketTrace], as_json: bool) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
-    for packet_trace in passages:
+    for packet_trace in traces:
         time_s = (packet_trace.now_ns + services.engine.wall_offset_ns) / 1e9
         record = {"time": time_s, **packet_trace_record(packet_trace)}
         answers.append({"records": [record]} if as_json else {"text": f"{_clock(time_s)}\n{explanation_text(record)}\n"})
