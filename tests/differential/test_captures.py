@@ -11,6 +11,7 @@ from scapy.utils import wrpcap
 from differential import captures
 from differential.examine import examine
 from differential.generate_mix import Scenario
+from kit.captures import LINK
 from kit.witness import Settings
 from pyfw.edge.capture.pcap import Capture
 from pyfw.engine.engine import Engine
@@ -36,16 +37,16 @@ def capture(tmp_path: Path) -> Path:
 
 
 def test_sides_are_told_by_who_is_heard_first(capture: Path) -> None:
-    wrpcap(str(capture), [Ether() / packet for packet in (REQUEST, ANSWER, QUESTION)])
+    wrpcap(str(capture), [LINK / packet for packet in (REQUEST, ANSWER, QUESTION)])
     packets, cut = captures.read(capture)
     assert [(packet.side, packet.data) for packet in packets] == [(0, bytes(REQUEST)), (1, bytes(ANSWER)), (0, bytes(QUESTION))]
     assert cut == 0
 
 
 def test_cut_packets_are_counted_and_left_out(capture: Path) -> None:
-    cut = Ether(bytes(Ether() / REQUEST)[:50])
+    cut = Ether(bytes(LINK / REQUEST)[:50])
     cut.wirelen = 54
-    wrpcap(str(capture), [cut, Ether() / ANSWER])
+    wrpcap(str(capture), [cut, LINK / ANSWER])
     packets, left_out = captures.read(capture)
     assert [packet.data for packet in packets] == [bytes(ANSWER)] and left_out == 1
 
@@ -53,12 +54,12 @@ def test_cut_packets_are_counted_and_left_out(capture: Path) -> None:
 def test_what_is_left_to_the_network_card_is_filled_in(capture: Path) -> None:
     left = REQUEST.copy()
     left.len = left.chksum = left[TCP].chksum = 0
-    wrpcap(str(capture), [Ether() / left])
+    wrpcap(str(capture), [LINK / left])
     assert captures.read(capture)[0][0].data == bytes(REQUEST)
 
 
 def test_a_capture_is_judged_alike(capture: Path) -> None:
-    wrpcap(str(capture), [Ether() / packet for packet in (REQUEST, ANSWER, QUESTION)])
+    wrpcap(str(capture), [LINK / packet for packet in (REQUEST, ANSWER, QUESTION)])
     examination = examine(Scenario(Settings(), captures.read(capture)[0]))
     examination.must_agree()
     assert [seen.state for seen in examination.kernel.opinions] == ["NEW", "ESTABLISHED", "NEW"]

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
+
+LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")     # else scapy asks the network for an address, and waits
 
 CLIENT, SERVER = "10.0.0.2", "10.0.1.2"
 CLIENT6, SERVER6 = "2001:db8::2", "2001:db8:1::2"

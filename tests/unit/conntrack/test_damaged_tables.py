@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from random import Random
 
+import pytest
+
 from kit.memory import ANNOUNCER, BOOT, ENTRIES, ENTRY_BYTES, EXPECTATIONS, HEADER_BYTES, TABLE_BYTES, Watch, busy, entry, watch_over
 from kit.packets import ACK, CLIENT, CLIENT6, FIN, RST, SERVER, SERVER6, SYN, chunk, gre, icmp, ip, sctp, tcp, udp
 from pyfw.conntrack.selection import Selection
@@ -200,6 +202,7 @@ def left_by(before: bytes) -> dict[int, tuple]:
 LEFT = {before: left_by(before) for before in PREDECESSORS}
 
 
+@pytest.mark.slow
 def test_damage_costs_the_entries_that_it_hit():
     run(IMAGES, SEED)
 

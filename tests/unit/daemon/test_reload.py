@@ -97,6 +97,7 @@ def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gateway]
     gateway.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", [MOST], indirect=True)
 def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_started_with(gateway: Gateway) -> None:
     gateway.write("shadow.rules", MOST)
@@ -108,6 +109,7 @@ def test_as_many_rules_as_count_connections_can_be_reloaded_and_no_more_are_star
         check_rules(gateway.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", [MOST], indirect=True)
 def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
     crowd = [Program(parse_save(MOST), gateway.engine.environment) for _ in range(7)]

@@ -145,6 +145,7 @@ def totals_add_up(watch: Watch) -> None:
     assert 0 <= counters["expectations"]["entries"] <= 16
 
 
+@pytest.mark.slow
 def test_damaged_packets_by_the_hundred_thousand(watch):
     bombard(watch, Random(3), PACKETS // 3)
     totals_add_up(watch)

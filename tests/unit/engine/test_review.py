@@ -251,6 +251,7 @@ def packet_of(flow: tuple) -> bytes:
     return tcp(src, dst, sport, dport, SYN) if kind == "tcp" else udp(src, dst, sport, dport)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(flows=st.lists(FLOW, min_size=1, max_size=20, unique_by=lambda flow: flow[:5]), rules=st.lists(RULE, max_size=12),
        policy=st.sampled_from(["ACCEPT", "DROP"]))

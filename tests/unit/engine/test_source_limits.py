@@ -395,6 +395,7 @@ def test_nothing_is_scaled_unless_it_is_asked_for():
     assert adaptive_counters(watch) == {} == limits(watch)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), start=st.integers(0, 20), span=st.integers(1, 40))
 def test_a_sweep_leaves_those_whose_time_is_not_over(seed, start, span):

@@ -225,6 +225,7 @@ def test_without_rules(watch: Watch) -> None:
     assert watch.lines() == []
 
 
+@pytest.mark.slow
 def test_more_rules_than_an_answer_holds() -> None:
     engine = Engine(max_entries=8)
     engine.load(Program(parse_save("-P FORWARD DROP\n" + "-A FORWARD -s 192.0.2.1\n" * 70_000), engine.environment))

@@ -9,6 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+from kit.captures import LINK
 from kit.packets import CLIENT, SERVER, chunk, sctp
 from kit.traffic import TcpConversation, Watch
 from pyfw.cli.frames import read_frame, without_files
@@ -162,8 +163,8 @@ def test_the_tag_of_a_known_sctp_association(watch: Watch) -> None:
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
     path = tmp_path / "c.pcap"
-    wrpcap(str(path), [Ether() / IP(src="10.0.0.5", dst="10.0.0.6") / UDP(sport=1, dport=2), Ether(type=0x88CC) / b"lldp",
-                       Ether() / IP(src="10.0.0.7", dst="10.0.0.6") / UDP(sport=1, dport=2) / bytes(40_000)])
+    wrpcap(str(path), [LINK / IP(src="10.0.0.5", dst="10.0.0.6") / UDP(sport=1, dport=2), Ether(type=0x88CC) / b"lldp",
+                       LINK / IP(src="10.0.0.7", dst="10.0.0.6") / UDP(sport=1, dport=2) / bytes(40_000)])
     return path
 
 

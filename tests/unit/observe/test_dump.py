@@ -181,6 +181,7 @@ def test_a_cursor_behind_the_end_ends(watch, cursor):
     assert dump_records(watch.engine, Selection(), cursor, watch.now_ns) == ([], 0)
 
 
+@pytest.mark.slow
 def test_no_line_is_torn_while_packets_come_and_entries_go():
     watch = Watch(max_entries=2000)
     done = []

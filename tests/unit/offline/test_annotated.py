@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP
 from scapy.utils import PcapNgReader, rdpcap, wrpcap
 
+from kit.captures import LINK
 from pyfw.cli.pyfw.main import main
 
 POLICY = """
@@ -19,10 +20,10 @@ rules: |
   COMMIT
 """
 FRAMES = [
-    Ether() / IP(src="10.0.0.5", dst="192.0.2.9") / UDP(sport=4000, dport=53) / b"name",
-    Ether() / ARP(),
-    Ether() / IP(src="10.0.0.5", dst="192.0.2.9") / TCP(dport=80, flags="SF"),
-    Ether() / IP(src="10.0.0.5", dst="192.0.2.9") / TCP(dport=80, flags="S"),
+    LINK / IP(src="10.0.0.5", dst="192.0.2.9") / UDP(sport=4000, dport=53) / b"name",
+    LINK / ARP(),
+    LINK / IP(src="10.0.0.5", dst="192.0.2.9") / TCP(dport=80, flags="SF"),
+    LINK / IP(src="10.0.0.5", dst="192.0.2.9") / TCP(dport=80, flags="S"),
 ]
 COMMENTS = [
     'NEW ORIGINAL ACCEPT filter:FORWARD:rule:2 -A FORWARD -p udp -m udp --dport 53 -m comment --comment names -j ACCEPT',

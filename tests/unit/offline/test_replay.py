@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP
 
 from kit.captures import (
     CLIENT,
+    LINK,
     SERVER,
     Conversation,
     datagram,
@@ -78,7 +79,7 @@ def web() -> list[bytes]:
 
 
 def test_lines(replay):
-    frames = [*web(), bytes(Ether() / ARP(psrc=CLIENT, pdst="10.0.0.1")),
+    frames = [*web(), bytes(LINK / ARP(psrc=CLIENT, pdst="10.0.0.1")),
               *[ethernet(piece) for piece in fragments(datagram(bytes(2000)), [800, 1600])],
               ethernet(bytes(IP(src=CLIENT, dst=SERVER) / ICMP(type=0, id=3, seq=1)))]
     assert replay(every_second(frames), "--table") == (0, [
@@ -116,7 +117,7 @@ def test_objects(judged):
 
 
 def test_objects_for_what_is_not_judged(judged):
-    frames = [bytes(Ether() / ARP()), ethernet(fragments(datagram(bytes(64)), [32])[0])]
+    frames = [bytes(LINK / ARP()), ethernet(fragments(datagram(bytes(64)), [32])[0])]
     assert judged(every_second(frames)) == [
         {"i": 1, "t": 1.0, "state": None, "dir": None, "verdict": None, "rule": None, "reason": "not IP"},
         {"i": 2, "t": 2.0, "state": None, "dir": None, "verdict": None, "rule": None,

@@ -286,6 +286,7 @@ def test_ipv4_a_fragment_that_no_stack_would_take_is_left_to_the_engine(damage):
     assert feed(Reassembler(), [piece]) == [IpPacket(piece, len(piece))]
 
 
+@pytest.mark.slow
 @families
 def test_memory_is_bounded_and_comes_back(packet):
     reassembler = Reassembler()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP
 
-from kit.captures import block, enhanced, ethernet, interface, pcap, pcapng, section, simple, syn, syn6
+from kit.captures import LINK, block, enhanced, ethernet, interface, pcap, pcapng, section, simple, syn, syn6
 from pyfw.edge.capture.pcap import Capture, CaptureError, Record
 from pyfw.wire.ip_packet import IpPacket
 
@@ -41,7 +41,7 @@ def cooked_v2(protocol: int, packet: bytes) -> bytes:
     pytest.param(1, ethernet(SYN) + bytes(6), SYN, id="ethernet, padded"),
     pytest.param(0x50000001, ethernet(SYN) + b"\1\2\3\4", SYN, id="ethernet with its frame check sequence"),
     pytest.param(1, ethernet(SYN, ethertype=0x0806), None, id="ARP's ethertype"),
-    pytest.param(1, bytes(Ether() / ARP()), None, id="ARP"),
+    pytest.param(1, bytes(LINK / ARP()), None, id="ARP"),
     pytest.param(1, ethernet(SYN6, ethertype=0x0800), None, id="IPv6 that calls itself IPv4"),
     pytest.param(1, ethernet(SYN)[:14], None, id="ethernet without its payload"),
     pytest.param(1, b"\2\0", None, id="two bytes"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+from kit.captures import LINK
 from kit.control import RunningServer, udp_packet, wait_until
 from kit.programs import pyfwctl
 from pyfw.edge.control.table import COMMANDS
@@ -70,7 +70,7 @@ def test_explain_as_json(ruled: RunningServer) -> None:
 
 def test_explain_a_captured_packet(ruled: RunningServer, tmp_path: Path) -> None:
     capture = tmp_path / "c.pcap"
-    wrpcap(str(capture), [Ether() / IP(src="192.0.2.1", dst="10.0.0.1") / UDP(sport=53, dport=5000) / b"answer"])
+    wrpcap(str(capture), [LINK / IP(src="192.0.2.1", dst="10.0.0.1") / UDP(sport=53, dport=5000) / b"answer"])
     done = pyfwctl("--socket", str(ruled.path), "explain", "pcap", str(capture), "--in", "eth7", "--out", "eth1")
     assert done.returncode == 0 and done.stdout.endswith("verdict   ACCEPT by filter:FORWARD:rule:1\n")
 

@@ -118,6 +118,7 @@ def test_every_option_can_be_written(kind: Kind) -> None:
     assert beginnings(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["filter", "raw"])
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
@@ -157,6 +158,7 @@ def test_any_words_make_rules_or_one_complaint(text: str) -> None:
     judge_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["filter", "raw"])
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
@@ -203,6 +205,7 @@ rules:
 """
 
 
+@pytest.mark.slow
 def test_a_yaml_text_changed_anywhere_makes_rules_or_one_complaint() -> None:
     chance = random.Random(7)
     outcomes = {"rules": 0, "complaint": 0}

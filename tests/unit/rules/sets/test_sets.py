@@ -191,6 +191,7 @@ def test_only_with_exist_does_a_packet_renew(exist: str, left: int) -> None:
     assert elements(store, "s", 10 * SECOND) == [f"192.0.2.1 timeout {left}"]
 
 
+@pytest.mark.slow
 def test_without_room_a_packet_is_refused_and_counted_until_the_next_sweep() -> None:
     store = store_with("create s hash:ip maxelem 1000000")
     firewall = Firewall(store, "-j SET --add-set s src")
