@@ -99,6 +99,7 @@ def test_a_predecessor_that_is_told_to_end_ends_the_successor_too(lab: Lab, guar
         said = successor.stderr.read()
         # It was told so, or its rules were taken away while it put them in.
         assert "the predecessor goes on" in said or "ip6tables-restore failed" in said
+    assert firewall.process.wait(20) == 0       # being told to end a second time, as it leaves, would kill it
     assert firewall.stop() == 0
     firewall.start()
 
