@@ -4,10 +4,13 @@
 May know: the packet, whether a reply was seen, the settings.  Must not know: the table, rules, other protocols.
 Behaviour and names: Linux nf_conntrack_proto_udp, _gre, _generic; RFC 768, 3828.
 """
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.protocol cimport *
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from libc.stdint cimport uint32_t
+
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_SEEN_REPLY, Conn
+from pyfw.conntrack.protocol cimport (ACTION_RENEW, TIMEOUT_GENERIC, TIMEOUT_GRE, TIMEOUT_GRE_STREAM, TIMEOUT_UDP,
+                                      TIMEOUT_UDP_STREAM, Settings, TrackerAnswer)
+from pyfw.enums cimport REASON_UDPLITE_COVERAGE, REASON_UDPLITE_NO_CHECKSUM, REASON_UDP_CHECKSUM, REASON_UDP_LENGTH
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, PROTO_GRE, PROTO_UDP, PROTO_UDPLITE, Packet, be16, transport_checksum_ok
 
 cdef enum:
     UDP_HEADER = 8

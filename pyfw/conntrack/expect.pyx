@@ -13,7 +13,7 @@ Laws (nf_conntrack_expect.c):
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_CONFIRMED, Conn, Key
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.conntrack.table cimport Table
 from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, Address

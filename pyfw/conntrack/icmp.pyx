@@ -4,12 +4,16 @@
 May know: the packet and the quote in it.  Must not know: the table, rules, other protocols' tracks.
 Behaviour: Linux nf_conntrack_proto_icmp, _icmpv6; RFC 792, 4443, 4884.
 """
+from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.protocol cimport *
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.conntrack.conn cimport Key
+from pyfw.conntrack.protocol cimport ACTION_RENEW, TIMEOUT_ICMP, TIMEOUT_ICMPV6, Settings, TrackerAnswer
+from pyfw.enums cimport (REASON_ICMPV6_CHECKSUM, REASON_ICMP_CHECKSUM, REASON_ICMP_REDIRECT, REASON_ICMP_REDIRECT_BARE,
+                         REASON_ICMP_REDIRECT_SHORT, REASON_ICMP_TYPE, REASON_NONE)
+from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP,
+                               PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Packet, be16, gre_keys, skip_extensions,
+                               transport_checksum_ok)
 
 cdef enum:
     ICMP_HEADER = 8

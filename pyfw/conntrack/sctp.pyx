@@ -8,10 +8,11 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from pyfw.conntrack import sctp_states
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.protocol cimport *
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, Conn, SctpTrack
+from pyfw.conntrack.protocol cimport ACTION_INVALID, ACTION_PASS, ACTION_RENEW, TIMEOUT_SCTP, Settings, TrackerAnswer
+from pyfw.enums cimport (DIR_ORIGINAL, DIR_REPLY, REASON_NONE, REASON_SCTP_CHECKSUM, REASON_SCTP_CHUNK, REASON_SCTP_EMPTY,
+                         REASON_SCTP_NEW, REASON_SCTP_STATE, REASON_SCTP_VTAG)
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, Packet, be16, be32
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint32_t htonl(uint32_t)

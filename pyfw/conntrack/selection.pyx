@@ -8,10 +8,10 @@ import ipaddress
 
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn
 from pyfw.enums cimport TCP_SYN_SENT2
+from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address
 from pyfw.enums import TcpState
-from pyfw.wire.packet cimport *
 
 # name: bits that must be set, bits that must not
 STATUSES = {"ASSURED": (CONN_ASSURED, 0), "SEEN_REPLY": (CONN_SEEN_REPLY, 0), "EXPECTED": (CONN_EXPECTED, 0),

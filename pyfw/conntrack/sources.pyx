@@ -14,7 +14,7 @@ Laws:
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.siphash cimport siphash
 from pyfw.wire.packet cimport FAMILY_IPV4, Address
 

@@ -17,7 +17,8 @@ Laws:
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport (CONN_ASSURED, CONN_CONFIRMED, CONN_COUNTED, CONN_MEANINGFUL, CONN_ONE_SIDED, SCTP_STATE_MAX,
+                                  WINDOW_SCALE_MAX, Conn, Key)
 from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport EVENT_DESTROY, Events
 from pyfw.conntrack.first_seen cimport is_origin

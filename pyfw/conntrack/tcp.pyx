@@ -11,11 +11,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyfw.conntrack import tcp_states
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.protocol cimport *
-from pyfw.conntrack.tcp_segment cimport *
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_SEEN_REPLY, Conn, TcpPeer, TcpTrack
+from pyfw.conntrack.protocol cimport (ACTION_INVALID, ACTION_KILL, ACTION_PASS, ACTION_RENEW, ACTION_REOPEN, TIMEOUT_TCP,
+                                      TIMEOUT_TCP_CLOSE, TIMEOUT_TCP_MAX_RETRANS, TIMEOUT_TCP_UNACKNOWLEDGED, Settings,
+                                      TrackerAnswer)
+from pyfw.conntrack.tcp_segment cimport (CLASSES, CLASS_ACK, CLASS_FIN, CLASS_NONE, CLASS_RST, CLASS_SYN, CLASS_SYNACK,
+                                         PEER_CLOSED, PEER_LIBERAL, PEER_MAXACK, PEER_RELEARNT, PEER_SACK, PEER_SCALE,
+                                         PEER_UNACKED, Segment, after, before, read_sack, read_segment, read_syn_options)
+from pyfw.enums cimport (DIR_ORIGINAL, DIR_REPLY, REASON_NONE, REASON_TCP_ACK_OVER, REASON_TCP_ACK_UNDER,
+                         REASON_TCP_CHALLENGE_ACK, REASON_TCP_IGNORED, REASON_TCP_NEW, REASON_TCP_OVERSHOT, REASON_TCP_RST,
+                         REASON_TCP_SEQ_OVER, REASON_TCP_SEQ_UNDER, REASON_TCP_STATE, TCP_CLOSE, TCP_ESTABLISHED, TCP_FIN_WAIT,
+                         TCP_IGNORE, TCP_INVALID, TCP_LAST_ACK, TCP_NONE, TCP_STATES, TCP_SYN_RECV, TCP_SYN_SENT, TCP_SYN_SENT2,
+                         TCP_TIME_WAIT)
+from pyfw.wire.packet cimport TH_ACK, TH_RST, TH_SYN, Packet
 
 from pyfw.enums import TcpState
 

@@ -3,7 +3,7 @@
 Sequence numbers are uint32_t and are compared modulo 2^32 by before() and after() only.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t
-from pyfw.wire.packet cimport *
+from pyfw.wire.packet cimport TH_ACK, TH_FIN, TH_RST, TH_SYN, Packet
 
 cdef enum PacketClass:          # rows of the transition table
     CLASS_SYN = 0

@@ -5,8 +5,8 @@ May know: the packet.  Must not know: connections.  RFC 9293, 7323 (window scale
 """
 from libc.stdint cimport uint8_t, uint32_t
 
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.enums cimport REASON_TCP_CHECKSUM, REASON_TCP_FLAGS
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, TH_ACK, TH_FIN, TH_RST, TH_SYN, TH_URG, Packet, be32, transport_checksum_ok
 
 cdef enum:
     OPTION_END = 0

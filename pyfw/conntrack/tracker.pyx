@@ -10,20 +10,27 @@ Laws:
 """
 from libc.string cimport memcmp, memcpy, memset, strncmp
 
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.datagram cimport *
-from pyfw.conntrack.events cimport *
-from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.conn cimport (CONN_ANSWERED, CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_ONE_SIDED, CONN_SEEN_REPLY,
+                                  CONN_UNTOLD_SHIFT, Conn, Key, is_over)
+from pyfw.conntrack.datagram cimport datagram_update, udp_datagram_ok
+from pyfw.conntrack.events cimport CHANGED_ASSURED, CHANGED_REPLY, CHANGED_STATE, EVENT_NEW, EVENT_UPDATE
+from pyfw.conntrack.expect cimport EXPECT_ADDED, Expect, ExpectResult, Expectations
 from pyfw.conntrack.first_seen cimport is_other_side
-from pyfw.conntrack.icmp cimport *
-from pyfw.conntrack.protocol cimport *
-from pyfw.conntrack.sctp cimport *
+from pyfw.conntrack.icmp cimport (ICMP_DISCOVERY, ICMP_ERROR, ICMP_REQUEST_OR_REPLY, IcmpKind, icmp_kind, icmp_open,
+                                  icmp_quoted_key, icmp_update)
+from pyfw.conntrack.protocol cimport (ACTION_INVALID, ACTION_KILL, ACTION_PASS, ACTION_RENEW, ACTION_REOPEN, TIMEOUT_GENERIC,
+                                      TIMEOUT_GRE, TIMEOUT_GRE_STREAM, TIMEOUT_ICMP, TIMEOUT_ICMPV6, TIMEOUT_SCTP, TIMEOUT_TCP,
+                                      TIMEOUT_UDP, TIMEOUT_UDP_STREAM, Settings, TrackerAnswer)
+from pyfw.conntrack.sctp cimport SCTP_CLOSED, sctp_open, sctp_packet_ok, sctp_update
 from pyfw.conntrack.sources cimport is_completed
-from pyfw.conntrack.table cimport *
-from pyfw.conntrack.tcp cimport *
+from pyfw.conntrack.table cimport Table, invert
+from pyfw.conntrack.tcp cimport tcp_open, tcp_update
 from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.enums cimport (DIR_ORIGINAL, DIR_REPLY, HOOK_FORWARD, HOOK_INPUT, REASON_ICMP_NO_REQUEST, REASON_ICMP_OUTER,
+                         REASON_ICMP_QUOTE, REASON_ICMP_TYPE, REASON_ICMP_UNKNOWN, REASON_INTERNAL, REASON_TABLE_FULL,
+                         REASON_TO_ITSELF, STATE_ESTABLISHED, STATE_INVALID, STATE_NEW, STATE_RELATED, STATE_UNTRACKED)
+from pyfw.wire.packet cimport (FAMILY_IPV4, IFNAMSIZ, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
+                               PROTO_UDPLITE, TH_RST, Address, Packet, be32)
 
 from pyfw.conntrack.timeouts import DEFAULTS
 

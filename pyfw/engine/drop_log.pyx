@@ -8,7 +8,7 @@ Law: the packet path alone calls note(), one reader alone read(); follow() and r
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy
 
-from pyfw.enums cimport *
+from pyfw.enums cimport REASON_TABLE_FULL
 from pyfw.rules.log.ring cimport log_begin, log_done, log_end, log_init, log_next
 from pyfw.rules.program.program cimport NO_RULE, device_name
 

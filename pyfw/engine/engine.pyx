@@ -12,20 +12,25 @@ import os
 
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_UNTOLD_SHIFT, HELPER_MEMORY, Conn
 from pyfw.conntrack.conncount cimport ConnCounter, free_counter
 from pyfw.conntrack.events cimport CHANGED_MARK
-from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.expect cimport EXPECT_ACTIVE, EXPECT_ADDED, EXPECT_INACTIVE, Expect, ExpectResult
 from pyfw.conntrack.first_seen cimport origin_of
-from pyfw.conntrack.tracker cimport *
+from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.engine.helper_budget cimport HelperBudget
 from pyfw.engine.judgement cimport judgement_of
 from pyfw.engine.observer cimport Observer
 from pyfw.engine.shadow cimport Shadow
 from pyfw.engine.source_limits cimport SourceLimits
-from pyfw.enums cimport *
-from pyfw.rules.program.program cimport *
-from pyfw.wire.packet cimport *
+from pyfw.enums cimport (DIR_NONE, HOOK_FORWARD, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, REASON_HELPER_BUSY,
+                         REASON_HELPER_CLASH, REASON_HELPER_ERROR, REASON_HELPER_PARTIAL, REASON_HELPER_REFUSED, REASON_INTERNAL,
+                         REASON_NONE, REASON_POLICY, REASON_RULE, REASON_TABLE_FULL, REASON_TCP_IGNORED, REASON_TTL,
+                         STATE_ESTABLISHED, STATE_INVALID, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP)
+from pyfw.rules.parts cimport Context, Outcome, RuleEnvironment, Trace
+from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.rules.program.program cimport NO_RULE, Program
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, FAMILY_IPV4, IFNAMSIZ, Address, Packet, parse
 
 from pyfw.conntrack.settings import TrackingSettings
 from pyfw.engine.judgement import DIRECTIONS, Judgement

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_EXPECTED, CONN_SEEN_REPLY, HELPER_MEMORY, SCTP_STATE_MAX, WINDOW_SCALE_MAX, Conn
 from pyfw.conntrack.tcp_segment cimport PEER_LIBERAL
 from pyfw.engine.engine cimport Engine
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport Address, FAMILY_IPV4, FAMILY_IPV6, PROTO_SCTP, PROTO_TCP
+from pyfw.enums cimport TCP_NONE, TCP_STATES
+from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, PROTO_SCTP, PROTO_TCP, Address
 
 
 class Foreign(NamedTuple):

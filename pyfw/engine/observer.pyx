@@ -5,11 +5,11 @@ May know: packets, judgements, the steps through the rules.  Must not know: the 
 """
 from libc.string cimport memcpy
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_CONFIRMED, CONN_EXPECTED, Conn
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.engine.judgement cimport judgement_of
 from pyfw.rules.parts cimport FAILED_STATE, FAILED_TEST_SHIFT
-from pyfw.wire.packet cimport *
+from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, Packet
 
 from ipaddress import ip_address
 from typing import NamedTuple

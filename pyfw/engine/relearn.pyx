@@ -8,7 +8,7 @@ Law: the lock is held for a slice of SLICE_SLOTS entries at a time.
 """
 from libc.stdint cimport uint32_t
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_CONFIRMED, Conn
 from pyfw.conntrack.tcp cimport tcp_relearn
 from pyfw.engine.engine cimport Engine
 from pyfw.wire.packet cimport PROTO_TCP

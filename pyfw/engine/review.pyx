@@ -20,16 +20,17 @@ from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_CONFIRMED, CONN_EXPECTED, Conn, Key
 from pyfw.conntrack.first_seen cimport read_origin
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
-from pyfw.conntrack.tracker cimport *
+from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.engine.engine cimport Engine
-from pyfw.enums cimport *
+from pyfw.enums cimport DIR_NONE, STATE_INVALID, STATE_RELATED, STATE_UNTRACKED, VERDICT_ACCEPT
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.program.program cimport Program
-from pyfw.wire.packet cimport *
+from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP,
+                               PROTO_UDP, PROTO_UDPLITE, TH_SYN, Packet, parse)
 
 from typing import NamedTuple
 

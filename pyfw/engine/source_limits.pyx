@@ -12,9 +12,9 @@ Laws:
 """
 from libc.string cimport memset
 
-from pyfw.conntrack.conn cimport *
-from pyfw.enums cimport *
-from pyfw.rules.program.program cimport TABLE_FILTER
+from pyfw.conntrack.conn cimport CONN_COUNTED, Conn
+from pyfw.enums cimport HOOK_OUTPUT, REASON_NONE, REASON_SOURCE_NEW, REASON_SOURCE_STATES
+from pyfw.rules.program.flat cimport TABLE_FILTER
 from pyfw.rules.sets.lookup cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
 from pyfw.rules.sets.sets cimport NamedSet
 from pyfw.rules.sets.table cimport INSERTED, IS_THERE, Element, Insertion, cut_to_prefix, insert

@@ -10,17 +10,17 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.expect cimport *
-from pyfw.conntrack.icmp cimport *
-from pyfw.conntrack.table cimport *
-from pyfw.conntrack.tracker cimport *
-from pyfw.engine.engine cimport *
-from pyfw.engine.judgement cimport *
-from pyfw.engine.observer cimport *
-from pyfw.enums cimport *
-from pyfw.rules.parts cimport *
-from pyfw.wire.packet cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, Conn, Key, TcpPeer
+from pyfw.conntrack.expect cimport Expect
+from pyfw.conntrack.icmp cimport ICMP_ERROR, icmp_kind, icmp_quoted_key
+from pyfw.conntrack.table cimport Table, invert
+from pyfw.conntrack.tracker cimport Tracker, key_of
+from pyfw.engine.engine cimport Engine, copy_name, present
+from pyfw.engine.judgement cimport CJudgement, judgement_of
+from pyfw.engine.observer cimport Observer, connection_line, keep_passed, packet_trace_of
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, HOOK_FORWARD
+from pyfw.rules.parts cimport Context, RuleStep
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, Packet, parse
 
 from typing import NamedTuple
 

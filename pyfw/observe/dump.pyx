@@ -9,16 +9,16 @@ A listing is no snapshot: an entry that comes or goes meanwhile may be in it or 
 from libc.stdlib cimport free, malloc
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.expect cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn, Key
+from pyfw.conntrack.expect cimport EXPECT_FREE, Expect
 from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.sources cimport Source, Sources
 from pyfw.conntrack.table cimport invert
-from pyfw.conntrack.text.proc cimport *
+from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, STYLE_PROC, Style, write_conn, write_expect
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.source_limits cimport SourceLimits
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
+from pyfw.wire.packet cimport FAMILY_IPV4, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, Address
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 

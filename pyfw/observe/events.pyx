@@ -10,7 +10,8 @@ from libc.stdlib cimport free, malloc
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from pyfw.conntrack.events cimport *
+from pyfw.conntrack.events cimport (CHANGED_ASSURED, CHANGED_MARK, CHANGED_REPLY, CHANGED_STATE, EVENTS_KEPT, EVENT_DESTROY,
+                                    EVENT_NEW, EVENT_UPDATE, LISTENERS, Event, EventRing, Events)
 from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.text.event cimport EVENT_LINE_MAX, write_event
 from pyfw.observe.dump cimport record

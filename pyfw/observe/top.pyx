@@ -11,7 +11,7 @@ Laws:
 from libc.stdlib cimport calloc, free, malloc
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_CONFIRMED, Conn
 from pyfw.observe.dump cimport record
 
 cdef enum:

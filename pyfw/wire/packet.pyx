@@ -9,7 +9,8 @@ ipv6_rcv() and ipv6_skip_exthdr().
 """
 from libc.string cimport memcpy, memset
 
-from pyfw.enums cimport *
+from pyfw.enums cimport (REASON_FRAGMENT, REASON_GRE_PROTOCOL, REASON_ICMP_TRUNCATED, REASON_IP_HEADER, REASON_IP_TRUNCATED,
+                         REASON_NOT_IP, REASON_NO_TRANSPORT, REASON_SCTP_TRUNCATED, REASON_TCP_TRUNCATED, REASON_UDP_TRUNCATED)
 
 cdef enum:
     IPV4_HEADER = 20

@@ -47,6 +47,7 @@ EXCEPTIONS = {
 }
 
 IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n#]*)|c?import\s+([\w.]+))", re.MULTILINE)
+STAR = re.compile(r"^from \S+ c?import \*", re.MULTILINE)
 NAMED_FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 NAMED_FILE = re.compile(r"(?<![\w*{<./-])((?:[\w-]+/)*[\w-]+\.(?:py|pyx|pxd))\b")
 
@@ -123,6 +124,14 @@ def test_no_arrow_points_upward():
 def test_below_the_edge_nobody_touches_the_world():
     found = {fault.split()[0] for fault in collected(world)}
     assert found == EXCEPTIONS.keys(), "an exception that is none any more goes"
+
+
+def test_every_cimported_name_is_written_out():
+    assert [str(path) for path in SOURCES if STAR.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_control_a_star_is_found():
+    assert STAR.search("from libc.stdint cimport uint8_t\nfrom pyfw.enums cimport *\n")
 
 
 def test_comments_name_files_that_exist():

@@ -4,11 +4,12 @@
 May know: the fields of an event.  Must not know: where the text goes.  The bytes are those of libnetfilter_conntrack's
 __snprintf_conntrack_default() for what the kernel's ctnetlink_conntrack_event() puts into such a message.
 """
-from pyfw.conntrack.conn cimport *
-from pyfw.conntrack.events cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_SEEN_REPLY, Conn, Key
+from pyfw.conntrack.events cimport CHANGED_MARK, CHANGED_STATE, EVENT_DESTROY, EVENT_UPDATE, Event
+from pyfw.conntrack.protocol cimport Settings
 from pyfw.conntrack.table cimport invert
-from pyfw.conntrack.text.proc cimport *
-from pyfw.conntrack.text.put cimport *
+from pyfw.conntrack.text.proc cimport protocol_name, protocol_state_name, put_counters, put_ports, seconds_left
+from pyfw.conntrack.text.put cimport put, put_field, put_number, put_padded
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
 from pyfw.wire.packet cimport FAMILY_IPV4
 

@@ -4,13 +4,13 @@
 May know: the fields of an entry.  Must not know: where the text goes.  A million lines are asked for at once, so it is
 written without the GIL and without printf.  The bytes are those of the kernel's ct_seq_show() and exp_seq_show().
 """
-from pyfw.conntrack.conn cimport *
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_SEEN_REPLY, Conn, Key
 from pyfw.conntrack.expect cimport EXPECT_INACTIVE
-from pyfw.conntrack.protocol cimport *
+from pyfw.conntrack.protocol cimport TIMEOUT_GRE, TIMEOUT_GRE_STREAM, Settings
 from pyfw.conntrack.table cimport invert
-from pyfw.conntrack.text.put cimport *
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.conntrack.text.put cimport hex_digit, put, put_field, put_hex_field, put_number, put_padded
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
+from pyfw.wire.packet cimport FAMILY_IPV4, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address
 
 cdef const char **TCP_NAMES = ["NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",
                                "TIME_WAIT", "CLOSE", "SYN_SENT2"]

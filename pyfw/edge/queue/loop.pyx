@@ -27,9 +27,10 @@ from libc.string cimport memset
 from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
 
 from pyfw.edge.queue.latency cimport latency_counters, observe
-from pyfw.edge.queue.link_names cimport *
-from pyfw.edge.queue.messages cimport *
-from pyfw.enums cimport *
+from pyfw.edge.queue.link_names cimport NO_LINK, LinkNames, find_link, free_link_names, learn_link, new_link_names
+from pyfw.edge.queue.messages cimport (MESSAGE_ERROR, MESSAGE_MALFORMED, MESSAGE_PACKET, SKB_CSUM_NOTVERIFIED, VERDICT_MAX_BYTES,
+                                       QueuedPacket, put_verdict, read_message, sound_verdicts)
+from pyfw.enums cimport HOOK_OUTPUT, VERDICT_ACCEPT, VERDICT_DROP
 from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
 
 from pyfw.edge.queue import socket as queue_socket

@@ -16,10 +16,17 @@ kernel.  Answers carry pyfw's own mark, so that they are not diverted to the que
 import socket
 import sys
 
+from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport *
+from pyfw.enums cimport (HOOK_INPUT, REJECT_ICMP6_ADDR_UNREACHABLE, REJECT_ICMP6_ADM_PROHIBITED, REJECT_ICMP6_NO_ROUTE,
+                         REJECT_ICMP6_POLICY_FAIL, REJECT_ICMP6_PORT_UNREACHABLE, REJECT_ICMP6_REJECT_ROUTE,
+                         REJECT_ICMP_ADMIN_PROHIBITED, REJECT_ICMP_HOST_PROHIBITED, REJECT_ICMP_HOST_UNREACHABLE,
+                         REJECT_ICMP_NET_PROHIBITED, REJECT_ICMP_NET_UNREACHABLE, REJECT_ICMP_PORT_UNREACHABLE,
+                         REJECT_ICMP_PROTO_UNREACHABLE, REJECT_TCP_RESET)
+from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, CHECKSUM_VERIFY, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6,
+                               PROTO_TCP, PROTO_UDP, TH_ACK, TH_FIN, TH_RST, TH_SYN, Packet, add_words, be16, be32, fold, parse,
+                               transport_checksum_ok)
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint16_t htons(uint16_t)

@@ -2,7 +2,7 @@
 """Writing a linked ruleset into flat C arrays."""
 from libc.string cimport memcpy, memset
 
-from pyfw.rules.parts cimport *
+from pyfw.rules.parts cimport PacketMatch
 
 from pyfw.enums import Hook
 from pyfw.rules.code import Action, IcmpTest, StateTest, TransportTest

@@ -1,8 +1,8 @@
 """A ruleset of both families, ready to judge packets."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.rules.log.ring cimport LogRing
-from pyfw.rules.parts cimport *
-from pyfw.rules.program.flat cimport *
+from pyfw.rules.parts cimport Context, Outcome, RuleEnvironment
+from pyfw.rules.program.flat cimport FAMILIES, FlatProgram
 from pyfw.wire.packet cimport Packet
 
 cdef enum:

@@ -17,11 +17,18 @@ from typing import NamedTuple
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strncpy
 
-from pyfw.enums cimport *
-from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, parse)
+from pyfw.enums cimport (DIR_NONE, HOOK_OUTPUT, REASON_NONE, REASON_NO_TRANSPORT, REASON_RULE_MEMORY, REASON_RULE_STEPS,
+                         STATE_NEW, VERDICT_ACCEPT)
 from pyfw.rules.log.ring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
-from pyfw.rules.parts cimport *
-from pyfw.rules.program.flat cimport *
+from pyfw.rules.parts cimport (FAILED_STATE, FAILED_TEST_SHIFT, FITS, FITS_DROP, FITS_NOT, FITS_NO_ROOM, Context, Fit, Outcome,
+                               PacketAction, PacketMatch, RuleEnvironment, RuleStep, Trace)
+from pyfw.rules.program.flat cimport (ACTION_ACCEPT, ACTION_AUDIT, ACTION_CONTINUE, ACTION_DROP, ACTION_GOTO, ACTION_JUMP,
+                                      ACTION_LOG, ACTION_NOTRACK, ACTION_OBJECT, ACTION_RETURN, ACTION_TRACE, FAMILIES, HOOKS,
+                                      INVERT_DPORT, INVERT_FLAGS, INVERT_SPORT, KIND_ICMP, KIND_NONE, KIND_OBJECT, KIND_STATES,
+                                      KIND_TRANSPORT, MAX_DEPTH, MAX_STEPS, TABLE_RAW, TEST_DST, TEST_FRAGMENT, TEST_INDEV,
+                                      TEST_OUTDEV, TEST_PROTOCOL, TEST_SRC, AddressPair, BaseChain, Counter, FlatProgram,
+                                      FlatRule, FlatTest, IcmpArgs, Interface, TransportArgs, allocate, fill_program)
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, Packet, parse
 
 from pyfw.enums import Hook, Reject, Verdict
 from pyfw.rules.code import RuleCode
