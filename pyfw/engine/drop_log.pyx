@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 
 from pyfw.enums cimport REASON_TABLE_FULL
 from pyfw.rules.log.ring cimport log_begin, log_done, log_end, log_init, log_next
-from pyfw.rules.program.program cimport NO_RULE, device_name
+from pyfw.rules.program.program cimport NO_RULE
+from pyfw.wire.packet cimport device_name
 
 from pyfw.enums import Hook, Reason
 from pyfw.reasons import reason_text

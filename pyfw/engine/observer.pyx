@@ -9,7 +9,7 @@ from pyfw.conntrack.conn cimport CONN_CONFIRMED, CONN_EXPECTED, Conn
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.engine.judgement cimport judgement_of
 from pyfw.rules.parts cimport FAILED_STATE, FAILED_TEST_SHIFT
-from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, Packet
+from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, Packet, device_name
 
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -141,7 +141,3 @@ cdef str connection_line(const Conn *conn, uint64_t now_ns, const Settings *sett
     cdef char[LINE_MAX] line
     cdef char *end = write_conn(line, conn, now_ns, STYLE_NF, settings)
     return (<const char *> line)[:end - line].decode("ascii").rstrip("\n")
-
-
-cdef str device_name(const char *name):
-    return (<bytes> name[:IFNAMSIZ]).split(b"\0", 1)[0].decode(errors="replace")

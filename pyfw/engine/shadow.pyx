@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from pyfw.enums cimport DIR_NONE, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
-from pyfw.wire.packet cimport FAMILY_IPV6
+from pyfw.wire.packet cimport FAMILY_IPV6, device_name
 
 from threading import Lock as Mutex
 from typing import NamedTuple
@@ -243,7 +243,3 @@ cdef object ruleset_verdict(program, uint32_t rule, int family, uint8_t verdict,
 
 def table_of(said: RulesetVerdict) -> str | None:
     return said.rule and said.rule.partition(":")[0]
-
-
-cdef str device_name(const char *name):
-    return (<bytes> name[:IFNAMSIZ]).split(b"\0", 1)[0].decode(errors="replace")

@@ -85,6 +85,7 @@ cdef struct Packet:
     uint32_t payload_captured
     uint32_t payload_length     # by the IP length
 
+cdef str device_name(const char *name)
 cdef uint8_t parse(Packet *packet) noexcept nogil
 cdef uint32_t skip_extensions(const uint8_t *data, uint32_t length, uint8_t *protocol, uint16_t *fragment) noexcept nogil
 cdef bint gre_keys(const uint8_t *p, uint32_t there, uint16_t *sender, uint16_t *receiver) noexcept nogil

@@ -284,3 +284,8 @@ cdef bint transport_checksum_ok(const Packet *packet, uint32_t coverage) noexcep
         total = add_words(total, packet.dst.bytes, 16)
         total = add_words(total, tail, 8)
     return fold(add_words(total, packet.data + packet.transport, coverage)) == 0xFFFF
+
+
+cdef str device_name(const char *name):
+    """Of IFNAMSIZ bytes, with zeros behind it."""
+    return (<bytes> name[:IFNAMSIZ]).split(b"\0", 1)[0].decode(errors="replace")

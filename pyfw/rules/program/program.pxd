@@ -15,8 +15,6 @@ cdef struct View:               # a packet as the rules of one chain see it
     uint64_t indev[2]
     uint64_t outdev[2]
 
-cdef str device_name(const char *name)
-
 cdef class Program:
     cdef FlatProgram flat[FAMILIES]
     cdef readonly uint64_t serial   # unlike any other program's of this process

@@ -28,7 +28,7 @@ from pyfw.rules.program.flat cimport (ACTION_ACCEPT, ACTION_AUDIT, ACTION_CONTIN
                                       KIND_TRANSPORT, MAX_DEPTH, MAX_STEPS, TABLE_RAW, TEST_DST, TEST_FRAGMENT, TEST_INDEV,
                                       TEST_OUTDEV, TEST_PROTOCOL, TEST_SRC, AddressPair, BaseChain, Counter, FlatProgram,
                                       FlatRule, FlatTest, IcmpArgs, Interface, TransportArgs, allocate, fill_program)
-from pyfw.wire.packet cimport CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, Packet, parse
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_NONE, Packet, device_name, parse
 
 from pyfw.enums import Hook, Reject, Verdict
 from pyfw.rules.code import RuleCode
@@ -491,7 +491,3 @@ cdef tuple counted_since_zero(Program program, size_t number, family):
             packets += flat.counts[number].packets - flat.zeroed[number].packets
             bytes += flat.counts[number].bytes - flat.zeroed[number].bytes
     return packets, bytes
-
-
-cdef str device_name(const char *name):
-    return (<bytes> name[:IFNAMSIZ]).split(b"\0", 1)[0].decode(errors="replace")
