@@ -1,5 +1,6 @@
 """What the engine and the protocol trackers say to each other."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
+from pyfw.reasons cimport CReason
 
 cdef enum:                      # the order of timeouts.DEFAULTS; TCP states first, by their numbers
     TIMEOUT_TCP = 0
@@ -34,7 +35,6 @@ cdef enum Action:
 
 cdef struct TrackerAnswer:      # a tracker's answer about one packet
     uint8_t action              # Action
-    uint8_t reason              # ReasonNumber
     uint8_t state_changed       # the protocol's, be it to what it was before: a side may have begun anew
-    uint32_t argument[4]
+    CReason reason
     uint64_t timeout_ns         # with ACTION_RENEW

@@ -127,17 +127,17 @@ cdef bint chunks_fit(const Packet *packet, uint32_t *present, TrackerAnswer *ans
             alone = True
         if be16(chunk.data + 2) == 0 or count and (alone or chunk.type == CHUNK_COOKIE_ACK
                                                    or chunk.type == CHUNK_COOKIE_ECHO):
-            answer.reason = REASON_SCTP_CHUNK
-            answer.argument[0] = count
-            answer.argument[1] = chunk.type
-            answer.argument[2] = be16(chunk.data + 2)
-            answer.argument[3] = alone
+            answer.reason.number = REASON_SCTP_CHUNK
+            answer.reason.argument[0] = count
+            answer.reason.argument[1] = chunk.type
+            answer.reason.argument[2] = be16(chunk.data + 2)
+            answer.reason.argument[3] = alone
             return False
         if chunk.type < 32:
             present[0] |= <uint32_t> 1 << chunk.type
         count += 1
     if count == 0:
-        answer.reason = REASON_SCTP_EMPTY
+        answer.reason.number = REASON_SCTP_EMPTY
     return count != 0
 
 
@@ -154,7 +154,7 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noe
     memset(track, 0, sizeof(SctpTrack))
     if not chunks_fit(packet, &present, answer):
         return False
-    answer.reason = REASON_SCTP_NEW
+    answer.reason.number = REASON_SCTP_NEW
     if has(present, CHUNK_ABORT) or has(present, CHUNK_SHUTDOWN_COMPLETE) or has(present, CHUNK_COOKIE_ACK):
         return False
     while next_chunk(packet, &offset, &chunk):
@@ -167,7 +167,7 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noe
             track.vtag[DIR_ORIGINAL] = packet_tag(packet)
         else:
             track.vtag[DIR_REPLY] = packet_tag(packet)
-    answer.reason = REASON_NONE
+    answer.reason.number = REASON_NONE
     return True
 
 
@@ -183,10 +183,10 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
     answer.action = ACTION_INVALID
     if not chunks_fit(packet, &present, answer):
         return
-    answer.reason = REASON_SCTP_VTAG
-    answer.argument[0] = htonl(packet_tag(packet))  # as the kernel logs them: the bytes of the wire as a number
-    answer.argument[1] = htonl(track.vtag[direction])
-    answer.argument[2] = direction
+    answer.reason.number = REASON_SCTP_VTAG
+    answer.reason.argument[0] = htonl(packet_tag(packet))  # as the kernel logs them: the bytes of the wire as a number
+    answer.reason.argument[1] = htonl(track.vtag[direction])
+    answer.reason.argument[2] = direction
     if not chooses_own_tag(present) and packet_tag(packet) != track.vtag[direction]:
         return
     new = track.state
@@ -201,10 +201,10 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
         old = track.state
         new = TRANSITION[direction][chunk.type][old] if chunk.type < MOVING_CHUNKS else old
         if new == SCTP_INVALID:
-            answer.reason = REASON_SCTP_STATE
-            answer.argument[0] = old
-            answer.argument[1] = direction
-            answer.argument[2] = chunk.type
+            answer.reason.number = REASON_SCTP_STATE
+            answer.reason.argument[0] = old
+            answer.reason.argument[1] = direction
+            answer.reason.argument[2] = chunk.type
             return
         if chunk.type == CHUNK_INIT or chunk.type == CHUNK_INIT_ACK:
             if not note_init(track, direction, packet, &chunk, conn.status & CONN_CONFIRMED == 0):
@@ -215,7 +215,7 @@ cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const
         answer.state_changed |= old != new
         if new == SCTP_ESTABLISHED and old != new:
             conn.status |= CONN_ASSURED
-    answer.reason = REASON_NONE
+    answer.reason.number = REASON_NONE
     answer.action = ACTION_PASS if silent else ACTION_RENEW
     answer.timeout_ns = settings.timeout_ns[TIMEOUT_SCTP + new - 1]
 

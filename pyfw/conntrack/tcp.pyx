@@ -72,7 +72,7 @@ cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, T
     read_segment(packet, &segment)
     state = TRANSITION[DIR_ORIGINAL][segment.index][TCP_NONE]
     if state == TCP_INVALID or (state != TCP_SYN_SENT and not settings.tcp_loose):
-        answer.reason = REASON_TCP_NEW
+        answer.reason.number = REASON_TCP_NEW
         return False
     memset(track, 0, sizeof(TcpTrack))
     sender.end = segment.end
@@ -118,7 +118,7 @@ cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64
     elif new == TCP_TIME_WAIT and is_challenge_ack(track, direction, old, &segment):
         track.last_flags &= ~<uint8_t> LAST_CHALLENGE
         answer.action = ACTION_PASS
-        answer.reason = REASON_TCP_CHALLENGE_ACK
+        answer.reason.number = REASON_TCP_CHALLENGE_ACK
         return
     elif new == TCP_SYN_SENT2:
         track.last_flags |= LAST_SIMULTANEOUS
@@ -144,10 +144,10 @@ cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64
 
 cdef inline void refuse(TrackerAnswer *answer, uint8_t reason, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
     answer.action = ACTION_INVALID
-    answer.reason = reason
-    answer.argument[0] = a
-    answer.argument[1] = b
-    answer.argument[2] = c
+    answer.reason.number = reason
+    answer.reason.argument[0] = a
+    answer.reason.argument[1] = b
+    answer.reason.argument[2] = c
 
 
 cdef inline bint may_reopen(const TcpTrack *track, uint8_t direction) noexcept nogil:
@@ -356,10 +356,10 @@ cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Seg
     if position == IN_WINDOW:
         move_windows(track, direction, packet, segment)
         return True
-    if answer.reason == REASON_TCP_OVERSHOT:
+    if answer.reason.number == REASON_TCP_OVERSHOT:
         note_overshot(sender, segment)
     if sender.flags & PEER_LIBERAL or settings.tcp_liberal:
-        answer.reason = REASON_NONE
+        answer.reason.number = REASON_NONE
         return True
     if position == IGNORED:
         answer.action = ACTION_PASS
@@ -378,23 +378,23 @@ cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segme
         overshot = segment.end - sender.maxend + 1
         if (receiver.maxwin and after(segment.end, oldest_seq - 1) and after(segment.sack, oldest_ack - 1)
                 and overshot <= receiver.maxwin and not after(segment.sack, receiver.end)):
-            answer.reason = REASON_TCP_OVERSHOT
-            answer.argument[0] = overshot
+            answer.reason.number = REASON_TCP_OVERSHOT
+            answer.reason.argument[0] = overshot
             return IGNORED
-        answer.reason = REASON_TCP_SEQ_OVER
-        answer.argument[0] = sender.maxend + 1
+        answer.reason.number = REASON_TCP_SEQ_OVER
+        answer.reason.argument[0] = sender.maxend + 1
         return OUT_OF_WINDOW
     if after(segment.sack, receiver.end):
-        answer.reason = REASON_TCP_ACK_OVER
-        answer.argument[0] = receiver.end + 1
+        answer.reason.number = REASON_TCP_ACK_OVER
+        answer.reason.argument[0] = receiver.end + 1
         return OUT_OF_WINDOW
     if receiver.maxwin and not after(segment.end, oldest_seq - 1):
-        answer.reason = REASON_TCP_SEQ_UNDER
-        answer.argument[0] = oldest_seq - 1
+        answer.reason.number = REASON_TCP_SEQ_UNDER
+        answer.reason.argument[0] = oldest_seq - 1
         return IGNORED
     if not after(segment.sack, oldest_ack - 1):
-        answer.reason = REASON_TCP_ACK_UNDER
-        answer.argument[0] = oldest_ack - 1
+        answer.reason.number = REASON_TCP_ACK_UNDER
+        answer.reason.argument[0] = oldest_ack - 1
         return IGNORED
     return IN_WINDOW
 
@@ -432,7 +432,7 @@ cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, 
         guess_peer(sender, receiver, segment)
     if receiver.flags & PEER_RELEARNT:
         receiver.end = receiver.maxend = segment.sack
-    answer.reason = REASON_NONE
+    answer.reason.number = REASON_NONE
     return locate(sender, receiver, segment, answer)
 
 

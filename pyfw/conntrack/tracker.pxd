@@ -4,6 +4,7 @@ from pyfw.conntrack.conn cimport Conn, Key
 from pyfw.conntrack.expect cimport Expect, ExpectResult, Expectations
 from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.conntrack.table cimport Table
+from pyfw.reasons cimport CReason
 from pyfw.wire.packet cimport Packet
 
 cdef enum:
@@ -20,8 +21,7 @@ cdef struct HelperRow:          # what tracking must know of a helper
 cdef struct Found:              # what tracking has to say of a packet
     uint8_t state               # CtStateNumber
     uint8_t direction           # DirectionNumber
-    uint8_t reason              # ReasonNumber
-    uint32_t argument[4]        # numbers that belong to the reason
+    CReason reason
     uint32_t slot               # of its connection in the table; 0: it is not there
     Conn *conn                  # its connection: in the table, &Tracker.fresh or &Tracker.ended; NULL: none
 

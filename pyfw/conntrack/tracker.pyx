@@ -104,13 +104,13 @@ cdef class Tracker:
         cdef IcmpKind kind
         found.state = STATE_INVALID
         if not packet.has_tuple:
-            found.reason = packet.reason
+            found.reason.number = packet.reason
             return
         if packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
             if (packet.protocol == PROTO_ICMP) != (packet.family == FAMILY_IPV4):
-                found.reason = REASON_ICMP_TYPE
+                found.reason.number = REASON_ICMP_TYPE
                 return
-            kind = icmp_kind(packet, &found.reason)
+            kind = icmp_kind(packet, &found.reason.number)
             if kind == ICMP_DISCOVERY:
                 found.state = STATE_UNTRACKED
             elif kind == ICMP_ERROR:
@@ -131,17 +131,17 @@ cdef class Tracker:
         cdef uint8_t direction = DIR_ORIGINAL
         cdef uint32_t slot
         if not icmp_quoted_key(packet, &quoted):
-            found.reason = REASON_ICMP_QUOTE
+            found.reason.number = REASON_ICMP_QUOTE
             return
         invert(&quoted, &answer)
         slot = self.table.find(&answer, now_ns, &direction)
         if slot == 0:
-            found.reason = REASON_ICMP_UNKNOWN
+            found.reason.number = REASON_ICMP_UNKNOWN
         elif memcmp(&packet.dst, &answer.dst, sizeof(Address)) != 0:
-            found.reason = REASON_ICMP_OUTER
+            found.reason.number = REASON_ICMP_OUTER
             if packet.family == FAMILY_IPV4:
-                found.argument[0] = be32(packet.dst.bytes)
-                found.argument[1] = be32(answer.dst.bytes)
+                found.reason.argument[0] = be32(packet.dst.bytes)
+                found.reason.argument[1] = be32(answer.dst.bytes)
         else:
             found.state = STATE_RELATED
             found.direction = direction
@@ -163,7 +163,7 @@ cdef class Tracker:
                 return
         memset(&answer, 0, sizeof(TrackerAnswer))
         status, expires_ns = subject.status, subject.expires_ns
-        if self.is_sound(packet, &answer.reason):
+        if self.is_sound(packet, &answer.reason.number):
             if slot or self.opens(packet, &answer):
                 self.update(subject, direction, packet, now_ns, &answer)
         if slot:
@@ -177,9 +177,8 @@ cdef class Tracker:
         if answer.state_changed and self.table.events.count:
             subject.status |= CHANGED_STATE << CONN_UNTOLD_SHIFT
         found.reason = answer.reason
-        memcpy(found.argument, answer.argument, sizeof(answer.argument))
         if answer.action > ACTION_KILL:
-            found.reason = REASON_INTERNAL
+            found.reason.number = REASON_INTERNAL
             return
         if answer.action == ACTION_INVALID:
             return
@@ -246,14 +245,14 @@ cdef class Tracker:
         cdef uint32_t expected
         cdef Expect *expect
         if (packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6) and not icmp_open(packet):
-            found.reason = REASON_ICMP_NO_REQUEST
+            found.reason.number = REASON_ICMP_NO_REQUEST
             return False
         if is_to_itself(packet):
-            found.reason = REASON_TO_ITSELF
+            found.reason.number = REASON_TO_ITSELF
             return False
         if not self.table.has_room(key, now_ns):
             self.table.counters.table_full += 1
-            found.reason = REASON_TABLE_FULL
+            found.reason.number = REASON_TABLE_FULL
             return False
         memset(&self.fresh, 0, sizeof(Conn))
         self.fresh.key = key[0]

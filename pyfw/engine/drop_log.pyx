@@ -6,15 +6,14 @@ May know: the ring of LOG and its rate limit, judgements, the names of rules.  M
 Law: the packet path alone calls note(), one reader alone read(); follow() and retire() hold the GIL.
 """
 from libc.stdint cimport int32_t, uint32_t
-from libc.string cimport memcpy
 
+from pyfw.engine.judgement cimport words_of
 from pyfw.enums cimport REASON_TABLE_FULL
 from pyfw.rules.log.ring cimport log_begin, log_done, log_end, log_init, log_next
 from pyfw.rules.program.program cimport NO_RULE
 from pyfw.wire.packet cimport device_name
 
 from pyfw.enums import Hook, Reason
-from pyfw.reasons import reason_text
 from pyfw.rules.log.format import LogRecord, drop_settings
 from pyfw.rules.program.program import DEFAULT_LOG_BURST, DEFAULT_LOG_RATE
 
@@ -33,7 +32,6 @@ cdef class DropLog:
         if entry == NULL:
             return
         entry.reason = judgement.reason
-        memcpy(entry.argument, judgement.argument, sizeof(entry.argument))
         entry.serial = serial
         log_end(&self.ring)
 
@@ -66,11 +64,9 @@ cdef class DropLog:
     cdef object record_of(self, const LogEntry *entry):
         program = self.programs.get(entry.serial)
         rule = program.rule_name(entry.number) if program is not None else None
-        reason = Reason(entry.reason)
-        text = reason_text(reason, tuple([entry.argument[i] for i in range(4)]))
-        return LogRecord(settings=drop_settings(rule, reason, text), rule=rule, now_ns=entry.now_ns, hook=Hook(entry.hook),
-                         indev=device_name(entry.indev), outdev=device_name(entry.outdev), mark=entry.mark,
-                         length=entry.length, data=(<char *> entry.data)[:entry.captured])
+        return LogRecord(settings=drop_settings(rule, Reason(entry.reason.number), words_of(&entry.reason)), rule=rule,
+                         now_ns=entry.now_ns, hook=Hook(entry.hook), indev=device_name(entry.indev), outdev=device_name(entry.outdev),
+                         mark=entry.mark, length=entry.length, data=(<char *> entry.data)[:entry.captured])
 
     @property
     def suppressed(self) -> int:
@@ -80,4 +76,4 @@ cdef class DropLog:
 
 cdef inline uint32_t deciding_rule(const CJudgement *judgement) noexcept nogil:
     """What the table, a helper or the TTL refused, a rule may have accepted before."""
-    return NO_RULE if judgement.reason >= REASON_TABLE_FULL else judgement.rule
+    return NO_RULE if judgement.reason.number >= REASON_TABLE_FULL else judgement.rule

@@ -133,8 +133,8 @@ cdef class Engine:
         judgement.direction = DIR_NONE
         judgement.rule = NO_RULE
         judgement.mark = packet.mark
-        judgement.reason = parse(packet)
-        if judgement.reason:
+        judgement.reason.number = parse(packet)
+        if judgement.reason.number:
             packet.length = packet.captured     # what its header says is not to be believed
             self.count(packet, now_ns, judgement)
             return
@@ -170,14 +170,13 @@ cdef class Engine:
         judgement.state = context.state = found.state
         judgement.direction = context.direction = found.direction
         judgement.reason = found.reason
-        memcpy(judgement.argument, found.argument, sizeof(found.argument))
         context.conn = found.conn
         if context.trace != NULL:
             note_tracking(context.trace, &found)
-        if found.reason == REASON_TABLE_FULL or found.reason == REASON_INTERNAL:
+        if found.reason.number == REASON_TABLE_FULL or found.reason.number == REASON_INTERNAL:
             return                              # dropped, whatever the rules say (nf_conntrack_alloc())
         if packet.hook == HOOK_FORWARD and packet.untouched and packet.ttl <= 1:
-            judgement.reason = REASON_TTL       # ip_forward() sends it back before any rule
+            judgement.reason.number = REASON_TTL    # ip_forward() sends it back before any rule
         elif self.run_tables(TABLE_FILTER, context, &outcome, judgement):
             self.accept(context, &found, judgement)
 
@@ -212,8 +211,8 @@ cdef class Engine:
         must not.  What was announced and is not active yet never will be.
         """
         found.conn.helper = 0
-        if judgement.reason == REASON_NONE:
-            judgement.reason = REASON_HELPER_BUSY
+        if judgement.reason.number == REASON_NONE:
+            judgement.reason.number = REASON_HELPER_BUSY
         else:
             self.tally.reason[REASON_HELPER_BUSY][VERDICT_ACCEPT] += 1
 
@@ -231,15 +230,13 @@ cdef class Engine:
     cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
         """Enter a fresh connection; False: its source has too many, or the table."""
         cdef const Packet *packet = context.packet
-        cdef uint8_t reason = REASON_NONE
         found.conn.origin = origin_of(self.tracker.table, packet.hook, packet.indev, packet.outdev)
-        if self.limits is not None:
-            reason = self.limits.refusal(context, found.conn, judgement.argument)
-        if reason == REASON_NONE and not self.tracker.commit(context.now_ns, found):
-            reason = REASON_TABLE_FULL
-        if reason:
-            judgement.reason = reason
-        return reason == REASON_NONE
+        if self.limits is not None and self.limits.refuses(context, found.conn, &judgement.reason):
+            return False
+        if not self.tracker.commit(context.now_ns, found):
+            judgement.reason.number = REASON_TABLE_FULL
+            return False
+        return True
 
     cdef bint run_chain(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
@@ -256,20 +253,20 @@ cdef class Engine:
         if outcome.verdict == VERDICT_ACCEPT:
             return True
         if outcome.verdict != VERDICT_DROP:
-            judgement.reason = REASON_INTERNAL
+            judgement.reason.number = REASON_INTERNAL
             return False
         judgement.reject = outcome.reject
         if outcome.reason:
-            judgement.reason = outcome.reason
-        elif judgement.reason == REASON_NONE or judgement.reason >= REASON_TCP_IGNORED:
-            judgement.reason = REASON_POLICY if outcome.by_policy else REASON_RULE
+            judgement.reason.number = outcome.reason
+        elif judgement.reason.number == REASON_NONE or judgement.reason.number >= REASON_TCP_IGNORED:
+            judgement.reason.number = REASON_POLICY if outcome.by_policy else REASON_RULE
         return False
 
     cdef void count(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept nogil:
         """What became of a packet, for good: no counter ever falls."""
         self.tally.packets[judgement.state][judgement.verdict] += 1
         self.tally.bytes[judgement.verdict] += packet.length
-        self.tally.reason[judgement.reason][judgement.verdict] += 1
+        self.tally.reason[judgement.reason.number][judgement.verdict] += 1
         if self.logging_drops and judgement.verdict == VERDICT_DROP:
             self.drops.note(packet, judgement, self.active_serial(), now_ns)
 
@@ -281,7 +278,7 @@ cdef class Engine:
         A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted, and the
         exception is shown to `on_helper_error`, if anybody set that; it must not raise.
         """
-        cdef uint8_t reason, remark = judgement.reason
+        cdef uint8_t reason, remark = judgement.reason.number
         try:
             reason = self.ask_helper(packet, now_ns, judgement)
         except Exception as error:
@@ -291,10 +288,10 @@ cdef class Engine:
         if reason and reason != REASON_HELPER_REFUSED:
             judgement.verdict = VERDICT_DROP
         if judgement.verdict == VERDICT_DROP or remark == REASON_NONE:
-            judgement.reason = reason
+            judgement.reason.number = reason
         self.count(packet, now_ns, judgement)
         if reason and remark:                   # two things to say of one packet; a drop has one reason
-            self.tally.reason[remark if judgement.reason == reason else reason][VERDICT_ACCEPT] += 1
+            self.tally.reason[remark if judgement.reason.number == reason else reason][VERDICT_ACCEPT] += 1
 
     cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255:
         """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
@@ -527,7 +524,6 @@ cdef class Engine:
 cdef void note_tracking(Trace *trace, const Found *found) noexcept nogil:
     trace.tracked = True
     trace.reason = found.reason
-    memcpy(trace.argument, found.argument, sizeof(found.argument))
 
 
 cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) except *:

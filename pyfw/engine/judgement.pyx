@@ -24,11 +24,12 @@ class Judgement(NamedTuple):
     reason_text: str            # the reason in the kernel's words, with its numbers; "" for none
 
 
+cdef str words_of(const CReason *reason):
+    return reason_text(reason.number, tuple([reason.argument[i] for i in range(4)])) if reason.number else ""
+
+
 cdef object judgement_of(const CJudgement *judgement, object program):
     """`program`: whose rules' numbers the judgement speaks of; None: there are none."""
-    text = ""
-    if judgement.reason:
-        text = reason_text(judgement.reason, tuple([judgement.argument[i] for i in range(4)]))
     return Judgement(VERDICTS[judgement.verdict], STATES[judgement.state], DIRECTIONS[judgement.direction],
-                     REASON_MEMBERS[judgement.reason], program.rule_name(judgement.rule) if program is not None else None,
-                     judgement.mark, REJECTS[judgement.reject], text)
+                     REASON_MEMBERS[judgement.reason.number], program.rule_name(judgement.rule) if program is not None else None,
+                     judgement.mark, REJECTS[judgement.reject], words_of(&judgement.reason))

@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 
 from pyfw.conntrack.conn cimport CONN_CONFIRMED, CONN_EXPECTED, Conn
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
-from pyfw.engine.judgement cimport judgement_of
+from pyfw.engine.judgement cimport judgement_of, words_of
 from pyfw.rules.parts cimport FAILED_STATE, FAILED_TEST_SHIFT
 from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, Packet, device_name
 
@@ -15,7 +15,6 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from pyfw.enums import Hook
-from pyfw.reasons import reason_text
 
 
 class Facts(NamedTuple):
@@ -108,7 +107,7 @@ cdef object packet_trace_of(const Passed *passed, const RuleStep *steps, uint32_
     return PacketTrace(
         passed.now_ns, Hook(passed.packet.hook), data, facts_of(passed), judgement_of(&passed.judgement, program), program,
         [step_of(&steps[i]) for i in range(min(kept, passed.trace.met))], passed.trace.met, bool(passed.trace.tracked),
-        reason_text(passed.trace.reason, tuple([passed.trace.argument[i] for i in range(4)])) if passed.trace.reason else "",
+        words_of(&passed.trace.reason),
         connection_line(conn, passed.now_ns, settings) if lives else None,
         begins, bool(begins and conn.status & CONN_EXPECTED), bool(passed.has_conn and not lives),
         helpers[conn.helper - 1] if passed.has_conn and 0 < conn.helper <= len(helpers) else None,

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.sources cimport Sources
+from pyfw.reasons cimport CReason
 from pyfw.rules.program.program cimport Context, Program
 from pyfw.rules.sets.lookup cimport SetSlot
 from pyfw.wire.packet cimport Packet
@@ -22,7 +23,7 @@ cdef class SourceLimits:
     cdef LimitCounters counters
     cdef object __weakref__
 
-    # With the lock held, of a packet that begins the connection `fresh` and that the rules accept: 0, or the reason to drop it.
-    cdef uint8_t refusal(self, const Context *context, Conn *fresh, uint32_t *argument) noexcept nogil
+    # With the lock held, of a packet that begins the connection `fresh` and that the rules accept: whether to drop it, and why.
+    cdef bint refuses(self, const Context *context, Conn *fresh, CReason *reason) noexcept nogil
 
     cdef void overload(self, uint32_t source, const Packet *packet, uint64_t now_ns) noexcept nogil

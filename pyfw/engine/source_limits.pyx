@@ -13,7 +13,8 @@ Laws:
 from libc.string cimport memset
 
 from pyfw.conntrack.conn cimport CONN_COUNTED, Conn
-from pyfw.enums cimport HOOK_OUTPUT, REASON_NONE, REASON_SOURCE_NEW, REASON_SOURCE_STATES
+from pyfw.enums cimport HOOK_OUTPUT, REASON_SOURCE_NEW, REASON_SOURCE_STATES
+from pyfw.reasons cimport CReason
 from pyfw.rules.program.flat cimport TABLE_FILTER
 from pyfw.rules.sets.lookup cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
 from pyfw.rules.sets.sets cimport NamedSet
@@ -57,32 +58,33 @@ cdef class SourceLimits:
                 "overloaded": self.counters.overloaded, "not_listed": self.counters.not_listed,
                 "flushed": self.sources.counters.flushed}
 
-    cdef uint8_t refusal(self, const Context *context, Conn *fresh, uint32_t *argument) noexcept nogil:
+    cdef bint refuses(self, const Context *context, Conn *fresh, CReason *reason) noexcept nogil:
         cdef const Packet *packet = context.packet
         cdef uint32_t source, states, begun
-        cdef bint proven = False
-        cdef uint8_t reason = REASON_NONE
+        cdef bint proven
         if self.match is not None and not self.match.fits(TABLE_FILTER, context):
-            return REASON_NONE
+            return False
         fresh.status |= CONN_COUNTED
         source = self.sources.find(&packet.src, packet.family)
         if source == 0 or packet.hook == HOOK_OUTPUT:
-            return REASON_NONE
+            return False
         states = self.sources.sources[source].states
         if self.max_states and states >= self.max_states:
-            reason = REASON_SOURCE_STATES
-            argument[0], argument[1] = states, self.max_states
+            reason.number = REASON_SOURCE_STATES
+            reason.argument[0], reason.argument[1] = states, self.max_states
             proven = self.sources.sources[source].established >= self.max_states
-        elif self.max_new:
+        elif self.max_new == 0:
+            return False
+        else:
             begun = self.sources.begun(source, context.now_ns)
             if begun < self.max_new:
-                return REASON_NONE
-            reason = REASON_SOURCE_NEW
-            argument[0], argument[1] = begun, self.max_new
+                return False
+            reason.number = REASON_SOURCE_NEW
+            reason.argument[0], reason.argument[1] = begun, self.max_new
             proven = self.sources.completed(source, context.now_ns) >= self.max_new
-        if reason and proven and not context.dry:
+        if proven and not context.dry:
             self.overload(source, packet, context.now_ns)
-        return reason
+        return True
 
     cdef void overload(self, uint32_t source, const Packet *packet, uint64_t now_ns) noexcept nogil:
         """Add a source to the set, unless it is there, and have its connections end."""

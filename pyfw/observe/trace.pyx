@@ -175,7 +175,7 @@ cdef class Tracers(Observer):
         for i in range(self.count):
             self.interested |= <uint32_t> (<Tracer> self.armed[i]).wants(context) << i
         if self.interested:
-            self.trace.met = self.trace.tracked = self.trace.reason = 0
+            self.trace.met = self.trace.tracked = self.trace.reason.number = 0
             context.trace = &self.trace
 
     cdef void end(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:

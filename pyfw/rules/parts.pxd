@@ -5,6 +5,7 @@ All others are objects of a class derived from PacketMatch: a new match needs no
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
+from pyfw.reasons cimport CReason
 from pyfw.wire.packet cimport Packet
 
 cdef enum Fit:                  # what a test says of a packet
@@ -28,8 +29,7 @@ cdef struct Trace:              # the way of one packet through the rules
     uint32_t room               # steps there is room for
     uint32_t met                # steps there were
     uint8_t tracked             # tracking saw the packet: raw's rules let it through
-    uint8_t reason              # what tracking had to say of it: ReasonNumber and its numbers
-    uint32_t argument[4]
+    CReason reason              # what tracking had to say of it
 
 cdef struct Context:            # what a rule may look at, and change
     Packet *packet

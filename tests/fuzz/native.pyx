@@ -229,11 +229,11 @@ cdef uint32_t make_packet(Cursor *cursor, uint8_t step, uint8_t *out) noexcept n
 cdef void check_ruling(const Packet *packet, const CJudgement *ruling) noexcept nogil:
     if ruling.verdict > VERDICT_ACCEPT or ruling.state > STATE_UNTRACKED or ruling.direction > DIR_NONE:
         fail("a ruling out of the closed sets")
-    if ruling.reason >= REASONS or ruling.reject > REJECT_ICMP6_REJECT_ROUTE:
+    if ruling.reason.number >= REASONS or ruling.reject > REJECT_ICMP6_REJECT_ROUTE:
         fail("a reason out of the closed set")
-    if ruling.reason == REASON_INTERNAL:
+    if ruling.reason.number == REASON_INTERNAL:
         fail("Reason.INTERNAL: an impossible value")
-    if ruling.verdict == VERDICT_DROP and ruling.reason == REASON_NONE:
+    if ruling.verdict == VERDICT_DROP and ruling.reason.number == REASON_NONE:
         fail("a drop without a reason")
     if ruling.inspect and ruling.verdict != VERDICT_ACCEPT:
         fail("a helper is asked about a packet that was dropped")
@@ -275,7 +275,7 @@ cdef void judge_step(Engine engine, Cursor *cursor, uint8_t step) noexcept:
     check_ruling(&packet, &ruling)
     if ruling.inspect:
         engine.inspect_packet(&packet, now_ns, &ruling)
-        if ruling.reason == REASON_HELPER_ERROR:
+        if ruling.reason.number == REASON_HELPER_ERROR:
             fail("a helper raised an exception")
         ruling.inspect = False
         check_ruling(&packet, &ruling)

@@ -3,6 +3,7 @@
 The writer allocates nothing and never waits: a full ring, or a spent token bucket, counts the packet as suppressed.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from pyfw.reasons cimport CReason
 from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef enum:
@@ -18,8 +19,7 @@ cdef struct LogEntry:
     uint8_t hook
     char indev[IFNAMSIZ]
     char outdev[IFNAMSIZ]
-    uint8_t reason              # of a drop (CJudgement.reason), with the numbers that belong to it
-    uint32_t argument[4]
+    CReason reason              # of a drop
     uint64_t serial             # of a drop: whose rule `number` is (Program.serial)
     uint8_t data[LOG_BYTES]
 
