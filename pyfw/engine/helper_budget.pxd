@@ -2,7 +2,8 @@
 
 A helper is Python: it costs some twenty times what the rest of a packet does, and all packets wait for it.  What it may inspect
 is counted in shares of one segment of up to SHARE_BYTES, by the generic cell rate algorithm (ITU-T I.371): of a budget that
-refills with time only the instant is kept at which it will be full again.
+refills with time only the instant is kept at which it will be full again.  How much is left decides, not whether a token is: so
+it is no bucket of token_bucket.pxd.
 
   all helpers together     ALL_INTERVAL_NS a share: about a fifth of the thread
   one connection           OWN_INTERVAL_NS a share is its own.  Beyond that it gets what others leave: the more it has had, the

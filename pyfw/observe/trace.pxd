@@ -4,6 +4,7 @@ from pyfw.engine.judgement cimport CJudgement
 from pyfw.engine.observer cimport Passed, Observer
 from pyfw.rules.parts cimport Context, RuleStep, Trace
 from pyfw.rules.program.program cimport Program
+from pyfw.token_bucket cimport TokenBucket, TokenRate
 
 cdef enum:
     TRACERS = 4                 # at once
@@ -23,9 +24,8 @@ cdef class Tracer:
     cdef uint32_t head          # packets ever kept, and ever read: both change with the engine's lock held
     cdef uint32_t tail
     cdef uint32_t left          # that are still wanted
-    cdef uint64_t token_ns      # time that earns one packet
-    cdef uint64_t credit_ns
-    cdef uint64_t last_ns
+    cdef TokenRate rate
+    cdef TokenBucket bucket     # one second's worth
     cdef readonly uint64_t suppressed   # packets that fitted and were not kept: too many, or nobody read them in time
     cdef object engine
     cdef dict programs          # those that have served meanwhile, by serial
@@ -33,7 +33,6 @@ cdef class Tracer:
     cdef bint wants(self, Context *context) noexcept nogil
     cdef void keep(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil
     cdef bint has_room(self, uint64_t now_ns) noexcept nogil
-    cdef bint take_token(self, uint64_t now_ns) noexcept nogil
 
 cdef class Tracers(Observer):
     cdef Trace trace            # one for all: of the packet in hand

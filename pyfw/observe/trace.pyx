@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.observer cimport keep_passed, packet_trace_of
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
+from pyfw.token_bucket cimport TokenRate, take_token
 
 MOST = TRACERS
 PROGRAMS_KEPT = 4
@@ -37,8 +38,8 @@ cdef class Tracer:
         self.filter = filter
         self.asks_twice = filter.ruleset.table("filter") is not None
         self.left = limit
-        self.token_ns = 1000000000 // rate
-        self.credit_ns = 1000000000
+        self.rate = TokenRate(1000000000 // rate, 1000000000)
+        self.bucket.credit_ns = self.rate.full_ns
         self.programs = {}
 
     def __dealloc__(self):
@@ -65,20 +66,10 @@ cdef class Tracer:
         self.left -= 1
 
     cdef bint has_room(self, uint64_t now_ns) noexcept nogil:
-        if self.head - self.tail < TRACED_PACKETS and self.take_token(now_ns):
+        if self.head - self.tail < TRACED_PACKETS and take_token(&self.bucket, &self.rate, now_ns):
             return True
         self.suppressed += 1
         return False
-
-    cdef bint take_token(self, uint64_t now_ns) noexcept nogil:
-        """A bucket that holds one second's worth."""
-        if now_ns > self.last_ns:
-            self.credit_ns = min(self.credit_ns + min(now_ns - self.last_ns, <uint64_t> 1000000000), <uint64_t> 1000000000)
-            self.last_ns = now_ns
-        if self.credit_ns < self.token_ns:
-            return False
-        self.credit_ns -= self.token_ns
-        return True
 
     # -- whoever shows the packets --------------------------------------------------------------------------------------
 

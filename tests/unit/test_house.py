@@ -13,7 +13,7 @@ SOURCES = sorted(path for pattern in ("*.py", "*.pyx", "*.pxd") for path in PYFW
 
 # From the ground up; those in one line do not import each other.  A folder's own files are free among themselves.
 STOREYS = (
-    ("enums", "reasons", "lock", "escape", "bounded_text"),
+    ("enums", "reasons", "lock", "token_bucket", "escape", "bounded_text"),
     ("wire",),
     ("conntrack",),
     ("rules",),

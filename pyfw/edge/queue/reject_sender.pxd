@@ -1,5 +1,6 @@
 """The answers of REJECT: a TCP RST or an ICMP error, built and sent without the GIL."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from pyfw.token_bucket cimport TokenBucket, TokenRate
 from pyfw.wire.packet cimport Packet
 
 cdef enum:
@@ -11,8 +12,8 @@ cdef class Rejecter:
     cdef tuple sockets
     cdef int raw4, icmp4, raw6, icmp6   # descriptors; -1: this kernel has no IPv6
     cdef uint8_t icmp_tos               # what icmp4 puts into its packets
-    cdef uint64_t icmp_credit_ns, icmp_refilled_ns
+    cdef TokenRate icmp_rate
+    cdef TokenBucket icmp_bucket
     cdef readonly uint64_t sent, suppressed, failed
     cdef void answer(self, const Packet *packet, uint8_t kind, uint32_t indev, uint64_t now_ns) noexcept nogil
     cdef void set_tos(self, uint8_t tos) noexcept nogil
-    cdef bint take_icmp_token(self, uint64_t now_ns) noexcept nogil

@@ -24,6 +24,7 @@ from pyfw.enums cimport (HOOK_INPUT, REJECT_ICMP6_ADDR_UNREACHABLE, REJECT_ICMP6
                          REJECT_ICMP_ADMIN_PROHIBITED, REJECT_ICMP_HOST_PROHIBITED, REJECT_ICMP_HOST_UNREACHABLE,
                          REJECT_ICMP_NET_PROHIBITED, REJECT_ICMP_NET_UNREACHABLE, REJECT_ICMP_PORT_UNREACHABLE,
                          REJECT_ICMP_PROTO_UNREACHABLE, REJECT_TCP_RESET)
+from pyfw.token_bucket cimport TokenRate, take_token
 from pyfw.wire.packet cimport (CHECKSUM_TRUSTED, CHECKSUM_VERIFY, FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6,
                                PROTO_TCP, PROTO_UDP, TH_ACK, TH_FIN, TH_RST, TH_SYN, Packet, add_words, be16, be32, fold, parse,
                                transport_checksum_ok)
@@ -306,7 +307,8 @@ cdef class Rejecter:
             icmp6.setsockopt(socket.IPPROTO_ICMPV6, ICMPV6_FILTER, receive_nothing(32))
             self.sockets = (raw4, icmp4, raw6, icmp6)
             self.raw6, self.icmp6 = raw6.fileno(), icmp6.fileno()
-        self.icmp_credit_ns = ICMP_BURST * ICMP_INTERVAL_NS
+        self.icmp_rate = TokenRate(ICMP_INTERVAL_NS, ICMP_BURST * ICMP_INTERVAL_NS)
+        self.icmp_bucket.credit_ns = self.icmp_rate.full_ns
 
     def close(self) -> None:
         for each in self.sockets:
@@ -317,7 +319,7 @@ cdef class Rejecter:
         cdef uint8_t out[REJECT_MAX_BYTES]
         cdef uint32_t length = build_answer(packet, kind, out)
         cdef bint delivered
-        if length == 0 or (kind != REJECT_TCP_RESET and not self.take_icmp_token(now_ns)):
+        if length == 0 or (kind != REJECT_TCP_RESET and not take_token(&self.icmp_bucket, &self.icmp_rate, now_ns)):
             self.suppressed += 1
             return
         if packet.family == FAMILY_IPV4:
@@ -339,15 +341,6 @@ cdef class Rejecter:
         cdef int value = tos
         if tos != self.icmp_tos and setsockopt(self.icmp4, IPPROTO_IP, IP_TOS, &value, sizeof(value)) == 0:
             self.icmp_tos = tos
-
-    cdef bint take_icmp_token(self, uint64_t now_ns) noexcept nogil:
-        self.icmp_credit_ns = min(self.icmp_credit_ns + (now_ns - self.icmp_refilled_ns),
-                                  <uint64_t>(ICMP_BURST * ICMP_INTERVAL_NS))
-        self.icmp_refilled_ns = now_ns
-        if self.icmp_credit_ns < ICMP_INTERVAL_NS:
-            return False
-        self.icmp_credit_ns -= ICMP_INTERVAL_NS
-        return True
 
 
 def ipv6_available() -> bool:

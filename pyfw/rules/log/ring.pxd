@@ -4,6 +4,7 @@ The writer allocates nothing and never waits: a full ring, or a spent token buck
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.reasons cimport CReason
+from pyfw.token_bucket cimport TokenBucket, TokenRate
 from pyfw.wire.packet cimport IFNAMSIZ, Packet
 
 cdef enum:
@@ -24,10 +25,8 @@ cdef struct LogEntry:
     uint8_t data[LOG_BYTES]
 
 cdef struct LogRing:
-    uint64_t token_ns           # time that earns one token: 1e9 / rate; 0: no limit
-    uint64_t full_ns            # time that fills the bucket: burst * token_ns
-    uint64_t credit_ns
-    uint64_t last_ns
+    TokenRate rate
+    TokenBucket bucket
     uint64_t suppressed
     uint32_t head               # entries ever written; the writer's
     uint32_t tail               # entries ever read; the reader's

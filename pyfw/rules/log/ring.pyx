@@ -8,6 +8,8 @@ passed it (release) and the reader has seen that (acquire).
 """
 from libc.string cimport memcpy, memset
 
+from pyfw.token_bucket cimport TokenRate, take_token
+
 cdef extern from *:
     """
     #define counter_acquire(counter) __atomic_load_n((counter), __ATOMIC_ACQUIRE)
@@ -19,24 +21,10 @@ cdef extern from *:
 
 cdef void log_init(LogRing *ring, uint64_t rate, uint64_t burst) noexcept nogil:
     """An empty ring whose bucket is full: `burst` packets at once, `rate` a second on the average; rate 0: no limit."""
+    cdef uint64_t cost_ns = 1000000000 // rate if rate else 0
     memset(ring, 0, sizeof(LogRing))
-    ring.token_ns = 1000000000 // rate if rate else 0
-    ring.full_ns = burst * ring.token_ns
-    ring.credit_ns = ring.full_ns
-
-
-cdef bint take_token(LogRing *ring, uint64_t now_ns) noexcept nogil:
-    """Earn what the time since the last packet is worth, then spend one token.  A clock that goes back earns nothing."""
-    cdef uint64_t earned = now_ns - ring.last_ns if now_ns > ring.last_ns else 0
-    if earned >= ring.full_ns - ring.credit_ns:
-        ring.credit_ns = ring.full_ns
-    else:
-        ring.credit_ns += earned
-    ring.last_ns = now_ns
-    if ring.credit_ns < ring.token_ns:
-        return False
-    ring.credit_ns -= ring.token_ns
-    return True
+    ring.rate = TokenRate(cost_ns, burst * cost_ns)
+    ring.bucket.credit_ns = ring.rate.full_ns
 
 
 cdef void log_packet(LogRing *ring, const Packet *packet, const char *outdev, uint32_t number, uint64_t now_ns) noexcept nogil:
@@ -51,7 +39,7 @@ cdef LogEntry *log_begin(LogRing *ring, const Packet *packet, const char *outdev
     NULL: suppressed.
     """
     cdef LogEntry *entry
-    if ring.head - counter_acquire(&ring.tail) >= LOG_ENTRIES or not take_token(ring, now_ns):
+    if ring.head - counter_acquire(&ring.tail) >= LOG_ENTRIES or not take_token(&ring.bucket, &ring.rate, now_ns):
         ring.suppressed += 1
         return NULL
     entry = &ring.entries[ring.head % LOG_ENTRIES]

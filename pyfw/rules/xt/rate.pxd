@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.conntrack.conncount cimport ConnCounter
 from pyfw.conntrack.table cimport Table
 from pyfw.rules.parts cimport Context, Fit, PacketMatch, RuleEnvironment
+from pyfw.token_bucket cimport TokenBucket, TokenRate
 from pyfw.wire.packet cimport Address
 
 cdef enum:
@@ -11,7 +12,8 @@ cdef enum:
     LIST_LENGTH = 100           # ip_list_tot
 
 cdef class LimitTest(PacketMatch):
-    cdef uint64_t cost_ns, full_ns, credit_ns, last_ns
+    cdef TokenRate rate
+    cdef TokenBucket bucket
 
 cdef class StatisticTest(PacketMatch):
     cdef uint64_t seed[2]
@@ -21,8 +23,7 @@ cdef class StatisticTest(PacketMatch):
 
 cdef struct Bucket:
     uint64_t words[KEY_WORDS]
-    uint64_t credit_ns
-    uint64_t last_ns
+    TokenBucket tokens
     uint64_t expires_ns         # 0: free
 
 cdef class BucketTable:
@@ -39,7 +40,8 @@ cdef class HashLimitTest(PacketMatch):
     cdef BucketTable table
     cdef RuleEnvironment environment
     cdef object name, size
-    cdef uint64_t cost_ns, full_ns, expire_ns
+    cdef TokenRate rate
+    cdef uint64_t expire_ns
     cdef uint64_t src_mask[2]
     cdef uint64_t dst_mask[2]
     cdef uint8_t mode

@@ -17,6 +17,7 @@ from pyfw.conntrack.siphash cimport siphash
 from pyfw.enums cimport DIR_REPLY
 from pyfw.wire.packet cimport (PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Address, Packet)
 from pyfw.rules.parts cimport FITS, FITS_DROP, FITS_NO_ROOM, FITS_NOT
+from pyfw.token_bucket cimport TokenBucket, TokenRate, take_token
 
 cdef enum:
     PROBES = 32                 # places that a key may have
@@ -42,25 +43,18 @@ cdef void draw_seed(uint64_t *seed):
     memcpy(seed, <const char *> raw, 16)
 
 
-cdef inline uint64_t earned(uint64_t credit_ns, uint64_t last_ns, uint64_t now_ns, uint64_t full_ns) noexcept nogil:
-    """Credit after the time since `last_ns`; a clock that goes back earns nothing."""
-    cdef uint64_t passed = now_ns - last_ns if now_ns > last_ns else 0
-    return full_ns if passed >= full_ns - credit_ns else credit_ns + passed
-
-
 cdef class LimitTest(PacketMatch):
     """A token bucket: one packet every `period_ns` on the average, `burst` at once."""
 
     def __init__(self, uint64_t period_ns, uint32_t burst):
-        self.cost_ns = period_ns
-        self.full_ns = self.credit_ns = period_ns * burst
+        self.rate = TokenRate(period_ns, period_ns * burst)
+        self.bucket.credit_ns = self.rate.full_ns
 
     cdef Fit fits(self, Context *context) noexcept nogil:
-        cdef uint64_t credit_ns = earned(self.credit_ns, self.last_ns, context.now_ns, self.full_ns)
-        cdef bint fits = credit_ns >= self.cost_ns or context.unlimited
+        cdef TokenBucket bucket = self.bucket
+        cdef bint fits = context.unlimited or take_token(&bucket, &self.rate, context.now_ns)
         if not context.dry:
-            self.credit_ns = credit_ns - self.cost_ns if fits else credit_ns
-            self.last_ns = context.now_ns
+            self.bucket = bucket
         return FITS if fits else FITS_NOT
 
 
@@ -149,7 +143,8 @@ cdef class HashLimitTest(PacketMatch):
     def __init__(self, str name, uint64_t period_ns, uint32_t burst, mode, bytes src_mask, bytes dst_mask, uint32_t size,
                  uint64_t expire_ns, bint above):
         self.name, self.size = name, size
-        self.cost_ns, self.full_ns, self.expire_ns, self.above = period_ns, period_ns * burst, expire_ns, above
+        self.expire_ns, self.above = expire_ns, above
+        self.rate = TokenRate(period_ns, period_ns * burst)
         self.mode = sum(MODES[part] for part in mode)
         memcpy(self.src_mask, <const char *> src_mask, 16)
         memcpy(self.dst_mask, <const char *> dst_mask, 16)
@@ -161,9 +156,9 @@ cdef class HashLimitTest(PacketMatch):
     cdef Fit fits(self, Context *context) noexcept nogil:
         cdef const Packet *packet = context.packet
         cdef uint64_t words[KEY_WORDS]
-        cdef uint64_t credit_ns
+        cdef TokenBucket tokens
         cdef Bucket *bucket
-        cdef bint fresh, within
+        cdef bint within
         memset(words, 0, sizeof(words))
         if self.mode & BY_SRC:
             words[0], words[1] = packet.src.halves[0] & self.src_mask[0], packet.src.halves[1] & self.src_mask[1]
@@ -180,14 +175,12 @@ cdef class HashLimitTest(PacketMatch):
         if bucket == NULL:
             self.environment.full.hashlimit += not context.dry
             return FITS_NO_ROOM
-        fresh = bucket.expires_ns <= context.now_ns
-        credit_ns = self.full_ns if fresh else earned(bucket.credit_ns, bucket.last_ns, context.now_ns, self.full_ns)
-        within = credit_ns >= self.cost_ns
+        tokens = bucket.tokens if bucket.expires_ns > context.now_ns else TokenBucket(self.rate.full_ns, context.now_ns)
+        within = take_token(&tokens, &self.rate, context.now_ns)
         if not context.dry:
             self.table.count += bucket.expires_ns == 0
             memcpy(bucket.words, words, sizeof(words))
-            bucket.credit_ns = credit_ns - self.cost_ns if within else credit_ns
-            bucket.last_ns = context.now_ns
+            bucket.tokens = tokens
             bucket.expires_ns = context.now_ns + self.expire_ns
         return FITS if within != self.above else FITS_NOT
 
