@@ -1,16 +1,17 @@
 """Named address sets, as the control side keeps them."""
 from libc.stdint cimport uint32_t, uint64_t
 from pyfw.lock cimport Lock
-from pyfw.rules.sets.lookup cimport Member, SetData, SetSlot
+from pyfw.rules.sets.lookup cimport SetData, SetSlot
 from pyfw.rules.sets.table cimport Element, Insertion, Key, SetMemory
-
-cdef class NamedSet
 
 cdef struct Run:                            # elements that one command stands for, by number: address by address, each with every port
     Element first
     uint64_t count
     uint32_t ports                          # for each address
     uint32_t step                           # from address to address; more than one address only for IPv4
+
+cdef uint64_t deadline_ns(const SetData *data, object timeout_s, uint64_t now_ns) except *
+cdef object remaining_s(const SetData *data, uint64_t expires_ns, uint64_t now_ns)
 
 cdef class Allowance:
     """The memory that the sets of a store may have, and have."""
@@ -22,8 +23,7 @@ cdef class Contents:
     cdef Lock lock
     cdef Allowance allowance
     cdef readonly object options
-    cdef readonly list members              # of a list: NamedSets, in order
-    cdef dict comments                      # key of an element, or member -> its comment; some may be out of date
+    cdef dict comments                      # key of an element, or a list's member -> its comment; some may be out of date
     cdef list suspects                      # keys of comments that may be out of date
     cdef uint32_t swept                     # elements looked at since the sweep began
     cdef object __weakref__
@@ -40,8 +40,6 @@ cdef class Contents:
     cdef tuple row(self, const Element *element, uint64_t now_ns)
     cdef void sweep_slices(self, uint32_t slices, uint64_t now_ns) noexcept nogil
     cdef void sweep_all(self, uint64_t now_ns) noexcept nogil
-    cdef int comment_member(self, NamedSet member, object comment) except -1
-    cdef int rebuild(self, list order, const Member *new, list members) except -1
 
 cdef class NamedSet:
     """A name and what it stands for.  Whoever refers to it is noted in `users` as long as it lives."""

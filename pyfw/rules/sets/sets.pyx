@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Named address sets: what the control side does to them.  What packets do stands in lookup.pyx.
+"""Named address sets: what the control side does to them.  What packets do stands in lookup.pyx; lists of sets, in lists.pyx.
 
 Law: all this is for one control thread, which takes the lock without the GIL, for SLICE elements at a time.  What a command asks for
 may be billions of elements in a line of text: it is done in parts, and memory has a bound, whatever a set's own maxelem says.
@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6
 from pyfw.rules.sets.lookup cimport (KIND_IP, KIND_IP_PORT, KIND_LIST, KIND_NET, KIND_NET_PORT, NANOSECONDS, Member, SetData,
-                                     SetQuery, SetSlot, has_networks, has_ports, host_prefix, look_up, look_up_networks, member_expired)
+                                     SetQuery, has_networks, has_ports, host_prefix, look_up, look_up_networks)
 from pyfw.rules.sets.table cimport (CHUNK, INSERTED, IS_FULL, IS_THERE, NO_ROOM, PRESENT_PERMANENTLY, UNTOLD, Chunk, Key, SetTable,
                                    attach_chunk, chunks_in, comments_in, element_at, find, free_chunk, free_table, insert,
                                    is_expired, move_table, new_chunk, new_table, remove, remove_expired)
@@ -27,7 +27,6 @@ cdef enum:
     SWEEP_SLICE = 256           # elements of which most need no more than a glance
     SWEEP_SLICES = 128          # in one call of sweep()
     SPARE = 8 * CHUNK           # elements that a set to which packets add has room for, beyond those it holds
-    NEW_MEMBER = 0xFFFFFFFF     # in an order of members: not one of the old ones
 
 ADDED, EXISTS, FULL, NO_MEMORY = INSERTED, IS_THERE, IS_FULL, NO_ROOM
 MISSING, FOUND, EXCLUDED = 0, 1, -1
@@ -50,7 +49,7 @@ cdef void set_address(const SetData *data, Key *key, object number) except *:
         key.low = <uint64_t> (number & 0xFFFFFFFFFFFFFFFF)
 
 
-cdef inline uint64_t deadline_ns(const SetData *data, object timeout_s, uint64_t now_ns) except *:
+cdef uint64_t deadline_ns(const SetData *data, object timeout_s, uint64_t now_ns) except *:
     """When something added now with this timeout expires; None: the set's own."""
     cdef uint64_t seconds = data.timeout_s if timeout_s is None else timeout_s
     return now_ns + seconds * NANOSECONDS if data.has_timeout and seconds else PRESENT_PERMANENTLY
@@ -106,7 +105,6 @@ cdef class Contents:
         self.options = options
         self.lock = lock
         self.allowance = allowance
-        self.members = []
         self.comments = {}
         self.suspects = []
         self.data.kind = KINDS[options.type]
@@ -118,7 +116,7 @@ cdef class Contents:
         self.data.most = options.maxelem
         self.data.netmask = options.netmask or host_prefix(self.data.family)
         if self.data.kind == KIND_LIST:
-            return
+            return                              # it has members, and no table: ListContents
         memcpy(words, <const char *> secret, 16)
         if chunks_in(&allowance.used) < MAX_CHUNKS:
             self.data.table = new_table(words, &allowance.used)
@@ -127,7 +125,6 @@ cdef class Contents:
 
     def __dealloc__(self):
         free_table(self.data.table)
-        free(self.data.members)
 
     def share(self, Lock lock, Allowance allowance) -> None:
         """Be guarded by another lock and counted elsewhere from now on.  Nobody else may know these contents yet."""
@@ -143,7 +140,7 @@ cdef class Contents:
         self.allowance = allowance
 
     def __len__(self):
-        return len(self.members) if self.data.kind == KIND_LIST else self.data.table.count
+        return self.data.table.count
 
     @property
     def refused(self) -> int:
@@ -398,9 +395,6 @@ cdef class Contents:
         cdef SetTable *new
         self.comments.clear()
         self.suspects.clear()
-        if self.data.kind == KIND_LIST:
-            self.rebuild([], NULL, [])
-            return
         new = new_table(old.secret, old.memory)
         if new == NULL:
             raise MemoryError("no memory for an empty set")
@@ -414,9 +408,7 @@ cdef class Contents:
 
     def sweep(self, uint64_t now_ns) -> None:
         """Free what has expired among the next SWEEP_SLICES * SWEEP_SLICE elements, from call to call all of them."""
-        if self.data.kind == KIND_LIST:
-            self.drop_expired_members(now_ns)
-        elif self.data.has_timeout:
+        if self.data.has_timeout:
             with nogil:
                 self.sweep_slices(SWEEP_SLICES, now_ns)
 
@@ -440,100 +432,6 @@ cdef class Contents:
         cdef uint32_t wanted = min(self.data.most, self.data.table.count + <uint32_t> SPARE)
         while self.data.table.chunk_count * CHUNK < wanted and self.grow():
             pass
-
-    # -- members of a list -------------------------------------------------------------------------------------------------
-
-    def insert_member(self, NamedSet member, uint32_t place, elements, uint64_t now_ns) -> None:
-        """Put a set among the members, before number `place`."""
-        cdef Member new
-        new.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
-        new.packets = elements.packets or 0
-        new.bytes = elements.bytes or 0
-        self.comment_member(member, elements.comment)
-        self.rebuild([*range(place), None, *range(place, self.data.member_count)], &new,
-                     [*self.members[:place], member, *self.members[place:]])
-
-    def update_member(self, uint32_t place, elements, uint64_t now_ns) -> None:
-        """What adding a member anew with -exist does to it."""
-        cdef Member changed = self.data.members[place]
-        changed.expires_ns = deadline_ns(&self.data, elements.timeout_s, now_ns)
-        if elements.packets is not None:
-            changed.packets = elements.packets
-        if elements.bytes is not None:
-            changed.bytes = elements.bytes
-        self.comment_member(self.members[place], elements.comment)
-        self.rebuild([*range(place), None, *range(place + 1, self.data.member_count)], &changed, self.members)
-
-    def remove_member(self, uint32_t place) -> None:
-        self.comments.pop(self.members[place], None)
-        kept = [number for number in range(self.data.member_count) if number != place]
-        self.rebuild(kept, NULL, [self.members[number] for number in kept])
-
-    def member_rows(self, uint64_t now_ns) -> list:
-        """The members as tuples (name, remaining seconds or None, packets, bytes, comment)."""
-        cdef Member member
-        cdef uint32_t number
-        rows = []
-        self.drop_expired_members(now_ns)
-        for number in range(self.data.member_count):
-            with nogil:
-                self.lock.lock_background()
-                member = self.data.members[number]
-                self.lock.unlock()
-            named = self.members[number]
-            rows.append((named.name, remaining_s(&self.data, member.expires_ns, now_ns), member.packets, member.bytes,
-                         self.comments.get(named)))
-        return rows
-
-    def drop_expired_members(self, uint64_t now_ns) -> None:
-        kept = [number for number in range(self.data.member_count) if not member_expired(&self.data.members[number], now_ns)]
-        if len(kept) < len(self.members):
-            self.rebuild(kept, NULL, [self.members[number] for number in kept])
-
-    def point_members(self, dict renewed) -> None:
-        """Have members of a list replaced by others: a store takes the names of another over."""
-        if not renewed.keys().isdisjoint(self.members):
-            self.comments = {renewed.get(named, named): comment for named, comment in self.comments.items()}
-            self.rebuild([*range(self.data.member_count)], NULL, [renewed.get(named, named) for named in self.members])
-
-    cdef int comment_member(self, NamedSet member, object comment) except -1:
-        self.comments.pop(member, None)
-        if comment is not None:
-            self.comments[member] = comment
-        return 0
-
-    cdef int rebuild(self, list order, const Member *new, list members) except -1:
-        """Have the members in a new order, as they are numbered now; None stands for `new`."""
-        cdef Member *old = self.data.members
-        cdef Member *array = <Member *> malloc(max(1, len(order)) * sizeof(Member))
-        cdef uint32_t *numbers = <uint32_t *> malloc(max(1, len(order)) * sizeof(uint32_t))
-        cdef uint32_t count = <uint32_t> len(order)
-        cdef SetSlot *slot
-        cdef uint32_t i
-        if array == NULL or numbers == NULL:
-            free(array)
-            free(numbers)
-            raise MemoryError("no memory for the members of a list")
-        for i, number in enumerate(order):
-            numbers[i] = NEW_MEMBER if number is None else number
-            array[i].slot = &(<NamedSet> members[i]).slot
-        with nogil:
-            self.lock.lock_background()
-            for i in range(count):
-                slot = array[i].slot
-                array[i] = new[0] if numbers[i] == NEW_MEMBER else old[numbers[i]]
-                array[i].slot = slot
-            self.data.members = array
-            self.data.member_count = count
-            self.lock.unlock()
-            free(old)
-            free(numbers)
-        for named in self.members:
-            (<NamedSet> named).users.discard(self)
-        for named in members:
-            (<NamedSet> named).users.add(self)
-        self.members = members
-        return 0
 
 
 # -- names -----------------------------------------------------------------------------------------------------------------
@@ -575,5 +473,4 @@ cdef class NamedSet:
     def make_room(self) -> None:
         """Called from time to time: the packet path cannot get memory."""
         if self.fed_by_packets:
-            for named in self.contents.members if self.contents.data.kind == KIND_LIST else [self]:
-                (<NamedSet> named).contents.make_room()
+            self.contents.make_room()

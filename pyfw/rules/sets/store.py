@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from pyfw.lock import Lock
 from pyfw.rules.lexer import Place
+from pyfw.rules.sets.lists import ListContents
 from pyfw.rules.sets.reader import read_plain_lines
 from pyfw.rules.sets.sets import ADDED, EXCLUDED, EXISTS, FOUND, FULL, MAX_COMMENTED, MAX_STORE, Allowance, Contents, NamedSet
 from pyfw.rules.sets.text import (
@@ -100,7 +101,8 @@ class SetStore:
 
     def _contents(self, options: SetOptions) -> Contents:
         try:
-            return Contents(options, self.lock, self.allowance, os.urandom(16))
+            kind = ListContents if options.type == "list:set" else Contents
+            return kind(options, self.lock, self.allowance, os.urandom(16))
         except MemoryError:
             raise SetError(f"Set cannot be created: {NO_ROOM}") from None
 
@@ -160,7 +162,9 @@ class SetStore:
             else:
                 self.names[named.name] = named
         for name in fresh.names:
-            self.names[name].contents.point_members(renewed)
+            contents = self.names[name].contents
+            if isinstance(contents, ListContents):
+                contents.point_members(renewed)
 
     def sweep(self, now_ns: int) -> None:
         """Called from time to time: frees some of what has expired, and makes room for what packets will add."""
@@ -176,7 +180,7 @@ class SetStore:
     def adding(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
         """Adds while it is iterated over, in parts: one line may stand for a million elements."""
         contents = self.find(name).contents
-        if contents.options.type == "list:set":
+        if isinstance(contents, ListContents):
             self._add_member(contents, parse_list_entry(words, contents.options), now_ns, exist)
             return
         wanted = parse_elements(words, contents.options)
@@ -195,7 +199,7 @@ class SetStore:
     def deleting(self, name: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
         """Deletes while it is iterated over, in parts."""
         contents = self.find(name).contents
-        if contents.options.type == "list:set":
+        if isinstance(contents, ListContents):
             self._delete_member(contents, parse_list_entry(words, contents.options, "del"), now_ns, exist)
             return
         for elements in parse_elements(words, contents.options, "del"):
@@ -208,7 +212,7 @@ class SetStore:
 
     def test(self, name: str, words: Sequence[str], now_ns: int) -> bool:
         contents = self.find(name).contents
-        if contents.options.type == "list:set":
+        if isinstance(contents, ListContents):
             return self._test_member(contents, parse_list_entry(words, contents.options, "test"), now_ns)
         elements, = parse_elements(words, contents.options, "test")
         return contents.test(elements, now_ns) == (EXCLUDED if elements.nomatch else FOUND)
@@ -220,16 +224,16 @@ class SetStore:
             raise SetError("Set to be added/deleted/tested as element does not exist.")
         return self.names[name]
 
-    def _neighbour(self, contents: Contents, name: str) -> int:
+    def _neighbour(self, contents: ListContents, name: str) -> int:
         if name not in self.names:
             raise SetError("The set to which you referred with 'before' or 'after' does not exist.")
         if self.names[name] not in contents.members:
             raise SetError(NO_NEIGHBOUR)
         return contents.members.index(self.names[name])
 
-    def _add_member(self, contents: Contents, entry: ListEntry, now_ns: int, exist: bool) -> None:
+    def _add_member(self, contents: ListContents, entry: ListEntry, now_ns: int, exist: bool) -> None:
         member = self._member(entry.name)
-        if member.contents.options.type == "list:set":
+        if isinstance(member.contents, ListContents):
             raise SetError("Sets with list:set type cannot be added to the set.")
         contents.drop_expired_members(now_ns)
         neighbour = entry.before or entry.after
@@ -241,7 +245,7 @@ class SetStore:
         else:
             raise SetError(ALREADY_ADDED)
 
-    def _delete_member(self, contents: Contents, entry: ListEntry, now_ns: int, exist: bool) -> None:
+    def _delete_member(self, contents: ListContents, entry: ListEntry, now_ns: int, exist: bool) -> None:
         member = self._member(entry.name)
         contents.drop_expired_members(now_ns)
         if self._stands(contents, member, entry):
@@ -251,11 +255,11 @@ class SetStore:
         elif not exist:
             raise SetError(NOT_ADDED)
 
-    def _test_member(self, contents: Contents, entry: ListEntry, now_ns: int) -> bool:
+    def _test_member(self, contents: ListContents, entry: ListEntry, now_ns: int) -> bool:
         contents.drop_expired_members(now_ns)
         return entry.name in self.names and self._stands(contents, self.names[entry.name], entry)
 
-    def _stands(self, contents: Contents, member: NamedSet, entry: ListEntry) -> bool:
+    def _stands(self, contents: ListContents, member: NamedSet, entry: ListEntry) -> bool:
         """Whether the set is a member, directly before or after the one that `entry` tells."""
         if member not in contents.members:
             return False
@@ -290,7 +294,7 @@ class SetStore:
 
     def _rows(self, contents: Contents, now_ns: int, ordered: bool) -> Iterator[list[str]]:
         options = contents.options
-        if options.type == "list:set":
+        if isinstance(contents, ListContents):
             yield [show_member(row, options) for row in contents.member_rows(now_ns)]
         elif ordered:
             runs = []

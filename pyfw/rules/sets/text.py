@@ -154,7 +154,7 @@ class ListEntry:
 ElementRow: TypeAlias = tuple[int, int, int, int, bool, int | None, int, int, str | None]
 """Address, prefix length, protocol, port, nomatch, remaining seconds, packets, bytes, comment: one of Contents.rows()."""
 MemberRow: TypeAlias = tuple[str, int | None, int, int, str | None]
-"""Name, remaining seconds, packets, bytes, comment: one of Contents.member_rows()."""
+"""Name, remaining seconds, packets, bytes, comment: one of ListContents.member_rows()."""
 
 
 # -- words and numbers -----------------------------------------------------------------------------------------------------
@@ -464,7 +464,7 @@ def show_row(row: ElementRow, options: SetOptions) -> str:
 
 
 def show_member(row: MemberRow, options: SetOptions) -> str:
-    """A list's element; `row` is one of Contents.member_rows()."""
+    """A list's element; `row` is one of ListContents.member_rows()."""
     name, timeout_s, packets, count_bytes, comment = row
     return name + _show_settings(options, False, timeout_s, packets, count_bytes, comment)
 
