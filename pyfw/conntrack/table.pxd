@@ -73,7 +73,6 @@ cdef class Table:
     cdef void publish(self) noexcept nogil
     cdef void initialise(self, uint32_t max_entries, uint32_t expect_max, bytes boot_id, bytes secret)
     cdef void take_over(self) noexcept
-    cdef bint make_sound(self, Conn *conn) noexcept
     cdef void relink(self) noexcept
     cdef uint32_t *bucket(self, const Key *key) noexcept nogil
     cdef void link(self, uint32_t slot) noexcept nogil

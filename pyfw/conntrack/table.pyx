@@ -7,8 +7,8 @@ Laws:
   - Entries are linked by slot number, never by pointer, and the links are not part of what is handed over: a
     process may die at any instruction, and its successor builds the chains anew from the entries marked CONFIRMED.
   - CONFIRMED is stored last when an entry is made and cleared first when it goes.
-  - What is in memory is checked once, when it is taken over: damage costs the entries that it hit.  No size, number or key that
-    the memory's header has is read again after that.
+  - What is in memory is checked once (inherited.pyx), when it is taken over: damage costs the entries that it hit.  No size,
+    number or key that the memory's header has is read again after that.
   - Expired means invisible.  The sweep only gives memory back.
   - An entry has one key, that of its original direction, and stands in one chain: both directions hash alike.
   - insert() and remove() are the only ways in and out: `sources` and `counts` hear of both, whatever the cause.
@@ -17,17 +17,13 @@ Laws:
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from pyfw.conntrack.conn cimport (CONN_ASSURED, CONN_CONFIRMED, CONN_COUNTED, CONN_MEANINGFUL, CONN_ONE_SIDED, SCTP_STATE_MAX,
-                                  WINDOW_SCALE_MAX, Conn, Key)
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_COUNTED, CONN_ONE_SIDED, Conn, Key
 from pyfw.conntrack.conncount cimport ConnCounts
 from pyfw.conntrack.events cimport EVENT_DESTROY, Events
-from pyfw.conntrack.first_seen cimport is_origin
+from pyfw.conntrack.inherited cimport end_names, make_sound
 from pyfw.conntrack.siphash cimport siphash
-from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, TCP_STATES
-from pyfw.wire.packet cimport FAMILY_IPV4, FAMILY_IPV6, IFNAMSIZ, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP
-
-cdef extern from "<string.h>" nogil:
-    size_t strnlen(const char *, size_t)
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
+from pyfw.wire.packet cimport FAMILY_IPV4, PROTO_ICMP, PROTO_ICMPV6
 
 cdef extern from *:
     """
@@ -184,7 +180,7 @@ cdef class Table:
         cdef uint32_t slot, last_id = 0
         cdef uint8_t direction
         for slot in range(self.header.used, 0, -1):
-            if self.make_sound(&self.conns[slot]) and self.find(&self.conns[slot].key, 0, &direction) == 0:
+            if make_sound(&self.header, &self.conns[slot]) and self.find(&self.conns[slot].key, 0, &direction) == 0:
                 self.link(slot)
                 self.adopted += 1
                 last_id = max(last_id, self.conns[slot].id)
@@ -192,15 +188,6 @@ cdef class Table:
                 self.give_back(slot)
         self.header.next_id = max(self.header.next_id, last_id + 1, 1)
         self.publish()
-
-    cdef bint make_sound(self, Conn *conn) noexcept:
-        """Whether an entry from a predecessor's memory can stay; of one that can, what means nothing goes."""
-        if not conn.status & CONN_CONFIRMED or not is_sane(conn):
-            return False
-        conn.status &= CONN_MEANINGFUL
-        if not is_origin(&self.header, conn.origin):
-            conn.origin = 0
-        return True
 
     cdef void relink(self) noexcept:
         """Find every entry anew: somebody else has been at the memory.  If it is no table like ours now, ours is empty."""
@@ -241,7 +228,7 @@ cdef class Table:
         memcpy(self.header.link_names, header.link_names, sizeof(header.link_names))
         for slot in range(1, header.used + 1):
             memcpy(&copy, conns + <size_t> slot * header.conn_size, known)
-            if self.make_sound(&copy) and self.find(&copy.key, 0, &direction) == 0:
+            if make_sound(&self.header, &copy) and self.find(&copy.key, 0, &direction) == 0:
                 copy.status &= ~<uint32_t> CONN_CONFIRMED
                 self.header.next_id = copy.id
                 self.insert(&copy, 0)
@@ -478,27 +465,3 @@ cdef class Table:
             return 0
         left = self.adaptive_end - entries
         return timeout_ns // span * left + timeout_ns % span * left // span     # the product would not fit
-
-
-cdef bint is_sane(const Conn *conn) noexcept nogil:
-    """Whether an entry from a predecessor's memory can be read by everything that reads entries."""
-    if conn.key.family != FAMILY_IPV4 and conn.key.family != FAMILY_IPV6:
-        return False
-    if conn.key.zero or conn.id == 0 or conn.expires_ns == 0:
-        return False
-    if conn.key.protocol == PROTO_SCTP:
-        return conn.track.sctp.state <= SCTP_STATE_MAX and conn.track.sctp.last_dir <= DIR_REPLY
-    if conn.key.protocol != PROTO_TCP:
-        return True
-    return (0 < conn.track.tcp.state < TCP_STATES and conn.track.tcp.last_dir <= DIR_REPLY
-            and conn.track.tcp.last_wscale <= WINDOW_SCALE_MAX
-            and conn.track.tcp.peer[0].scale <= WINDOW_SCALE_MAX and conn.track.tcp.peer[1].scale <= WINDOW_SCALE_MAX)
-
-
-cdef void end_names(Header *header) noexcept nogil:
-    """Interfaces have names of 15 bytes, with zeros behind them."""
-    cdef int number
-    cdef size_t length
-    for number in range(LINK_NUMBERS):
-        length = strnlen(header.link_names[number], IFNAMSIZ - 1)
-        memset(header.link_names[number] + length, 0, IFNAMSIZ - length)
