@@ -20,6 +20,12 @@ memset(NAMELESS, 0, IFNAMSIZ)
 NO_LINK = NAMELESS
 
 
+cdef int hand_over_names(Links *links, object names) except -1:
+    """Have these names, {index: name}, used from the next batch on.  Any thread."""
+    free_link_names(pyfw_exchange(&links.new_names, new_link_names(names)))
+    return 0
+
+
 cdef LinkNames *new_link_names(object links) except NULL:
     """A table of these: {index: name}."""
     cdef LinkNames *names = <LinkNames *>calloc(1, sizeof(LinkNames))

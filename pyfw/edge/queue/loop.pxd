@@ -2,14 +2,11 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netfilterqueue._impl cimport NetfilterQueue
 from pyfw.edge.queue.latency cimport Latency
-from pyfw.edge.queue.link_names cimport LinkNames
+from pyfw.edge.queue.link_names cimport Links
 from pyfw.edge.queue.messages cimport VERDICT_MAX_BYTES
 from pyfw.edge.queue.reject_sender cimport Rejecter
-from pyfw.engine.engine cimport Engine, CJudgement
-from pyfw.wire.packet cimport Packet
-
-cdef enum:
-    BATCH = 64                  # messages taken from the kernel at once
+from pyfw.edge.queue.rings cimport BATCH, Rings
+from pyfw.engine.engine cimport Engine
 
 cdef struct InHand:             # the batch in hand, in memory that outlives the process
     uint32_t version            # IN_HAND_VERSION
@@ -17,17 +14,6 @@ cdef struct InHand:             # the batch in hand, in memory that outlives the
     uint32_t finished_id        # every packet up to here has its verdict, if need be among those not sent; a queue's first one is 1
     uint32_t verdict_bytes      # of the verdicts that are written and, as far as is known, not sent
     uint8_t verdicts[BATCH * VERDICT_MAX_BYTES]
-
-cdef struct HeldPacket:         # judged, with something left to do once the batch has its verdicts
-    Packet packet
-    CJudgement judgement
-    uint32_t id
-    uint32_t mark               # as it came
-    uint32_t indev
-
-cdef struct Held:
-    uint32_t count
-    HeldPacket packets[BATCH]
 
 cdef struct Counters:
     uint64_t packets
@@ -53,9 +39,8 @@ cdef class QueueLoop:
     cdef readonly int number
     cdef int descriptor
     cdef bint stopping
-    cdef void *rings            # struct Rings, private to loop.pyx
-    cdef LinkNames *names       # of the data thread alone
-    cdef LinkNames *new_names   # handed over by set_links(); taken by the data thread
+    cdef Rings *rings
+    cdef Links links
     cdef Counters counted
     cdef uint32_t unsent        # bytes of verdicts in `hand` that are written and not sent; hand.verdict_bytes only tells of it
     cdef uint32_t verdict_count  # of these, verdicts whose packets' time of receiving is known

@@ -22,16 +22,17 @@ from typing import Any
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOENT, errno
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from netfilterqueue._impl cimport nfq_q_handle, nfq_set_mode
 
 from pyfw.edge.queue.latency cimport latency_counters, observe
-from pyfw.edge.queue.link_names cimport NO_LINK, LinkNames, find_link, free_link_names, learn_link, new_link_names
+from pyfw.edge.queue.link_names cimport NO_LINK, find_link, free_link_names, hand_over_names, learn_link, take_new_names
 from pyfw.edge.queue.messages cimport (MESSAGE_ERROR, MESSAGE_MALFORMED, MESSAGE_PACKET, SKB_CSUM_NOTVERIFIED, VERDICT_MAX_BYTES,
                                        QueuedPacket, put_verdict, read_message, sound_verdicts)
+from pyfw.edge.queue.rings cimport BATCH, Held, HeldPacket, Rings, free_rings, mmsghdr, new_rings
+from pyfw.engine.judgement cimport CJudgement
 from pyfw.enums cimport HOOK_OUTPUT, VERDICT_ACCEPT, VERDICT_DROP
-from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, Packet
 
 from pyfw.edge.queue import socket as queue_socket
 from pyfw.edge.queue.socket import QueueError
@@ -49,36 +50,14 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC
 
 cdef extern from "<sys/socket.h>" nogil:
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     ssize_t send(int, const void *, size_t, int)
     int MSG_WAITFORONE
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *, size_t, int, int, int, long)
-    int munmap(void *, size_t)
-    int madvise(void *, size_t, int)
-    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_HUGEPAGE
-    void *MAP_FAILED
-
 cdef extern from *:
     """
-    static void *pyfw_exchange(void **place, void *value) { return __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL); }
-    static int pyfw_is_set(void **place) { return __atomic_load_n(place, __ATOMIC_RELAXED) != 0; }
     static void pyfw_publish(uint32_t *place, uint32_t value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
     """
-    void *pyfw_exchange(void **, void *) nogil
-    bint pyfw_is_set(void **) nogil
     void pyfw_publish(uint32_t *, uint32_t) nogil       # after all that was written before, for who reads on when we are dead
 
 cdef enum:
@@ -88,22 +67,11 @@ cdef enum:
     NFQA_CFG_F_FAIL_OPEN = 1 << 0
     NFQA_CFG_F_GSO = 1 << 2
     NFQA_CFG_F_UID_GID = 1 << 3
-    # A message is the packet (65,531 bytes at most) and its attributes, some 200 bytes.  The rest staggers the
-    # buffers, so that the first cache lines of all of them do not compete for the same cache sets.
-    MESSAGE_ROOM = 0xFFFF + 1 + 1024 + 320
     WAKEUP_MS = 100             # how long stop() may take to be noticed
     IN_HAND_VERSION = 1
     FARTHEST_ORPHAN = 0xFFFF    # no queue is longer
 
 IN_HAND_BYTES = sizeof(InHand)
-
-
-cdef struct Rings:
-    mmsghdr received[BATCH]
-    iovec parts[BATCH]
-    Held to_inspect
-    Held to_reject
-    uint8_t *messages           # BATCH * MESSAGE_ROOM
 
 
 # -- the loop -----------------------------------------------------------------------------------------------------
@@ -128,9 +96,8 @@ cdef class QueueLoop:
                  descriptor: int | None = None):
         self.engine = engine
         self.number = number
-        self.names = new_link_names({})
         self.set_links(links or {})
-        allocate_rings(self)
+        self.rings = new_rings()
         self.rejecter = open_rejecter(mark)
         self.memory = bytearray(IN_HAND_BYTES) if memory is None else memory
         self.hand = in_hand(self.memory)
@@ -142,9 +109,9 @@ cdef class QueueLoop:
         self.hand.version, self.hand.queue = IN_HAND_VERSION, self.number
 
     def __dealloc__(self):
-        free_rings(<Rings *>self.rings)
-        free_link_names(self.names)
-        free_link_names(self.new_names)
+        free_rings(self.rings)
+        free_link_names(self.links.names)
+        free_link_names(self.links.new_names)
 
     def open_queue(self, length: int, fail_open: bool) -> None:
         try:
@@ -225,8 +192,7 @@ cdef class QueueLoop:
 
     def set_links(self, links: Mapping[int, str]) -> None:
         """Replace the names of the interfaces, from one batch to the next.  Any thread."""
-        cdef LinkNames *names = new_link_names(links)
-        free_link_names(<LinkNames *>pyfw_exchange(<void **>&self.new_names, names))
+        hand_over_names(&self.links, links)
 
     def run(self) -> None:
         """Judge packets until stop() is called."""
@@ -280,7 +246,7 @@ cdef inline int serial_distance(uint32_t start, uint32_t end) noexcept nogil:
 
 cdef void serve(QueueLoop loop) noexcept nogil:
     """Batch after batch, until stop() or a signal that Python must see."""
-    cdef Rings *rings = <Rings *>loop.rings
+    cdef Rings *rings = loop.rings
     cdef int received
     while not loop.stopping:
         if loop.unsent:                     # of those who had the queue before, or had to stop while sending failed
@@ -305,7 +271,7 @@ cdef void serve(QueueLoop loop) noexcept nogil:
 cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept nogil:
     cdef uint64_t now_ns = monotonic_ns()
     cdef uint32_t i
-    take_new_names(loop)
+    take_new_names(&loop.links)
     loop.verdict_count = 0
     rings.to_inspect.count = 0
     rings.to_reject.count = 0
@@ -477,19 +443,13 @@ cdef bint drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogi
 
 cdef inline const char *link_name(QueueLoop loop, uint32_t index) noexcept nogil:
     """The name of an interface; the kernel is asked for one that set_links() has not told of yet."""
-    cdef const char *name = find_link(loop.names, index)
+    cdef const char *name = find_link(loop.links.names, index)
     if name is NULL:
-        name = learn_link(loop.names, index)
+        name = learn_link(loop.links.names, index)
         if name is NULL:
             loop.counted.unknown_links += 1
             name = NO_LINK
     return name
-
-
-cdef inline void take_new_names(QueueLoop loop) noexcept nogil:
-    if pyfw_is_set(<void **>&loop.new_names):
-        free_link_names(loop.names)
-        loop.names = <LinkNames *>pyfw_exchange(<void **>&loop.new_names, NULL)
 
 
 cdef inline uint64_t monotonic_ns() noexcept nogil:
@@ -510,32 +470,6 @@ cdef void pause_1ms() noexcept nogil:
 cdef set_queue_flag(QueueLoop loop, uint32_t flag, str name):
     if nfq_set_queue_flags(loop.queue.qh, flag, flag) < 0:
         raise QueueError(f"NFQUEUE {loop.number}: this kernel does not know the queue flag {name}")
-
-
-cdef allocate_rings(QueueLoop loop):
-    cdef Rings *rings = <Rings *>calloc(1, sizeof(Rings))
-    cdef void *messages
-    cdef int i
-    if rings is NULL:
-        raise MemoryError
-    loop.rings = rings
-    messages = mmap(NULL, BATCH * MESSAGE_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    if messages is MAP_FAILED:
-        raise MemoryError
-    madvise(messages, BATCH * MESSAGE_ROOM, MADV_HUGEPAGE)
-    rings.messages = <uint8_t *>messages
-    for i in range(BATCH):
-        rings.parts[i].iov_base = rings.messages + i * MESSAGE_ROOM
-        rings.parts[i].iov_len = MESSAGE_ROOM
-        rings.received[i].msg_hdr.msg_iov = &rings.parts[i]
-        rings.received[i].msg_hdr.msg_iovlen = 1
-
-
-cdef void free_rings(Rings *rings) noexcept nogil:
-    if rings is not NULL:
-        if rings.messages is not NULL:
-            munmap(rings.messages, BATCH * MESSAGE_ROOM)
-        free(rings)
 
 
 cdef InHand *in_hand(memory) except NULL:
