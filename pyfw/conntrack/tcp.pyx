@@ -253,13 +253,9 @@ cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const 
         elif segment.index == CLASS_SYN and old == TCP_SYN_SENT:
             answer.action = ACTION_PASS         # else reuse of the port would keep the entry for ever
         elif new == TCP_ESTABLISHED:            # picked up, and nobody has answered
-            answer.timeout_ns = at_most(answer.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
+            answer.timeout_ns = min(answer.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
     elif (old == TCP_SYN_RECV or old == TCP_ESTABLISHED) and new == TCP_ESTABLISHED:
         conn.status |= CONN_ASSURED
-
-
-cdef inline uint64_t at_most(uint64_t timeout_ns, uint64_t limit_ns) noexcept nogil:
-    return timeout_ns if timeout_ns < limit_ns else limit_ns
 
 
 cdef uint64_t timeout_of(const TcpTrack *track, uint8_t index, const Settings *settings) noexcept nogil:
