@@ -1,6 +1,6 @@
 """The rules, the shadow and the sets that serve: those of the config, again at a reload, and back when nobody confirms.
 
-No other module puts rules in force.  The commands that change rules come here, too.
+After the start, no other module puts rules in force.  The commands that change rules come here, too.
 
 Law: what a trial takes back is what a reload brought, and nothing else.  While one is on, other changes of rules are refused.
 
@@ -8,12 +8,15 @@ May know: the engine, configs, what is said to the administrator.  Must not know
 """
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from pyfw.config.engine import check_limits, compile_rules, compile_shadow, config_sets
 from pyfw.config.schema import Config, ConfigError, changed_keys
+from pyfw.daemon.chores import Chores
+from pyfw.edge.control.table import Reload
 from pyfw.edge.host.journal import SHADOW, Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
@@ -24,45 +27,50 @@ from pyfw.rules.program.program import Program
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.sets.text import SetError
 
-if TYPE_CHECKING:
-    import asyncio
-
-    from pyfw.edge.control.table import Reload
-
 ON_TRIAL = "rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back"
 
 
-class ActiveRules:
-    """Puts rules in force, from one packet to the next.
-
-    started   the config of the start: what a reload does not change is compared with it
+class Configs(NamedTuple):
+    """started   the config of the start: what a reload does not change is compared with it
     read      reads the config anew; ConfigError
-    now_ns    the engine's clock, which is CLOCK_MONOTONIC; wall_s: the time of day, in seconds since 1970
-    in_background  has a function called by the thread that gives way to the packets
     good      is told of a config whose rules serve and are not on trial
-    loop      the main thread's, once it runs: the sets are that thread's
+    """
+
+    started: Config
+    read: Callable[[], Config]
+    good: Callable[[Config], object]
+
+
+class Told(NamedTuple):
+    """Who is told of what happens."""
+
+    journal: Journal
+    manager: ServiceManager
+
+
+class Clocks(NamedTuple):
+    """now_ns: the engine's, which is CLOCK_MONOTONIC; wall_s: the time of day, in seconds since 1970"""
+
+    now_ns: Callable[[], int]
+    wall_s: Callable[[], float]
+
+
+class ActiveRules:
+    """Puts rules in force, from one packet to the next.  The sets are the main thread's, which `chores` knows.
+
     reloads   good and failed, and when each was last (last_good_s, last_failed_s: seconds since 1970)
     """
 
-    loop: asyncio.AbstractEventLoop
-
-    def __init__(self, engine: Engine, started: Config, read: Callable[[], Config], journal: Journal, manager: ServiceManager,
-                 now_ns: Callable[[], int], wall_s: Callable[[], float], in_background: Callable[..., object],
-                 good: Callable[[Config], object]) -> None:
+    def __init__(self, engine: Engine, configs: Configs, told: Told, clocks: Clocks, chores: Chores) -> None:
         self._engine = engine
-        self._started = started
-        self._read = read
-        self._journal = journal
-        self._manager = manager
-        self._now_ns = now_ns
-        self._wall_s = wall_s
-        self._in_background = in_background
-        self._good = good
-        self._tried = started
+        self._configs = configs
+        self._told = told
+        self._clocks = clocks
+        self._chores = chores
+        self._tried = configs.started
         self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
         self._may_return = False        # the former rules; set and cleared by the worker, or by confirm()
-        self.reloads = {"good": 0, "failed": 0, "last_good_s": int(wall_s())}
-        journal.follow(engine.program)
+        self.reloads = {"good": 0, "failed": 0, "last_good_s": int(clocks.wall_s())}
 
     def serve_rules(self, ruleset: Ruleset) -> Program:
         """Compile rules and let them serve, from one packet to the next.  In the worker thread.
@@ -81,12 +89,12 @@ class ActiveRules:
 
     def _serve(self, program: Program | None) -> None:
         self._engine.load(program)
-        self._journal.follow(program)
+        self._told.journal.follow(program)
 
-    def serve_shadow(self, program: Program | None) -> None:
+    def _serve_shadow(self, program: Program | None) -> None:
         """Let another program say what it would have decided."""
         self._engine.load_shadow(program)
-        self._journal.follow(program, SHADOW)
+        self._told.journal.follow(program, SHADOW)
 
     def reload(self, confirm_s: int = 0) -> Reload:
         """Read the config again and let its sets and rules serve.  Raises ConfigError; then nothing has changed.
@@ -96,34 +104,31 @@ class ActiveRules:
         if self._may_return or self._trial is not None:
             raise ConfigError("reload", ON_TRIAL)
         result = "failed"
-        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={self._now_ns() // 1000}")
+        self._told.manager.tell("RELOADING=1", f"MONOTONIC_USEC={self._clocks.now_ns() // 1000}")
         try:
             outcome = self._load(confirm_s)
             result = "good"
         finally:
-            self._manager.tell("READY=1")
+            self._told.manager.tell("READY=1")
             self.reloads[result] += 1
-            self.reloads[f"last_{result}_s"] = int(self._wall_s())
+            self.reloads[f"last_{result}_s"] = int(self._clocks.wall_s())
         return outcome
 
     def _load(self, confirm_s: int) -> Reload:
-        import asyncio
-
-        from pyfw.edge.control.table import Reload
-        config, former = self._read(), self._engine.program
-        fresh = config_sets(config, self._now_ns()) if config.sets else None
+        config, former = self._configs.read(), self._engine.program
+        fresh = config_sets(config, self._clocks.now_ns()) if config.sets else None
         program, shadow = self._compile(config, fresh)
         if fresh is not None:
-            asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self.loop).result()
+            asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._chores.loop).result()
         self._may_return = confirm_s > 0
         self._serve(program)
-        self.serve_shadow(shadow)
+        self._serve_shadow(shadow)
         self._tried = config
         if confirm_s:
-            self.loop.call_soon_threadsafe(self.try_out, confirm_s, lambda: self._in_background(self._serve_again, former))
+            self._chores.loop.call_soon_threadsafe(self.try_out, confirm_s, lambda: self._chores.apart(self._serve_again, former))
         else:
-            self._good(config)
-        return Reload(config.rule_count, changed_keys(self._started, config), config.policy.kill_states, confirm_s)
+            self._configs.good(config)
+        return Reload(config.rule_count, changed_keys(self._configs.started, config), config.policy.kill_states, confirm_s)
 
     def _compile(self, config: Config, fresh: SetStore | None) -> tuple[Program | None, Program | None]:
         """The rules and the shadow.  They may refer to sets of `fresh`, which are not there yet, and then to no others.
@@ -159,7 +164,7 @@ class ActiveRules:
         def end() -> None:
             self._trial = None
             take_back()
-        self._trial = self.loop.call_later(seconds, end)
+        self._trial = self._chores.loop.call_later(seconds, end)
 
     def confirm(self) -> bool:
         """What is on trial stays.  False: nothing is."""
@@ -167,7 +172,7 @@ class ActiveRules:
         if trial is not None:
             trial.cancel()
             self._may_return = False
-            self._good(self._tried)
+            self._configs.good(self._tried)
         return trial is not None
 
     def _serve_again(self, former: Program | None) -> None:
@@ -178,4 +183,4 @@ class ActiveRules:
             self._serve(former)
         finally:
             self._may_return = False
-        self._journal.say("nobody confirmed the new rules: the former ones serve again")
+        self._told.journal.say("nobody confirmed the new rules: the former ones serve again")

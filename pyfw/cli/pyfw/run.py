@@ -40,15 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.takeover and arguments.confirm:
         return fail("--confirm cannot bring a daemon back that --takeover has replaced; load the rules with "
                     "`pyfwctl reload --confirm SECONDS`", 2)
-    from pyfw.daemon.daemon import Daemon, DaemonError
+    from pyfw.daemon import start
+    from pyfw.daemon.parts import DaemonError, Options
     try:
         overrides = list(arguments.overrides)
         if arguments.socket:
             overrides.append(f"control.socket={json.dumps(str(arguments.socket.absolute()))}")
         if arguments.shadow:
             overrides.append(f"policy.shadow={json.dumps(str(arguments.shadow.absolute()))}")
-        Daemon(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
-               skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover, confirm_s=arguments.confirm).run()
+        start.run(Options(arguments.config, overrides, netns=arguments.netns, divert=arguments.divert,
+                          skip_unsupported=arguments.skip_unsupported, takeover=arguments.takeover, confirm_s=arguments.confirm))
     except ConfigError as error:
         return fail(str(error), 2)
     except DaemonError as error:

@@ -196,7 +196,7 @@ def test_a_namespace_that_is_not_there(tmp_path: Path):
 AS_NOBODY = """
 import os, sys
 # Loaded now: nobody may not be allowed to where the interpreter's files are.
-import pyfw.cli.pyfw.check, pyfw.cli.pyfw.run, pyfw.daemon.daemon, pyfw.rules.language.yaml_rules
+import pyfw.cli.pyfw.check, pyfw.cli.pyfw.run, pyfw.daemon.start, pyfw.rules.language.yaml_rules
 from pyfw.cli.pyfw.main import main
 os.setgroups([])
 os.setgid(65534)

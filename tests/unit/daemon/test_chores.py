@@ -2,22 +2,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pyfw.daemon import daemon as daemons
-from pyfw.daemon.daemon import Daemon
+from pyfw.daemon import chores
+from pyfw.daemon.chores import Chores
+from pyfw.edge.defects import Defects
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    monkeypatch.setattr(daemons, "DEFECT_PAUSE_S", 0.0)
-    return Daemon(tmp_path / "none.yaml")
+def defects() -> Defects:
+    return Defects(lambda text: None)
 
 
-def test_a_chore_that_fails_is_done_again(daemon: Daemon) -> None:
+@pytest.fixture
+def beside(defects: Defects, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chores]:
+    monkeypatch.setattr(chores, "DEFECT_PAUSE_S", 0.0)
+    with asyncio.Runner() as runner:
+        beside = Chores(runner.get_loop(), defects)
+        yield beside
+        beside.close()
+
+
+def test_a_chore_that_fails_is_done_again(beside: Chores, defects: Defects) -> None:
     done = 0
 
     def sweep() -> float:
@@ -28,17 +36,17 @@ def test_a_chore_that_fails_is_done_again(daemon: Daemon) -> None:
         return 3600.0
 
     async def for_a_while() -> None:
-        task = asyncio.create_task(daemon._again_and_again(sweep))
+        task = asyncio.create_task(beside.again_and_again(sweep))
         while done < 3:
             await asyncio.sleep(0)
         task.cancel()
 
-    asyncio.run(asyncio.wait_for(for_a_while(), 10))
-    assert daemon._defects.count == 2
+    beside.loop.run_until_complete(asyncio.wait_for(for_a_while(), 10))
+    assert defects.count == 2
 
 
 @pytest.mark.parametrize("work, count", [(lambda: 1 // 0, 1), (lambda: None, 0)])
-def test_work_that_nobody_waits_for_is_looked_at(daemon: Daemon, work: Callable[[], object], count: int) -> None:
-    daemon._apart(work)
-    daemon._worker.shutdown(wait=True)
-    assert daemon._defects.count == count
+def test_work_that_nobody_waits_for_is_looked_at(beside: Chores, defects: Defects, work: Callable[[], object], count: int) -> None:
+    beside.apart(work)
+    beside.in_background(lambda: None).result()     # the worker does one after another
+    assert defects.count == count

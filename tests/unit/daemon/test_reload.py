@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from kit.packets import SYN, tcp
 from pyfw.config import engine as engines
 from pyfw.config.engine import check_rules, engine_from_config
 from pyfw.config.schema import Config, ConfigError, load_config
-from pyfw.daemon.active_rules import ActiveRules
+from pyfw.daemon.active_rules import ActiveRules, Clocks, Configs, Told
 from pyfw.edge.host.journal import Journal
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
@@ -61,10 +62,8 @@ class Gateway:
         self.manager = Manager()
         self.wall_s = 1000.5
         self.waiting: list[Callable[[], object]] = []       # what the worker is to do
-        self.rules = ActiveRules(self.engine, self.read(), self.read, Journal(), self.manager, lambda: 7000, lambda: self.wall_s,
-                                 lambda function, *arguments: self.waiting.append(partial(function, *arguments)),
-                                 lambda config: None)
-        self.rules.loop = self.loop
+        self.rules = ActiveRules(self.engine, Configs(self.read(), self.read, lambda config: None), Told(Journal(), self.manager),
+                                 Clocks(lambda: 7000, lambda: self.wall_s), self)
 
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
@@ -77,6 +76,9 @@ class Gateway:
 
     def text(self) -> str:
         return print_ruleset(self.engine.program.ruleset)
+
+    def apart(self, work: Callable[..., object], *arguments: Any) -> None:
+        self.waiting.append(partial(work, *arguments))
 
     def confirm(self) -> bool:
         async def confirm() -> bool:
