@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from pyfw.edge.control.peers import Peer
 from pyfw.edge.control.unix_socket import connected
 
 QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
@@ -101,6 +100,7 @@ class Handover:
 
     def _check_peer(self) -> None:
         """What a stranger hands over must not be taken for a queue and a table."""
+        from pyfw.edge.control.peers import Peer  # with asyncio, which every start would load with this module
         peer = Peer.of(self._connection)
         if not peer.is_root:
             raise ValueError(f"it is user {peer.uid}'s; only that user may take it over")
