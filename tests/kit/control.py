@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -176,7 +177,7 @@ def wait_until(condition, timeout_s: float = 5.0) -> None:
         time.sleep(0.002)
 
 
-def clients_of(uid: int, gid: int, path: Path, count: int) -> list[Client]:
+def clients_of(uid: int, gid: int, path: Path, count: int, groups: Iterable[int] = ()) -> list[Client]:
     """So many connections, at most 200, that a process of this user has opened and given to us."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -186,7 +187,7 @@ def clients_of(uid: int, gid: int, path: Path, count: int) -> list[Client]:
                 connection.connect(str(path))
             socket.send_fds(theirs, [b"here"], [connection.fileno() for connection in connections])
             return "done"
-        assert as_user(uid, gid, [], connect) == "done"
+        assert as_user(uid, gid, list(groups), connect) == "done"
         _, descriptors, _, _ = socket.recv_fds(ours, 16, count)
         return [Client(path, socket.socket(fileno=descriptor)) for descriptor in descriptors]
 

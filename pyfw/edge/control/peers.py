@@ -33,38 +33,45 @@ class Room(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, as the kernel says; uid -1: it does not say."""
+    """Who is at the other end, as the kernel says; uid -1: it does not say; groups None: they are too many for it to say."""
 
     uid: int
     gid: int = -1
-    groups: frozenset[int] = frozenset()
+    groups: frozenset[int] | None = frozenset()
 
     @classmethod
     def of(cls, connection: socket.socket) -> Peer:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
         _, uid, gid = PEER_CREDENTIALS.unpack(credentials)
-        return cls(uid, gid, frozenset() if _is_root(uid) else _groups(connection, uid))
+        return cls(uid, gid, frozenset() if _is_root(uid) else _groups(connection))
 
     @property
     def is_root(self) -> bool:
         """Root, or the user that the daemon runs as."""
         return _is_root(self.uid)
 
-    def belongs_to(self, group_id: int | None) -> bool:
-        return group_id is not None and (self.gid == group_id or group_id in self.groups)
+    def belongs_to(self, group_id: int | None) -> bool | None:
+        """None: the user database must be asked, by groups_of()."""
+        if group_id is None or self.gid == group_id:
+            return group_id is not None
+        return None if self.groups is None else group_id in self.groups
 
 
 def _is_root(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
-def _groups(connection: socket.socket, uid: int) -> frozenset[int]:
-    """Those that the peer's process had.  The user database, which may be elsewhere and slow, is asked for very many only."""
+def _groups(connection: socket.socket) -> frozenset[int] | None:
+    """Those that the peer's process had."""
     try:
         data = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_GROUPS_BYTES)
         return frozenset(struct.unpack(f"{len(data) // 4}I", data))
     except OSError:
-        pass
+        return None
+
+
+def groups_of(uid: int) -> frozenset[int]:
+    """As the user database has them, which may be elsewhere and slow.  Not in the main thread."""
     try:
         user = pwd.getpwuid(uid)
         return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pyfw.edge.control.handover import CONTROL, CONTROL_ROOT, Offer
-from pyfw.edge.control.peers import Peer, Room, Turns, who_makes_room, whose_is_least_missed
+from pyfw.edge.control.peers import Peer, Room, Turns, groups_of, who_makes_room, whose_is_least_missed
 from pyfw.edge.control.session import Session, encoded, parsed
 from pyfw.edge.control.table import (
     FINISH_HANDOVER,
@@ -146,11 +146,10 @@ class ControlServer:
             await asyncio.sleep(0 if peer.is_root else ACCEPT_INTERVAL_S)
 
     async def _receive(self, connection: socket.socket, peer: Peer) -> None:
-        if not peer.is_root and not peer.belongs_to(self._group_id):
-            members = f" or a member of group {self._group_name}" if self._group_id is not None else ""
+        if not peer.is_root and peer.belongs_to(self._group_id) is False:
             self.refuse("permission")
             with connection, suppress(OSError):
-                connection.send(encoded({"error": f"permission denied: be root{members}", "status": NOTHING_MATCHED}))
+                connection.send(encoded({"error": self._who_may(), "status": NOTHING_MATCHED}))
             return
         if (idlest := who_makes_room(self._sessions, peer, ROOM)) is not None:
             self.refuse("too_many")
@@ -160,6 +159,10 @@ class ControlServer:
         self._sessions[session] = None
         session.task = asyncio.create_task(self._serve(session))
 
+    def _who_may(self) -> str:
+        members = f" or a member of group {self._group_name}" if self._group_id is not None else ""
+        return f"permission denied: be root{members}"
+
     def _let_go(self, session: Session | None, message: str) -> None:
         if session is not None:
             del self._sessions[session]
@@ -168,7 +171,11 @@ class ControlServer:
 
     async def _serve(self, session: Session) -> None:
         try:
-            await session.run(self._request_s)
+            if await self._is_permitted(session.peer):
+                await session.run(self._request_s)
+            else:
+                self.refuse("permission")
+                session.dismiss(self._who_may())
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -176,6 +183,12 @@ class ControlServer:
             session.leave()
             if not any(other.peer.uid == session.peer.uid for other in self._sessions):
                 self._turns.forget(session.peer.uid)
+
+    async def _is_permitted(self, peer: Peer) -> bool:
+        """Others are served while the user database is asked.  A connection that goes meanwhile is not asked for any more."""
+        if peer.is_root or peer.belongs_to(self._group_id):
+            return True
+        return self._group_id in await asyncio.wrap_future(self._services.in_background(groups_of, peer.uid))
 
     # -- commands --------------------------------------------------------------------------------------------
 

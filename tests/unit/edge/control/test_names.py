@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from kit.control import RunningServer, StillDaemon, running
+from kit.control import GROUP, NOBODY, RunningServer, StillDaemon, clients_of, open_to_all, running
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 
 WORKER = "worker"
+MEMBER = pwd.getpwnam(GROUP.gr_name).pw_uid       # the group is that user's primary one
 RULES = "-A OUTPUT -p udp --dport 53 -m owner --uid-owner 0 --gid-owner 0 -j ACCEPT\n"
 PARSED = ["-C", "OUTPUT", "-p", "udp", "--dport", "domain", "-m", "owner", "--uid-owner", "root", "--gid-owner", "root", "-j", "ACCEPT"]
 
@@ -77,3 +78,26 @@ def test_a_service_without_a_number_is_an_error(server: RunningServer) -> None:
     with server.connect() as client:
         error = client.ask(command="explain", words=["udp", "10.0.0.1:5000", "192.0.2.1:no-such"])[-1]
     assert error == {"error": "'no-such' is neither a port from 0 to 65535 nor a service's name", "status": 2}
+
+
+@pytest.mark.root
+def test_a_user_of_very_many_groups_is_looked_up_by_the_worker_while_others_are_served(
+        tmp_path: Path, lookups: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    getpwuid = pwd.getpwuid
+
+    def slow(uid: int) -> pwd.struct_passwd:
+        assert answers.wait(10)
+        return getpwuid(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", slow)
+    with ThreadPoolExecutor(1, WORKER) as worker, running(tmp_path / "c", Daemon(worker), group=GROUP.gr_name) as server:
+        open_to_all(server.path)
+        many, = clients_of(MEMBER, NOBODY, server.path, 1, range(5000, 5400))
+        other, = clients_of(NOBODY, GROUP.gr_gid, server.path, 1)
+        with many, other:
+            assert other.ask(command="count")[-1]["done"]
+            assert server.server.counters()["others"] == 2
+            answers.set()
+            assert many.ask(command="count")[-1]["done"]
+    assert [thread for name, thread in lookups if name == "getpwuid"] == [WORKER]
