@@ -5,6 +5,7 @@ Opens nothing and reads nothing: the config has it all.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 from pyfw.config.limits import PerSourceConfig
@@ -17,7 +18,7 @@ from pyfw.helpers import bind
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.packet_filter import connection_filter
-from pyfw.rules.program.program import Program
+from pyfw.rules.program.program import Program, no_helper
 from pyfw.rules.sets.store import SetStore, load_sets
 from pyfw.rules.sets.text import SetError
 
@@ -42,6 +43,21 @@ def check_limits(config: Config, environment: RuleEnvironment) -> None:
     """Raise ConfigError for limits that name what is not in this environment."""
     if config.limits.per_source:
         limit_references(config.limits.per_source, environment)
+
+
+def check_helpers(config: Config, running: Collection[str]) -> None:
+    """Raise ConfigError for a rule whose helper is not both in the config, where a start looks for it, and running."""
+    for rules, place in ((config.rules, "rules"), (config.policy.shadow, "policy.shadow")):
+        for target in (rule.enforced for _, chain in (rules or Ruleset()).chains() for rule in chain.rules):
+            if target is None or (named := target.get("--helper")) is None:
+                continue
+            if named.value not in config.helpers:
+                message = no_helper(named.value, tuple(config.helpers))
+            elif named.value not in running:
+                message = f"helper {named.value!r} is new, and helpers are read only at start"
+            else:
+                continue
+            raise ConfigError.from_rules(RulesError(message, target.location), place)
 
 
 def compile_rules(config: Config, environment: RuleEnvironment) -> Program | None:

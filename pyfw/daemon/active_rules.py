@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from pyfw.config.engine import check_limits, compile_rules, compile_shadow, config_sets
+from pyfw.config.engine import check_helpers, check_limits, compile_rules, compile_shadow, config_sets
 from pyfw.config.schema import Config, ConfigError, changed_keys
 from pyfw.daemon.chores import Chores
 from pyfw.edge.control.table import Reload
@@ -136,6 +136,7 @@ class ActiveRules:
         So a start, which finds no other sets, takes these rules, too.
         """
         environment = self._engine.environment
+        check_helpers(config, environment.helpers)
         environment.sets.announce(fresh)
         try:
             programs = compile_rules(config, environment), compile_shadow(config, environment)

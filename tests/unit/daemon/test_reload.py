@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,10 @@ class Manager(ServiceManager):
 class Gateway:
     """A daemon's engine and rules, and the files of its config."""
 
-    def __init__(self, directory: Path, rules: str) -> None:
+    def __init__(self, directory: Path, rules: str, helpers: str = "{}") -> None:
         self.directory = directory
-        self.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nsets: [a.ipset]\nrules: {file: gateway.rules}\n")
+        self.write("pyfw.yaml", "conntrack: {max_entries: 1000}\nsets: [a.ipset]\nrules: {file: gateway.rules}\n"
+                                f"helpers: {helpers}\n")
         self.write("a.ipset", "create a hash:ip\nadd a 192.0.2.1\n")
         self.write("gateway.rules", rules)
         self.loop = asyncio.new_event_loop()
@@ -167,6 +169,29 @@ def test_a_reload_with_sets_compiles_the_rules_and_the_shadow_once(gateway: Gate
     gateway.write("pyfw.yaml", "sets: [a.ipset]\nrules: {file: gateway.rules}\npolicy: {shadow: shadow.rules}\n")
     gateway.rules.reload()
     assert len(compiled) == 2 and "match-set" not in compiled[0] and "match-set" in compiled[1]
+
+
+@pytest.mark.parametrize("sets", ["sets: [a.ipset]\n", ""])
+@pytest.mark.parametrize("file", ["gateway.rules", "shadow.rules"])
+@pytest.mark.parametrize(("before", "after", "complaint"), [
+    ("{}", "{ftp: {}}", "helper 'ftp' is new, and helpers are read only at start"),
+    ("{ftp: {}}", "{}", "no helper 'ftp'; none is configured under `helpers:`"),
+])
+def test_rules_name_helpers_that_run_and_that_a_start_would_find(
+        tmp_path: Path, sets: str, file: str, before: str, after: str, complaint: str) -> None:
+    with closing(Gateway(tmp_path, NONE, before)) as gateway:
+        serving = gateway.engine.program
+        gateway.write("gateway.rules", NONE)
+        gateway.write("shadow.rules", NONE)
+        gateway.write(file, "*raw\n-A PREROUTING -j CT --helper ftp\nCOMMIT\n")
+        config = f"{sets}rules: {{file: gateway.rules}}\npolicy: {{shadow: shadow.rules}}\nhelpers: "
+        gateway.write("pyfw.yaml", config + after)
+        with pytest.raises(ConfigError, match=rf"{file}:2:\d+: {complaint}$"):
+            gateway.rules.reload()
+        assert gateway.engine.program is serving
+        gateway.write("pyfw.yaml", config + before)
+        gateway.write(file, NONE if before == "{}" else (tmp_path / file).read_text())
+        gateway.rules.reload()      # the control
 
 
 def test_limits_that_name_a_set_that_is_not_there_are_refused(gateway: Gateway) -> None:
