@@ -9,8 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from pyfw.config.limits import PerSourceConfig
-from pyfw.config.schema import Config, ConfigError
-from pyfw.config.values import ShadowError
+from pyfw.config.schema import Config
+from pyfw.config.values import ConfigError, ShadowError
 from pyfw.conntrack.sources import Sources
 from pyfw.engine.engine import Engine
 from pyfw.engine.source_limits import SourceLimits

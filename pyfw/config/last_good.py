@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from pyfw.config.engine import check_rules
-from pyfw.config.schema import Config, ConfigError, parse_config
+from pyfw.config.schema import Config, parse_config
+from pyfw.config.values import ConfigError
 from pyfw.edge.safe_files import open_path, write_atomically
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset

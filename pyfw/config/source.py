@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pyfw.config.engine import check_rules
 from pyfw.config.last_good import LastGoodRules, NoLastGood
-from pyfw.config.schema import Config, ConfigError, load_config, mixed_settings, rule_files
-from pyfw.config.values import ShadowError
+from pyfw.config.schema import Config, load_config, mixed_settings, rule_files
+from pyfw.config.values import ConfigError, ShadowError
 from pyfw.report.degraded import RULES, SHADOW, Degraded
 from pyfw.rules.model import Ruleset
 

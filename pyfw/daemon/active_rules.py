@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pyfw.config.engine import check_helpers, check_limits, compile_rules, compile_shadow, config_sets
-from pyfw.config.schema import Config, ConfigError, changed_keys
+from pyfw.config.schema import Config, changed_keys
+from pyfw.config.values import ConfigError
 from pyfw.daemon.chores import Chores
 from pyfw.edge.control.table import Reload
 from pyfw.edge.host.journal import SHADOW, Journal

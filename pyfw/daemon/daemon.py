@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyfw
-from pyfw.config.schema import Config, ConfigError
+from pyfw.config.schema import Config
+from pyfw.config.values import ConfigError
 from pyfw.daemon.active_rules import ActiveRules, Clocks, Configs, Told
 from pyfw.daemon.chores import Chores, mender, reporter, sweeper
 from pyfw.daemon.connection_review import ConnectionReview

@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pyfw.config.engine import compile_shadow, engine_from_config
-from pyfw.config.schema import Config, ConfigError
-from pyfw.config.values import ShadowError
+from pyfw.config.schema import Config
+from pyfw.config.values import ConfigError, ShadowError
 from pyfw.daemon.connection_review import ConnectionReview
 from pyfw.daemon.judging import Judging
 from pyfw.daemon.parts import DaemonError, Options, Parts, Surroundings

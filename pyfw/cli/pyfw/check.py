@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyfw.cli.pyfw.main import fail
-from pyfw.config.schema import DEFAULT_CONFIG, Config, ConfigError, load_config
+from pyfw.config.schema import DEFAULT_CONFIG, Config, load_config
+from pyfw.config.values import ConfigError
 from pyfw.escape import json_line
 
 if TYPE_CHECKING:

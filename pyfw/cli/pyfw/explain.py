@@ -9,7 +9,8 @@ from typing import Any
 from pyfw.cli.frames import read_frame
 from pyfw.cli.pyfw.check import add_config_arguments
 from pyfw.cli.pyfw.main import fail
-from pyfw.config.schema import ConfigError, load_config
+from pyfw.config.schema import load_config
+from pyfw.config.values import ConfigError
 from pyfw.explain.packet_spec import HELP, SpecError, add_spec_arguments, packet_spec
 
 

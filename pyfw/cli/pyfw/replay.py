@@ -9,8 +9,8 @@ from typing import Any
 
 from pyfw.cli.pyfw.main import fail
 from pyfw.config.engine import engine_from_config, rule_texts
-from pyfw.config.schema import HOOKS, Config, ConfigError, load_config, parse_config
-from pyfw.config.values import MAX_INTERFACE_NAME
+from pyfw.config.schema import HOOKS, Config, load_config, parse_config
+from pyfw.config.values import MAX_INTERFACE_NAME, ConfigError
 from pyfw.edge.capture.pcap import Capture, CaptureError, Record
 from pyfw.edge.capture.pcapng import AnnotatedCapture
 from pyfw.enums import Hook

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyfw.cli.pyfw.check import add_config_arguments, add_skip_argument
 from pyfw.cli.pyfw.main import fail
-from pyfw.config.schema import ConfigError
+from pyfw.config.values import ConfigError
 
 
 def add_parser(subparsers: Any) -> None:

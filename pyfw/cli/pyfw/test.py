@@ -8,7 +8,8 @@ from typing import Any
 
 from pyfw.cli.pyfw.check import add_config_arguments
 from pyfw.cli.pyfw.main import fail
-from pyfw.config.schema import ConfigError, load_config
+from pyfw.config.schema import load_config
+from pyfw.config.values import ConfigError
 from pyfw.offline.cases import PolicyError, read_cases
 from pyfw.offline.player import run_cases
 from pyfw.offline.report import junit, tap

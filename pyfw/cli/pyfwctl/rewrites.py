@@ -65,7 +65,8 @@ def write_rules(path: str, request: Request) -> int:
 
 def send_in_pieces(path: str, request: Request) -> Iterable[Request]:
     """`set restore`: a file of any size, in requests that each fit the control socket's limit."""
-    from pyfw.edge.control.handlers.sets import SetError, SetRequest
+    from pyfw.edge.control.handlers.sets import SetRequest
+    from pyfw.rules.sets.text import SetError
     try:
         restores = SetRequest.read(request.get("words", ())).command == "restore"
     except SetError:            # the daemon says what is wrong

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pyfw.cli.pyfwctl.client import Refused, ask, daemon_uid
-from pyfw.config.schema import ConfigError, rule_files
+from pyfw.config.schema import rule_files
+from pyfw.config.values import ConfigError
 from pyfw.edge.safe_files import UnsafePath, open_path, write_atomically
 
 FAILED, USAGE = 1, 2

@@ -13,8 +13,9 @@ from math import prod
 from typing import Any
 
 from pyfw.rules import names
+from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, option_named
-from pyfw.rules.language.matches import IP, MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
+from pyfw.rules.language.matches import MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.kinds import Option
-from pyfw.rules.language.matches import IP, MATCHES, TARGETS, implied_families, settled
+from pyfw.rules.language.matches import MATCHES, TARGETS, implied_families, settled
 from pyfw.rules.model import Chain, Rule, Ruleset, Setting, Target, empty_table
 from pyfw.rules.values import quote
 
