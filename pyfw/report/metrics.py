@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from pyfw.enums import Reason
 from pyfw.escape import printable
@@ -38,14 +37,14 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 class Series:
     """One metric: its samples, as they are found in the statistics."""
 
-    family: type
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
     name: str
     help: str
     samples: Callable[[Statistics], Samples]
     labels: tuple[str, ...] = ()
 
     def metric(self, statistics: Statistics) -> Metric:
-        metric: Metric = self.family(self.name, self.help, labels=self.labels)
+        metric = self.family(self.name, self.help, labels=self.labels)
         for values, value in self.samples(statistics):
             metric.add_metric(values, value)
         return metric
@@ -162,7 +161,7 @@ def _latency(latency: Statistics) -> Metric:
     buckets, packets = [], 0
     for bound_us, counted in latency["up_to_us"].items():
         packets += counted
-        buckets.append(("+Inf" if bound_us == "more" else floatToGoString(int(bound_us) / 1e6), packets))
+        buckets.append(("+Inf" if bound_us == "more" else str(int(bound_us) / 1e6), packets))
     metric = HistogramMetricFamily("pyfw_verdict_latency_seconds",
                                    "Time from taking a packet out of the queue to having sent its verdict.")
     metric.add_metric((), buckets, latency["sum_ns"] / 1e9)
@@ -192,8 +191,9 @@ def _rule_counters(program: Program) -> Iterator[tuple[tuple[str, ...], tuple[in
                 yield ((table.name, _text(chain.name), str(index), f"ipv{family}", _comment(rule)),
                        counters[family][table.name, chain.name][1][index - 1])
         left -= min(left, len(chain.rules))
-        for family in counters if chain.policy else ():
-            yield ((table.name, _text(chain.name), "policy", f"ipv{family}", ""), counters[family][table.name, chain.name][0])
+        for family in counters:
+            if (counted := counters[family][table.name, chain.name][0]) is not None:
+                yield (table.name, _text(chain.name), "policy", f"ipv{family}", ""), counted
 
 
 def _families(rule: Rule) -> set[int]:

@@ -55,6 +55,7 @@ _pyfw_complete_chains() { compadd -- ${(f)"$(_pyfw_chains)"} }
 _pyfw_complete_namespaces() { compadd -- ${(f)"$(_pyfw_namespaces)"} }
 _pyfw_complete_set() { compadd -- ${=$(_pyfw_set_words "${(@)words[1,CURRENT-1]}")} }     # words: those behind `set`
 """
+PREAMBLES = {"bash": BASH, "zsh": ZSH}
 FUNCTIONS = {"chain": "chains", "netns": "namespaces"}  # arguments, by name, that one of the above completes
 
 
@@ -71,7 +72,7 @@ def script(shell: str, program: str) -> str:
     parser = PROGRAMS[program]()
     for command, action in _arguments(parser):
         _complete(command, action)
-    return shtab.complete(parser, shell, preamble={"bash": BASH, "zsh": ZSH})
+    return shtab.complete(parser, shell, preamble=PREAMBLES[shell])
 
 
 def _arguments(parser: argparse.ArgumentParser, command: str = "") -> Iterator[tuple[str, argparse.Action]]:
@@ -87,14 +88,12 @@ def _arguments(parser: argparse.ArgumentParser, command: str = "") -> Iterator[t
 def _complete(command: str, action: argparse.Action) -> None:
     if action.choices:
         return
-    if action.dest in FILES:
-        action.complete = shtab.FILE
-    elif action.dest in FUNCTIONS:
-        action.complete = dict.fromkeys(("bash", "zsh"), f"_pyfw_complete_{FUNCTIONS[action.dest]}")
-    elif (command, action.dest) == ("set", "words"):
-        action.complete = dict.fromkeys(("bash", "zsh"), "_pyfw_complete_set")
-    elif action.dest in WORDS:
+    function = "set" if (command, action.dest) == ("set", "words") else FUNCTIONS.get(action.dest)
+    if action.dest in WORDS:
         action.choices = WORDS[action.dest]
+    elif function or action.dest in FILES:
+        completer = dict.fromkeys(PREAMBLES, f"_pyfw_complete_{function}") if function else shtab.FILE
+        action.complete = completer     # type: ignore[attr-defined]  # shtab's own attribute, which argparse does not know
 
 
 if __name__ == "__main__":

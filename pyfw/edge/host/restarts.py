@@ -44,8 +44,7 @@ class Restarts:
 
     def ended_well(self) -> None:
         """It has served a while, or ends because it was told to."""
-        if self._path is not None:
-            self._write(0)
+        self._write(0)
 
     def _told_to_end(self, number: int, frame: FrameType | None) -> None:
         """An administrator who mends it need not wait."""
@@ -53,6 +52,8 @@ class Restarts:
         raise SystemExit(0)
 
     def _write(self, lives: int) -> None:
+        if self._path is None:
+            return
         with suppress(OSError):
             self._path.write_text(f"{lives}\n", encoding="ascii")
 

@@ -108,7 +108,7 @@ cdef class Contents:
         self.comments = {}
         self.suspects = []
         self.data.kind = KINDS[options.type]
-        self.data.family = 0 if options.family is None else FAMILY_IPV4 if options.family == 4 else FAMILY_IPV6
+        self.data.family = {0: 0, 4: FAMILY_IPV4, 6: FAMILY_IPV6}[options.family]
         self.data.dimension = 1 + has_ports(&self.data)
         self.data.counters = options.counters
         self.data.has_timeout = options.timeout_s is not None

@@ -106,7 +106,7 @@ class SetStore:
         except MemoryError:
             raise SetError(f"Set cannot be created: {NO_ROOM}") from None
 
-    def destroy(self, name: str | None = None, exist: bool = False) -> None:
+    def destroy(self, name: str | None = None, *, exist: bool = False) -> None:
         """One set, or all; none of them if one is in use."""
         if name is not None and name not in self.names and exist:
             return
@@ -358,8 +358,9 @@ class SetStore:
         if command in ("list", "save", "restore"):
             raise SetError(f"Command `{command}' is invalid in restore mode", USAGE)
         if command == "test":
-            if not self.test(*take_arguments(command, rest[1:]), now_ns):
-                raise SetError(f"{rest[2]} is NOT in set {rest[1]}.")
+            name, *element = take_arguments(command, rest[1:])
+            if not self.test(name, element, now_ns):
+                raise SetError(f"{element[0]} is NOT in set {name}.")
         else:
             yield from self.changing(command, rest[1:], now_ns, exist or len(rest) < len(words))
 
@@ -369,37 +370,36 @@ class SetStore:
 
     def changing(self, command: str, words: Sequence[str], now_ns: int, exist: bool = False) -> Iterator[None]:
         """As change(), while it is iterated over: between its parts others may use the sets."""
-        name, rest = take_arguments(command, words)
-        match command:
-            case "create":
+        match command, *take_arguments(command, words):
+            case "create", name, *rest:
                 self.create(name, parse_create(rest), exist)
-            case "add":
+            case "add", name, *rest:
                 yield from self.adding(name, rest, now_ns, exist)
-            case "del":
+            case "del", name, *rest:
                 yield from self.deleting(name, rest, now_ns, exist)
-            case "flush":
-                self.flush(name)
-            case "destroy":
-                self.destroy(name, exist)
-            case "rename":
-                self.rename(name, rest[0])
-            case "swap":
-                self.swap(name, rest[0])
+            case "flush", *names:
+                self.flush(*names)
+            case "destroy", *names:
+                self.destroy(*names, exist=exist)
+            case "rename", old, new:
+                self.rename(old, new)
+            case "swap", one, other:
+                self.swap(one, other)
 
 
 NEEDED = {"create": 2, "add": 2, "del": 2, "test": 2, "rename": 2, "swap": 2}
 ONE_SET = {"rename": 2, "swap": 2, "flush": 1, "destroy": 1, "list": 1, "save": 1}
 
 
-def take_arguments(command: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """A command's set, None for all, and what follows it."""
+def take_arguments(command: str, words: Sequence[str]) -> Sequence[str]:
+    """What follows a command, if it is neither too little nor too much: a set, or for some commands none for all, and more."""
     needed = NEEDED.get(command, 0)
     if len(words) < needed:
         which = "second mandatory" if words else "mandatory"
         raise SetError(f"Missing {which} argument to command {command}", USAGE)
     if len(words) > ONE_SET.get(command, len(words)):
         raise SetError(f"Unknown argument {words[ONE_SET[command]]}", USAGE)
-    return (words[0] if words else None), list(words[1:])
+    return words
 
 
 def at_once(parts: Iterator[None]) -> None:

@@ -22,7 +22,7 @@ MAX_MAXELEM = 2 ** 32 - 1
 SMALLEST_HASH, SMALLEST_LIST = 64, 4    # what smaller sizes are rounded up to
 ADDRESS_TYPES = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 TYPES = (*ADDRESS_TYPES, "list:set")
-BITS: dict[int | None, int] = {4: 32, 6: 128}
+BITS = {4: 32, 6: 128}
 FAMILIES = {"inet": 4, "ipv4": 4, "-4": 4, "inet6": 6, "ipv6": 6, "-6": 6}
 ICMP, ICMPV6 = 1, 58
 PORT_PROTOCOLS = {6, 17, 132, 136}
@@ -61,12 +61,12 @@ class SetError(ValueError):
 class SetOptions:
     """The kind of a set: what `ipset create` says behind the name.
 
-    `family` is 4, 6, or None for a list; `timeout_s` None: elements have none.  `hashsize`, `bucketsize`, `initval` and `size` are kept
+    `family` is 4, 6, or 0 for a list; `timeout_s` None: elements have none.  `hashsize`, `bucketsize`, `initval` and `size` are kept
     for printing only.
     """
 
     type: str
-    family: int | None = 4
+    family: int = 4
     hashsize: int = 1024
     maxelem: int = 65536
     netmask: int | None = None
@@ -251,7 +251,7 @@ def parse_create(words: Sequence[str]) -> SetOptions:
     given = options_of(words[1:], known)
     given["timeout_s"] = given.pop("timeout", None)
     if words[0] == "list:set":
-        return SetOptions(words[0], family=None, **given)
+        return SetOptions(words[0], family=0, **given)
     options = SetOptions(words[0], **given)
     if options.netmask and options.netmask > options.bits:
         raise SetError(f"Syntax error: '{options.netmask}' is out of range 1-{options.bits}")

@@ -53,7 +53,8 @@ class Ours:
         name = command_named(rest[0])
         try:
             if name == "test":
-                return (0 if self.store.test(*take_arguments(name, rest[1:]), NOW_NS) else 1), ""
+                of, *element = take_arguments(name, rest[1:])
+                return (0 if self.store.test(of, element, NOW_NS) else 1), ""
             self.store.change(name, rest[1:], NOW_NS, len(rest) < len(words))
         except SetError as error:
             return error.status, str(error)

@@ -89,7 +89,7 @@ def _with_pauses(parts: Iterator[None]) -> Iterator[Pause]:
 
 
 def _test(store: SetStore, request: SetRequest, now_ns: int) -> Answers:
-    name, words = take_arguments("test", request.words)
+    name, *words = take_arguments("test", request.words)
     found = store.test(name, words, now_ns)
     if "quiet" not in request.flags:
         yield {"note": f"{words[0]} is {'in' if found else 'NOT in'} set {name}."}
@@ -97,7 +97,7 @@ def _test(store: SetStore, request: SetRequest, now_ns: int) -> Answers:
 
 
 def _printed(store: SetStore, request: SetRequest, now_ns: int) -> Iterator[str]:
-    name, _ = take_arguments(request.command, request.words)
+    name = next(iter(take_arguments(request.command, request.words)), None)
     ordered = "ordered" in request.flags
     if "names" in request.flags:
         return iter([f"{known}\n" for known in ([store.find(name).name] if name is not None else store.names)])
