@@ -142,6 +142,10 @@ class Table:
     def chain(self, name: str) -> Chain | None:
         return self._by_name.get(name)
 
+    def __getitem__(self, name: str) -> Chain:
+        """As chain(), of one that the table has."""
+        return self._by_name[name]
+
     def with_chain(self, chain: Chain) -> Table:
         """The table with `chain` added, or in the place of the one of its name."""
         return self.with_chains([chain])

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pyfw.rules import names
 from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, option_named
-from pyfw.rules.language.matches import MATCHES, TARGETS, implied_families, match_for_protocol, match_kind, settled
+from pyfw.rules.language.matches import MATCHES, OPTIONS, TARGETS, implied_families, match_for_protocol, match_kind, settled
 from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
 from pyfw.rules.values import Network, suggestion
 
@@ -27,11 +27,14 @@ MEANT = {"ALLOW": "ACCEPT", "PERMIT": "ACCEPT", "PASS": "ACCEPT", "DENY": "DROP"
 """Words of other firewalls' languages."""
 
 
+Kind = TypeVar("Kind", MatchKind, TargetKind)
+
+
 @dataclass(slots=True)
-class _Given:
+class _Given(Generic[Kind]):
     """What was written for one match or target, before families are known."""
 
-    kind: MatchKind | TargetKind
+    kind: Kind
     location: Location | None
     choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)    # option -> values, each its own rule
     inverted: set[str] = field(default_factory=set)
@@ -48,6 +51,9 @@ class _Given:
         return tuple(found)
 
 
+_AnyGiven: TypeAlias = _Given[MatchKind] | _Given[TargetKind]
+
+
 class RuleBuilder:
     """Collects one rule of `chain` in `table`; `rules()` gives what it came to.
 
@@ -60,7 +66,7 @@ class RuleBuilder:
         self.family = family
         self.location = location
         self._matches = [_Given(IP, location)]
-        self._target: _Given | None = None
+        self._target: _Given[TargetKind] | None = None
         self._target_name = ""
         self._goto = False
 
@@ -99,8 +105,8 @@ class RuleBuilder:
         """The option called `name` of what was given so far; -p brings its protocol's match along."""
         return self._find(name, location)[1]
 
-    def set(self, name: str, words: Sequence[str], inverted: bool, location: Location | None,
-            word_locations: Sequence[Location | None] = ()) -> None:
+    def set_option(self, name: str, words: Sequence[str], inverted: bool, location: Location | None,
+                   word_locations: Sequence[Location | None] = ()) -> None:
         """Give an option its value.  `location` is the option's place, `word_locations` its values'."""
         owner, option = self._find(name, location)
         if option.stored in owner.choices:
@@ -121,8 +127,8 @@ class RuleBuilder:
         if inverted:
             owner.inverted.add(option.stored)
 
-    def _find(self, name: str, location: Location | None) -> tuple[_Given, Option]:
-        owners = [self._matches[0], *([self._target] if self._target else []), *reversed(self._matches[1:])]
+    def _find(self, name: str, location: Location | None) -> tuple[_AnyGiven, Option]:
+        owners: list[_AnyGiven] = [self._matches[0], *([self._target] if self._target else []), *reversed(self._matches[1:])]
         for owner in owners:
             option = option_named(owner.kind.options, name)
             if option and (option.stored not in owner.choices or owner in (self._matches[0], self._target)):
@@ -151,8 +157,7 @@ class RuleBuilder:
             return f"{name} needs its match before it: -m {' or -m '.join(kind.name for kind in matches)}"
         if targets := [kind.name for kind in TARGETS.values() if option_named(kind.options, name)]:
             return f"{name} is an option of target {' and '.join(targets)}, to be named before it"
-        known = [spelling for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options
-                 for spelling in (option.name, *option.aliases)]
+        known = [spelling for option in OPTIONS for spelling in (option.name, *option.aliases)]
         return f"unknown option {name!r}{suggestion(name, [*known, '--jump', '--goto', '--match'])}"
 
     # -- what it comes to -----------------------------------------------------------------------------------------------
@@ -183,8 +188,8 @@ class RuleBuilder:
                 self._checked(partial(given.kind.check, match), given.location)
         rule = Rule(tuple(matches), self._plain_target(), location=self.location)
         family = self._one_family(implied_families(rule) | address_families(chosen))
-        if rule.target is not None:
-            self._checked(lambda: self._target.kind.check(rule.target, rule), self._target.location)
+        if self._target and rule.target:
+            self._checked(partial(self._target.kind.check, rule.target, rule), self._target.location)
         return settled(replace(rule, family=family), family)
 
     def _plain_target(self) -> Target | None:
@@ -207,7 +212,7 @@ class RuleBuilder:
             if option in places and self.chain in chains:
                 raise RulesError(f"{option} cannot be used in {self.chain}: the interface is not known there", places[option])
 
-    def _check_match(self, given: _Given) -> None:
+    def _check_match(self, given: _Given[MatchKind]) -> None:
         kind = given.kind
         if kind.needs_option and not given.choices:
             raise RulesError(f"-m {kind.name} needs its option {kind.options[0].name}", given.location)

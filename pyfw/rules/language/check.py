@@ -66,7 +66,7 @@ def check_descent(table: Table, chain: Chain, path: tuple[str, ...], depths: dic
         if target.name in path:
             loop = " -> ".join((*path[path.index(target.name):], target.name))
             raise RulesError(f"chains jump in a loop: {loop}", target.location)
-        below = MAX_DEPTH if len(path) > MAX_DEPTH else check_descent(table, table.chain(target.name), path, depths)
+        below = MAX_DEPTH if len(path) > MAX_DEPTH else check_descent(table, table[target.name], path, depths)
         deepest = max(deepest, 1 + below)
         if deepest > MAX_DEPTH:
             raise RulesError(f"jumps nest deeper than {MAX_DEPTH} chains", target.location)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pyfw.rules.language.builder import RuleBuilder
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, read_rule
-from pyfw.rules.language.matches import MATCHES, TARGETS, settled
+from pyfw.rules.language.matches import OPTIONS, TARGETS, settled
 from pyfw.rules.lexer import Word
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, empty_table
 
@@ -122,7 +122,6 @@ def read_request(arguments: Sequence[str], family: int) -> Request:
 
 
 LONG = {short: entry[0] for short, entry in COMMANDS.items()} | FLAGS | WITH_VALUE | IGNORED | {"-c": "--set-counters"}
-OPTIONS = [option for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options]
 OF_RULES = {spelling for option in OPTIONS for spelling in (option.name, *option.aliases)} | {"--match", "--jump", "--goto"}
 FREE_TEXT = {spelling for option in OPTIONS if option.free_text for spelling in (option.name, *option.aliases)}
 WITHOUT_ARGUMENT, WITH_ARGUMENT = "nvx46", "ACDIRLSFZNXEPtcwW"         # short options that may be joined
@@ -262,15 +261,14 @@ def visible(chain: Chain, family: int) -> list[tuple[int, Rule]]:
 
 
 def new_chain(table: Table, request: Request) -> Table:
-    try:
-        check_chain_name(request.chain, table.name, None)
-    except RulesError as error:
-        if table.chain(request.chain):
-            raise CommandFailed("Chain already exists.") from None
-        raise CommandFailed(error.message, PARAMETER) from None
-    if table.chain(request.chain):
+    name = request.taken[0]
+    if table.chain(name):
         raise CommandFailed("Chain already exists.")
-    return table.with_chain(Chain(request.chain))
+    try:
+        check_chain_name(name, table.name, None)
+    except RulesError as error:
+        raise CommandFailed(error.message, PARAMETER) from None
+    return table.with_chain(Chain(name))
 
 
 def delete_chains(table: Table, request: Request) -> Table:
@@ -328,7 +326,7 @@ def set_policy(table: Table, request: Request) -> Table:
 # -- rules ----------------------------------------------------------------------------------------------------------------
 
 def edit_rules(ruleset: Ruleset, table: Table, request: Request) -> Edited:
-    chain = known_chain(table, request.chain)
+    chain = known_chain(table, request.taken[0])
     shown = visible(chain, request.family)
     if request.command == "-D" and request.number is not None:
         if request.words:
@@ -337,15 +335,14 @@ def edit_rules(ruleset: Ruleset, table: Table, request: Request) -> Edited:
             raise CommandFailed("Index of deletion too big.")
         rules = without(chain, shown[request.number - 1][0], request.family)
         return Edited(checked(ruleset, table.with_chain(replace(chain, rules=rules))))
-    given = parse_words(request, table)
-    places = [find(shown, rule, request.family) for rule in given] if request.command in ("-C", "-D") else []
-    if None in places:
-        raise CommandFailed(NO_SUCH_RULE)
+    given = parse_words(request, table, chain)
     if request.command == "-C":
+        for rule in given:
+            find(chain, rule, request.family)
         return Edited(checked(ruleset, table))
     if request.command == "-D":
         for rule in given:
-            chain = replace(chain, rules=without(chain, find(visible(chain, request.family), rule, request.family), request.family))
+            chain = replace(chain, rules=without(chain, find(chain, rule, request.family), request.family))
         return Edited(checked(ruleset, table.with_chain(chain)))
     return place_rules(ruleset, table, chain, request, given)
 
@@ -354,26 +351,26 @@ def place_rules(ruleset: Ruleset, table: Table, chain: Chain, request: Request, 
     """-A, -I and -R."""
     shown = visible(chain, request.family)
     at, kept = len(chain.rules), list(chain.rules)
+    number = request.number or 1
     if request.command == "-I":
-        number = request.number or 1
         if number > len(shown) + 1:
             raise CommandFailed("Index of insertion too big.")
         at = shown[number - 1][0] if number <= len(shown) else len(chain.rules)
         given = given[::-1]             # each before the ones that were inserted before it
     elif request.command == "-R":
-        if request.number > len(shown):
+        if number > len(shown):
             raise CommandFailed("Index of replacement too big.")
         if len(given) != 1:
             raise CommandFailed("Replacement rule does not specify a unique address", PARAMETER)
-        at = shown[request.number - 1][0]
+        at = shown[number - 1][0]
         kept = list(without(chain, at, request.family))
     kept[at:at] = given
     changed = checked(ruleset, table.with_chain(replace(chain, rules=tuple(kept))))
     return Edited(changed, counted=tuple((table.name, chain.name, at + offset) for offset in range(len(given))))
 
 
-def parse_words(request: Request, table: Table) -> tuple[Rule, ...]:
-    builder = RuleBuilder(table.name, request.chain, request.family)
+def parse_words(request: Request, table: Table, chain: Chain) -> tuple[Rule, ...]:
+    builder = RuleBuilder(table.name, chain.name, request.family)
     try:
         read_rule(request.words, builder)
         rules = builder.rules()
@@ -387,10 +384,13 @@ def parse_words(request: Request, table: Table) -> tuple[Rule, ...]:
     return rules
 
 
-def find(shown: list[tuple[int, Rule]], rule: Rule, family: int) -> int | None:
-    """The place of the first rule that is alike in the family's eyes."""
+def find(chain: Chain, rule: Rule, family: int) -> int:
+    """The place of the first rule that is alike in the family's eyes.  Raises CommandFailed: there is none."""
     wanted = bound(rule, family)
-    return next((index for index, known in shown if bound(known, family) == wanted), None)
+    for index, known in visible(chain, family):
+        if bound(known, family) == wanted:
+            return index
+    raise CommandFailed(NO_SUCH_RULE)
 
 
 def without(chain: Chain, index: int, family: int) -> tuple[Rule, ...]:

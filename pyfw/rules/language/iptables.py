@@ -221,27 +221,26 @@ class _Reader:
         if command.table:
             table = self.checked_table(command.table, command.table_location)
         family = self.family or (6 if program == "ip6tables" else 4 if program and self.families_apart else None)
-        match command.name:
-            case "-A" | "-I":
-                self.add_rules(table, command, family)
-            case "-P":
-                policy = command.taken[1] if len(command.taken) > 1 else None
-                self.set_policy(table, command.chain, command.chain.text, policy, command.family or family)
-            case "-N":
-                self.new_chain(table, command.chain.text, command.chain.location, family)
-            case "-F":
-                for chain in self.chosen_chains(table, command):
-                    chain.rules.clear()
-            case "-X":
+        match command.name, command.taken:
+            case "-A" | "-I", [chain, *_]:
+                self.add_rules(table, chain, command, family)
+            case "-P", [chain, policy]:
+                self.set_policy(table, chain, chain.text, policy, command.family or family)
+            case "-N", [chain]:
+                self.new_chain(table, chain.text, chain.location, family)
+            case "-F", _:
+                for draft in self.chosen_chains(table, command):
+                    draft.rules.clear()
+            case "-X", _:
                 self.delete_chains(table, command)
-            case "-Z":
+            case "-Z", _:
                 self.chosen_chains(table, command)
             case _:
                 raise RulesError("a command is missing; a rule begins with -A CHAIN", command.location)
 
-    def add_rules(self, table: str, command: _Command, family: int | None) -> None:
+    def add_rules(self, table: str, name: Word, command: _Command, family: int | None) -> None:
         """-A at the end; -I before rule N, each of several rules before the ones inserted before it, as iptables does."""
-        chain = self.known_chain(table, command.chain.text, command.chain.location)
+        chain = self.known_chain(table, name.text, name.location)
         rules = command.rules(table, chain.name, family)
         self.count = checked_count(self.count, len(rules), command.location)
         at = len(chain.rules)
@@ -296,7 +295,7 @@ class _Command:
         elif option in ("-4", "--ipv4", "-6", "--ipv6"):
             self.family = 4 if option in ("-4", "--ipv4") else 6
         elif option in ("-c", "--set-counters"):
-            self.counted = tuple(count(value.text, value) for value in (self.value(word) for _ in range(2)))
+            self.counted = self.count(word), self.count(word)
         elif option in ("-w", "--wait", "-W", "--wait-interval"):
             if self.words and NUMBER.fullmatch(self.words[0].text):
                 self.words.pop(0)
@@ -321,6 +320,10 @@ class _Command:
         if not self.words or (self.words[0].text.startswith("-") and not self.words[0].quoted):
             raise RulesError(f"{option.text} needs a value", option.location)
         return self.words.pop(0)
+
+    def count(self, option: Word) -> int:
+        value = self.value(option)
+        return count(value.text, value)
 
     def insert_position(self, length: int) -> int:
         number = self.taken[1].text if len(self.taken) > 1 else "1"
@@ -390,7 +393,7 @@ def _read_option(word: Word, queue: list[Word], builder: RuleBuilder, inverted: 
         queue.pop(0)
         inverted = True
     given = [_value(word, queue, option.free_text) for _ in range(option.words)]
-    builder.set(word.text, [value.text for value in given], inverted, word.location, [value.location for value in given])
+    builder.set_option(word.text, [value.text for value in given], inverted, word.location, [value.location for value in given])
 
 
 def _value(option: Word, queue: list[Word], free_text: bool) -> Word:

@@ -61,7 +61,7 @@ def reachable_chains(table: Table) -> set[str]:
     waiting = [chain.name for chain in table.chains if chain.policy is not None]
     reached = set(waiting)
     while waiting:
-        for rule in table.chain(waiting.pop()).rules:
+        for rule in table[waiting.pop()].rules:
             name = rule.enforced.name if rule.enforced else ""
             if table.chain(name) is not None and name not in reached:
                 reached.add(name)

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pyfw.rules.language.extensions import clock, connection, header, marks, packet, rate, sets, tracking, verdicts
 from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.extensions.verdicts import reject_family, reject_kind
-from pyfw.rules.language.kinds import MatchKind, TargetKind
+from pyfw.rules.language.kinds import MatchKind, Option, TargetKind
 from pyfw.rules.model import Match, Rule
 
 MATCHES: dict[str, MatchKind] = {
     kind.name: kind for group in (header, connection, packet, rate, clock, sets) for kind in group.MATCHES}
 TARGETS: dict[str, TargetKind] = {
     kind.name: kind for group in (verdicts, tracking, marks, sets) for kind in group.TARGETS}
+OPTIONS: list[Option] = [*(option for match in MATCHES.values() for option in match.options),
+                         *(option for target in TARGETS.values() for option in target.options)]
 
 
 def settled(rule: Rule, family: int | None) -> Rule:

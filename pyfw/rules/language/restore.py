@@ -70,12 +70,12 @@ def replaced_view(table: Table, given: Table, family: int) -> Table:
                                                    if chain.policy is None})]
     chains = []
     for name in names:
-        old, new = table.chain(name), given.chain(name)
-        if new is None and old.policy is None and not others[name] and not is_target(others, name):
+        chain, new = table.chain(name) or Chain(name), given.chain(name)
+        if new is None and chain.policy is None and not others[name] and not is_target(others, name):
             continue
-        chain = old or Chain(name)
-        if new is not None and new.policy is not None:
-            chain = chain.with_policy(new.policy_of(family), family)
+        policy = new.policy_of(family) if new else None
+        if policy is not None:
+            chain = chain.with_policy(policy, family)
         chains.append(replace(chain, rules=(*others.get(name, ()), *(new.rules if new else ()))))
     return replace(table, chains=tuple(chains))
 
@@ -89,7 +89,7 @@ def places_of(merged: Table, given: Table, counted: Counters) -> dict[Place3, tu
     places = {}
     for chain in given.chains:
         policy, rules = counted[given.name, chain.name]
-        size = len(merged.chain(chain.name).rules)
+        size = len(merged[chain.name].rules)
         for offset, counts in enumerate(rules):
             places[given.name, chain.name, size - len(rules) + offset] = counts
         if policy is not None:

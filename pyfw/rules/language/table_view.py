@@ -55,7 +55,7 @@ class _View:
             return f"Chain {chain.name} ({references} references)"
         counted = ""
         if self.verbose:
-            packets, size = self.counters.get((self.table.name, chain.name), ((0, 0), []))[0]
+            packets, size = self.counters.get((self.table.name, chain.name), (None, []))[0] or (0, 0)
             counted = f" {count_text(packets, self.exact)} packets, {count_text(size, self.exact)} bytes"
         return f"Chain {chain.name} (policy {chain.policy_of(self.family)}{counted})"
 
@@ -115,8 +115,7 @@ class _View:
         if rule.target and rule.target.goto:
             words.append("[goto] ")
         words += [f" {shown}" for match in rule.matches if (shown := MATCHES[match.name].show(match, self.numeric))]
-        kind = TARGETS.get(rule.target.name) if rule.target else None
-        if kind and (shown := kind.show(rule.target, self.numeric)):
+        if rule.target and rule.target.name in TARGETS and (shown := TARGETS[rule.target.name].show(rule.target, self.numeric)):
             words.append(f" {shown}")
         return "".join(words)
 

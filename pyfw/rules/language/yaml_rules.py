@@ -33,7 +33,7 @@ from pyfw.bounded_text import place_of
 from pyfw.rules.language.builder import RuleBuilder, checked_count
 from pyfw.rules.language.check import check_ruleset
 from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
-from pyfw.rules.language.matches import MATCHES, TARGETS
+from pyfw.rules.language.matches import OPTIONS
 from pyfw.rules.lexer import Place, substitute
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported, empty_table
 from pyfw.rules.values import suggestion
@@ -67,16 +67,15 @@ def rule_files(node: yaml.Node, base_dir: Path) -> dict[str | None, Path]:
         named = [entry.value for key, entry in value.value if key.value == "file"] if isinstance(value, yaml.MappingNode) else []
         return base_dir / named[0] if named else None
 
-    if file_of(node):
-        return {None: file_of(node)}
+    if path := file_of(node):
+        return {None: path}
     tables = node.value if isinstance(node, yaml.MappingNode) else []
     return {key.value: path for key, value in tables if (path := file_of(value))}
 
 
 def rule_keys() -> list[str]:
     """Every key that a rule's mapping may have."""
-    options = [option for kind in (*MATCHES.values(), *TARGETS.values()) for option in kind.options]
-    spelled = {name[2:]: None for option in options for name in (option.name, *option.aliases) if name.startswith("--")}
+    spelled = {name[2:]: None for option in OPTIONS for name in (option.name, *option.aliases) if name.startswith("--")}
     return [*spelled, *sorted(_TARGET_KEYS), "family", "audit"]
 
 
@@ -112,7 +111,7 @@ class _Loader:
 
     def table(self, name: str, node: yaml.Node) -> Table:
         if not isinstance(node, yaml.MappingNode) or "file" in (key.value for key, _ in node.value):
-            return self.text_ruleset(node, name).table(name)
+            return self.text_ruleset(node, name).table(name) or empty_table(name)
         return empty_table(name).with_chains(self.chain(name, chain, key, value) for chain, key, value in self.entries(node, "chain"))
 
     def text_ruleset(self, node: yaml.Node, table: str | None) -> Ruleset:
@@ -145,7 +144,8 @@ class _Loader:
         if not isinstance(node, yaml.MappingNode):
             shape = "{policy: ..., rules: [...]}" if builtin else "{rules: [...]}"
             raise RulesError(f"chain {name} is a mapping, {shape}", self.at(node))
-        policy, rules = "ACCEPT" if builtin else None, ()
+        policy = "ACCEPT" if builtin else None
+        rules: tuple[Rule, ...] = ()
         for word, word_key, value in self.entries(node, "key"):
             if word == "policy" and builtin:
                 policy = self.policy(name, value)
@@ -233,7 +233,7 @@ class _Loader:
             words = [text] if option.words == 1 else text.split()
         if len(words) != option.words:
             raise RulesError(f"{word} takes {option.words} words with a space between, not {len(words)}", self.at(node))
-        builder.set(name, words, inverted, self.at(key), [self.at(node)] * len(words))
+        builder.set_option(name, words, inverted, self.at(key), [self.at(node)] * len(words))
 
     def negation(self, node: yaml.Node) -> tuple[bool, str]:
         """Whether a value is negated, and what is left of it."""
@@ -288,12 +288,12 @@ class _Loader:
 def is_negated(node: yaml.ScalarNode) -> bool:
     """Whether a bare `!` stands before a scalar.  To YAML it is a tag, of which the node keeps nothing."""
     mark = node.start_mark
-    return _BARE_NOT.match(mark.buffer, mark.pointer) is not None
+    return _BARE_NOT.match(mark.buffer or "", mark.pointer) is not None
 
 
 def block_indentation(node: yaml.ScalarNode) -> int:
     """Columns before each line of a `|` text."""
     mark = node.start_mark
     first = next((line for line in node.value.split("\n") if line.strip()), "")
-    raw = _FIRST_LINE.search(mark.buffer, mark.pointer)
+    raw = _FIRST_LINE.search(mark.buffer or "", mark.pointer)
     return len(raw[1].rstrip()) - len(first.rstrip()) if raw and first else 0

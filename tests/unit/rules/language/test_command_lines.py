@@ -44,6 +44,17 @@ def test_what_is_no_number_or_no_option_is_a_usage_error(words: str) -> None:
     assert caught.value.status == 2
 
 
+def test_an_address_that_a_list_names_twice_is_two_rules_to_delete() -> None:
+    """-D wants each of them to be there; that one of two is gone after the first is a mistake of the command's."""
+    twice = "INPUT -s 10.0.0.1,10.0.0.1 -j DROP".split()
+    once = edit(Ruleset(), read_request("-A INPUT -s 10.0.0.1 -j DROP".split(), 4)).ruleset
+    with pytest.raises(CommandFailed, match="does a matching rule exist") as caught:
+        edit(once, read_request(["-D", *twice], 4))
+    assert caught.value.status == 1
+    both = edit(once, read_request("-A INPUT -s 10.0.0.1 -j DROP".split(), 4)).ruleset
+    assert "-j DROP" not in print_ruleset(edit(both, read_request(["-D", *twice], 4)).ruleset)
+
+
 @pytest.mark.parametrize("family, option", [(4, "-6"), (4, "--ipv6"), (6, "-4")])
 def test_the_other_familys_option_is_refused(family: int, option: str) -> None:
     with pytest.raises(CommandFailed, match=r"use pyfw-ip6?tables") as caught:
