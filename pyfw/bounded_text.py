@@ -18,14 +18,25 @@ def place_of(error: UnicodeDecodeError) -> str:
     return f"{line}:{column}"
 
 
+class NotYaml(ValueError):
+    """What a text has that YAML, or its bounds here, does not allow; `mark` is where."""
+
+    def __init__(self, message: str, mark: yaml.Mark) -> None:
+        super().__init__(message)
+        self.mark = mark
+
+
 def compose_yaml(text: str, source: str) -> yaml.Node | None:
-    """The tree of a YAML text, whose marks name `source`; None: it is empty.  Raises yaml.MarkedYAMLError, always with a mark."""
+    """The tree of a YAML text, whose marks name `source`; None: it is empty.  Raises NotYaml."""
     try:
         return _Loader(text, source).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark or yaml.Mark(source, 0, 0, 0, None, 0)
+        raise NotYaml(" ".join(part for part in (error.context, error.problem) if part), mark) from error
     except yaml.reader.ReaderError as error:
         before = text[:error.position]
         mark = yaml.Mark(source, error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, 0)
-        raise yaml.MarkedYAMLError(problem=f"{error.reason} (U+{error.character:04X})", problem_mark=mark) from None
+        raise NotYaml(f"{error.reason} (U+{error.character:04X})", mark) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,18 +55,17 @@ class _Loader(yaml.SafeLoader):
         self._nodes += 1
         self._level += 1
         if self._level > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=mark)
+            raise NotYaml(f"nested deeper than {MAX_DEPTH} levels", mark)
         node = super().compose_node(parent, index)
         assert node is not None         # that the stream has ended is asked before
         self._level -= 1
         if is_alias and node not in self._sizes:
-            raise yaml.MarkedYAMLError(problem="an alias stands in what it stands for", problem_mark=mark)
+            raise NotYaml("an alias stands in what it stands for", mark)
         if not is_alias:
             self._sizes[node] = self._size(node)
         size, depth = self._sizes[node]
         if max(size, self._nodes) > MAX_NODES or depth > MAX_DEPTH:
-            problem = f"with its aliases this is more than {MAX_NODES} values or {MAX_DEPTH} levels"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+            raise NotYaml(f"with its aliases this is more than {MAX_NODES} values or {MAX_DEPTH} levels", mark)
         return node
 
     def _size(self, node: yaml.Node) -> tuple[int, int]:

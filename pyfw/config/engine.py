@@ -143,8 +143,7 @@ def rule_texts(program: Program | None) -> dict[str, str]:
     """Each rule's and policy's name (filter:FORWARD:rule:3) -> its text, as `iptables -S` prints it."""
     if program is None:
         return {}
-    names = {number: program.rule_name(number) for number in range(len(program.numbering))}
-    return {name: program.rule_text(number) or "" for number, name in names.items() if name is not None}
+    return {program.numbering.name(number): program.rule_text(number) for number in range(len(program.numbering))}
 
 
 def engine_from_config(config: Config, now_ns: int = 0, **memory: Any) -> Engine:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, compose_yaml, place_of
+from pyfw.bounded_text import CONFIG_BYTES, RULES_BYTES, SETS_BYTES, NotYaml, compose_yaml, place_of
 from pyfw.config.limits import LimitsConfig, read_limits
 from pyfw.config.values import (
     TAG,
@@ -177,10 +177,9 @@ def _shadow_rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
         raise ConfigError.from_rules(error, str(path)) from error
 
 
-def _rules_of(path: Path, skipped: list[str] | None) -> Ruleset:
+def _rules_of(path: Path, skipped: list[str] | None) -> Ruleset | None:
     """Another config's rules, and nothing else of it."""
-    root = _compose(_file_text(path), str(path))
-    found = {key: value for key, _, value in entries(root, "the config")} if root is not None else {}
+    found = {key: value for key, _, value in _members(_file_text(path), str(path))}
     if "rules" not in found:
         raise ConfigError(str(path), "it has no `rules:`, of which a shadow is made")
     variables = _variables(found["variables"], "variables", Scope(path.parent, {})) if "variables" in found else {}
@@ -364,8 +363,7 @@ def load_diversion(path: Path | str = DEFAULT_CONFIG) -> tuple[Config, list[Conf
             return {}
 
     try:
-        root = _compose(_file_text(path), str(path))
-        nodes = {key: node for key, _, node in entries(root, "the config")} if root is not None else {}
+        nodes = {key: node for key, _, node in _members(_file_text(path), str(path))}
         variables = read("variables", _variables, Scope(path.parent, {})).get("variables", {})
         for item in fields(Config):
             if item.name in ("queue", "hooks", "exempt"):
@@ -379,8 +377,7 @@ def rule_files(path: Path | str) -> dict[str | None, Path]:
     """The files that a config's rules are read from, by table; None: one that holds all tables."""
     from pyfw.rules.language.yaml_rules import rule_files
     path = Path(path)
-    root = _compose(_file_text(path), str(path))
-    rules = [value for key, _, value in entries(root, "the config") if key == "rules"]
+    rules = [value for key, _, value in _members(_file_text(path), str(path)) if key == "rules"]
     return rule_files(rules[0], path.parent) if rules else {}
 
 
@@ -405,10 +402,10 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for key, _, value_node in entries(root, "the config"):
         if key == "variables":
             variables = _variables(value_node, "variables", Scope(directory, {}))
-    config = replace(_section(Config)(root, "the config", Scope(directory, variables, skipped)), settings=_settings(root))
+    config: Config = _section(Config)(root, "the config", Scope(directory, variables, skipped))
     if config.metrics.listen == config.control.socket:
         raise ConfigError(source, f"metrics.listen and control.socket are both {config.control.socket}; give them a path each")
-    return config
+    return replace(config, settings=_settings(root))
 
 
 def _settings(root: yaml.Node) -> str:
@@ -422,18 +419,22 @@ def _settings(root: yaml.Node) -> str:
 
 def mixed_settings(settings: str, others: str, keys: Sequence[str]) -> str:
     """A Config's `settings`, but these keys as another's have them, or not at all."""
-    roots = [_compose(text, "settings") for text in (settings, others)]
-    members = [(key, value) for root, wanted in zip(roots, (False, True), strict=True)
-               for key, value in root.value if (key.value in keys) is wanted]
-    return yaml.serialize(yaml.MappingNode(roots[0].tag, members), Dumper=yaml.SafeDumper, allow_unicode=True)
+    members = [(key_node, value) for text, wanted in ((settings, False), (others, True))
+               for key, key_node, value in _members(text, "settings") if (key in keys) is wanted]
+    return yaml.serialize(yaml.MappingNode(TAG + "map", members), Dumper=yaml.SafeDumper, allow_unicode=True)
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
     try:
         return compose_yaml(text, source)
-    except yaml.MarkedYAMLError as error:
-        detail = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(location_of(error.problem_mark or error.context_mark), f"not valid YAML: {detail}") from error
+    except NotYaml as error:
+        raise ConfigError(location_of(error.mark), f"not valid YAML: {error}") from error
+
+
+def _members(text: str, source: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    """A config's keys, with their nodes and their values'; an empty text has none."""
+    root = _compose(text, source)
+    return list(entries(root, "the config")) if root is not None else []
 
 
 def _overridden(root: yaml.Node, override: str) -> yaml.Node:

@@ -237,7 +237,7 @@ cdef class Shadow:
 
 cdef object ruleset_verdict(program, uint32_t rule, int family, uint8_t verdict, uint8_t reject):
     name = None if program is None else program.rule_name(rule)
-    text = None if program is None else program.rule_text(rule, family)
+    text = None if name is None else program.rule_text(rule, family)
     return RulesetVerdict(Verdict(verdict), Reject(reject), name, text)
 
 

@@ -38,7 +38,8 @@ class Visit:
 
 def visits(packet_trace: PacketTrace) -> Iterator[Visit]:
     """In order.  Without its program nothing is known of the rules, and there are none."""
-    if packet_trace.program is None:
+    program = packet_trace.program
+    if program is None:
         return
     family = 6 if ":" in packet_trace.facts.src else 4
     callers: list[str] = []
@@ -46,8 +47,8 @@ def visits(packet_trace: PacketTrace) -> Iterator[Visit]:
     for step in packet_trace.steps:
         if table != TABLES[step.table]:
             table, callers = TABLES[step.table], []
-        visit = _Meeting(packet_trace, step, family, table, len(callers)).visit()
-        action, chain, target = _way(packet_trace.program, step.number, family)
+        visit = _Meeting(packet_trace, program, step, family, table, len(callers)).visit()
+        action, chain, target = _way(program, step.number, family)
         if step.fit == FITS:
             if action is Action.AUDIT:
                 visit = replace(visit, why="it only audits: on as if it had not matched")
@@ -71,17 +72,17 @@ def _way(program: Program, number: int, family: int) -> tuple[Action, str, str]:
 class _Meeting:
     """One rule meets one packet."""
 
-    def __init__(self, packet_trace: PacketTrace, step: RuleHit, family: int, table: str, depth: int) -> None:
+    def __init__(self, packet_trace: PacketTrace, program: Program, step: RuleHit, family: int, table: str, depth: int) -> None:
         self.facts: Facts = packet_trace.facts
         self.step = step
         self.table = table
         self.depth = depth
         self.state = packet_trace.judgement.state if table == "filter" else None
-        self.code: RuleCode | None = packet_trace.program.rule_code(step.number, family)
-        self.name = packet_trace.program.rule_name(step.number)
-        self.text = packet_trace.program.rule_text(step.number, family)
-        _, self.chain, index = packet_trace.program.numbering.places[step.number]
-        self.rule: Rule | None = self.chain.rules[index] if index < len(self.chain.rules) else None
+        self.code: RuleCode | None = program.rule_code(step.number, family)
+        self.name = program.numbering.name(step.number)
+        self.text = program.rule_text(step.number, family)
+        _, chain, index = program.numbering.places[step.number]
+        self.rule = chain.rules[index] if index < len(chain.rules) else None
 
     def visit(self) -> Visit:
         fit = self.step.fit
@@ -94,29 +95,29 @@ class _Meeting:
         elif fit == FITS_NO_ROOM:
             outcome, why = "no" if self.rule.audit else "dropped", "there is no room for what this rule remembers"
         elif fit == FITS_NOT:
-            why = self.why_not()
+            why = self.why_not(self.rule)
         elif fit == FITS_DROP:
             why = "the header that this rule asks about is missing or broken"
         return Visit(self.table, self.name, self.text, self.depth, outcome, why)
 
-    def why_not(self) -> str:
-        if self.step.test is not None:
+    def why_not(self, rule: Rule) -> str:
+        if self.code is not None and self.step.test is not None:
             return self.test_failed(self.code.tests[self.step.test], self.code.origins[self.step.test])
         if self.step.state:
             return self.state_text()
-        return "; ".join(self.header_failed(field) for field, bit in HEADER_TESTS.items() if self.step.header & bit)
+        header = rule.match(IP.name) or Match(IP.name)
+        return "; ".join(self.header_failed(header, field) for field, bit in HEADER_TESTS.items() if self.step.header & bit)
 
     def state_text(self) -> str:
         return "no state is known yet" if self.state is None else f"state is {self.state.name}"
 
-    def header_failed(self, field: str) -> str:
-        setting = self.rule.match(IP.name).get(_OPTIONS[field])
+    def header_failed(self, header: Match, field: str) -> str:
         has = {"source": self.facts.src, "destination": self.facts.dst, "protocol": print_protocol(self.facts.protocol),
                "indev": self.facts.indev or "none", "fragment": "no later fragment",
                "outdev": self.facts.outdev or "none"}[field]
         if field == "outdev" and self.table == "raw":
             has = "none before routing"
-        return f"{_words(IP.name, setting)}: packet has {has}"
+        return f"{_words(IP.name, header[_OPTIONS[field]])}: packet has {has}"
 
     def test_failed(self, test: object, match: Match) -> str:
         if isinstance(test, StateTest):
@@ -128,7 +129,7 @@ class _Meeting:
         if isinstance(test, IcmpTest):
             return f"{_words(match.name, *match.settings)}: packet has {self.facts.icmp_type}/{self.facts.icmp_code}"
         if isinstance(test, TcpOptionTest):
-            return _option_words(match.name, match.get("--tcp-option"))
+            return _option_words(match.name, match["--tcp-option"])
         value = VALUES.get(match.name)
         return _words(match.name, *match.settings) + (f": packet has {value(self.facts)}" if value else "")
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
-from pyfw.bounded_text import CONFIG_BYTES, compose_yaml
+from pyfw.bounded_text import CONFIG_BYTES, NotYaml, compose_yaml
+from pyfw.config.schema import HOOKS
 from pyfw.edge.bounded_files import read_text_file
-from pyfw.enums import CtState
+from pyfw.enums import CtState, Hook
 from pyfw.rules import names, values
 from pyfw.rules.lexer import substitute
 from pyfw.rules.model import Location, RulesError
@@ -66,6 +68,11 @@ class End:
     address: Address | None = None      # None: any host of the zone
     ports: tuple[int, ...] = ()
 
+    def host(self, family: int, number: int) -> Address | None:
+        """The address, else the zone's `number`th host; None: it is of the other family, or there is none of this one."""
+        host = self.address or self.zone.host(family, number)
+        return host if host and host.version == family else None
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -83,42 +90,68 @@ class Traffic:
     source: End
     destination: End
     what: tuple[str, ...] = ()          # TCP flags, an ICMP type
-    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
-class CaseStep:
-    """What comes next: a packet of the case's connection, another connection's first, or nothing for a while."""
+class PacketStep:
+    """The next packet of the case's connection."""
 
     text: str
     location: Location
-    reply: bool = False
+    expected: Expected
+    reply: bool
     flags: str = ""
     payload: str | None = None
     error: str = ""             # an ICMP error about the other side's last packet: its type
-    traffic: Traffic | None = None
-    seconds: int = 0
-    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
-class Case:
+class TrafficStep:
+    """The first packet of another connection."""
+
+    text: str
+    traffic: Traffic
+    expected: Expected
+
+
+@dataclass(frozen=True)
+class WaitStep:
+    """No packet for a while."""
+
+    text: str
+    seconds: int
+
+
+CaseStep: TypeAlias = PacketStep | TrafficStep | WaitStep
+
+
+@dataclass(frozen=True)
+class TrafficCase:
+    """What the rules should say of a connection's first packet, or of each step."""
+
     name: str
     location: Location
-    traffic: Traffic | None = None
+    traffic: Traffic
+    expected: Expected | None           # None: the steps have theirs
     steps: tuple[CaseStep, ...] = ()
     family: int | None = None
-    hook: str | None = None
-    pcap: Path | None = None
-    indev: str = ""
-    outdev: str = ""
-    frames: Mapping[int, Expected] = field(default_factory=dict)       # by number; 0: all others
+    hook: Hook | None = None
 
-    @property
-    def begun_by(self) -> Traffic:
-        """The traffic of a case that is not about a capture."""
-        assert self.traffic is not None
-        return self.traffic
+
+@dataclass(frozen=True)
+class CaptureCase:
+    """What the rules should say of a capture's frames."""
+
+    name: str
+    location: Location
+    pcap: Path
+    frames: Mapping[int, Expected]      # by number; 0: all others
+    hook: Hook
+    indev: str
+    outdev: str
+
+
+Case: TypeAlias = TrafficCase | CaptureCase
 
 
 def read_cases(path: Path, variables: Mapping[str, str]) -> list[Case]:
@@ -129,10 +162,8 @@ def read_cases(path: Path, variables: Mapping[str, str]) -> list[Case]:
         raise PolicyError(f"{path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from None
     try:
         root = compose_yaml(text, str(path))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        assert mark is not None
-        raise PolicyError(f"{path}:{mark.line + 1}:{mark.column + 1}: not valid YAML: {error.problem}") from None
+    except NotYaml as error:
+        raise PolicyError(f"{path}:{error.mark.line + 1}:{error.mark.column + 1}: not valid YAML: {error}") from None
     try:
         return _Reader(path, variables).read(root)
     except RulesError as error:
@@ -149,9 +180,9 @@ class _Reader:
     def at(self, node: yaml.Node) -> Location:
         return Location(str(self.path), node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def entries(self, node: yaml.Node | None, known: tuple[str, ...] | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
+    def entries(self, node: yaml.Node, known: tuple[str, ...] | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
-            raise RulesError(f"{what} is a mapping", self.at(node) if node else Location(str(self.path), 1, 1))
+            raise RulesError(f"{what} is a mapping", self.at(node))
         for key, value in node.value:
             if known and key.value not in known:
                 raise RulesError(f"unknown key {key.value!r}{values.suggestion(key.value, known)}; {what} has "
@@ -170,6 +201,8 @@ class _Reader:
         return items
 
     def read(self, root: yaml.Node | None) -> list[Case]:
+        if root is None:
+            raise RulesError("a file of policy tests is a mapping", Location(str(self.path), 1, 1))
         given = dict(self.entries(root, ("zones", "cases"), "a file of policy tests"))
         for name, node in self.entries(given["zones"], None, "zones") if "zones" in given else ():
             self.zones[name] = self.zone(name, node)
@@ -196,23 +229,29 @@ class _Reader:
     def case(self, node: yaml.Node) -> Case:
         if isinstance(node, yaml.ScalarNode):
             text = self.text(node)
-            return Case(text, self.at(node), self.traffic(text, self.at(node)))
+            return TrafficCase(text, self.at(node), *self.first_packet(text, self.at(node)))
         given = dict(self.entries(node, CASE_KEYS, "a case"))
         if "pcap" in given:
             return self.capture_case(node, given)
         if "case" not in given:
             raise RulesError("a case is a sentence, or a mapping with `case:` or `pcap:`", self.at(node))
         text = self.text(given["case"])
-        traffic = self.traffic(text, self.at(given["case"]), expects="steps" not in given)
-        steps = [step for item in self.items(given["steps"], "steps") for step in self.steps(item)] if "steps" in given else []
-        return Case(self.text(given["name"]) if "name" in given else text, self.at(node), traffic, tuple(steps),
-                    self.number(given["family"]) if "family" in given else None,
-                    self.text(given["hook"]) if "hook" in given else None)
+        steps = tuple(step for item in self.items(given["steps"], "steps") for step in self.steps(item)) if "steps" in given else ()
+        traffic, expected = (self.sentence if steps else self.first_packet)(text, self.at(given["case"]))
+        return TrafficCase(self.text(given["name"]) if "name" in given else text, self.at(node), traffic, None if steps else expected,
+                           steps, self.number(given["family"]) if "family" in given else None,
+                           self.hook(given["hook"]) if "hook" in given else None)
 
     def number(self, node: yaml.Node) -> int:
         if self.text(node) not in ("4", "6"):
             raise RulesError("family is 4 or 6", self.at(node))
         return int(self.text(node))
+
+    def hook(self, node: yaml.Node) -> Hook:
+        name = self.text(node)
+        if name not in HOOKS:
+            raise RulesError(f"{name!r} is not a hook; there are {', '.join(HOOKS)}", self.at(node))
+        return Hook[name]
 
     def capture_case(self, node: yaml.Node, given: dict[str, yaml.Node]) -> Case:
         frames: dict[int, Expected] = {}
@@ -223,27 +262,32 @@ class _Reader:
                 raise RulesError(f"{number!r} is neither a frame's number nor `others`", self.at(value))
             frames[0 if number == "others" else int(number)] = self.expected(self.text(value), None, self.at(value))
         name = self.text(given["pcap"])
-        return Case(self.text(given["name"]) if "name" in given else name, self.at(node), pcap=self.path.parent / name, frames=frames,
-                    hook=self.text(given["hook"]) if "hook" in given else "FORWARD",
-                    indev=self.text(given["in"]) if "in" in given else "", outdev=self.text(given["out"]) if "out" in given else "")
+        return CaptureCase(self.text(given["name"]) if "name" in given else name, self.at(node), self.path.parent / name, frames,
+                           self.hook(given["hook"]) if "hook" in given else Hook.FORWARD,
+                           self.text(given["in"]) if "in" in given else "", self.text(given["out"]) if "out" in given else "")
 
     # -- sentences --------------------------------------------------------------------------------------------------------
 
-    def traffic(self, text: str, location: Location, expects: bool = True) -> Traffic:
-        """`PROTOCOL FROM -> TO [TYPE or FLAGS] [STATE] => VERDICT`"""
+    def first_packet(self, text: str, location: Location) -> tuple[Traffic, Expected]:
+        """A sentence that ends with what is expected."""
+        traffic, expected = self.sentence(text, location)
+        if expected is None:
+            raise RulesError("what is expected is missing: end the sentence with `=> ACCEPT`, DROP or REJECT", location)
+        return traffic, expected
+
+    def sentence(self, text: str, location: Location) -> tuple[Traffic, Expected | None]:
+        """`PROTOCOL FROM -> TO [TYPE or FLAGS] [STATE] [=> VERDICT]`"""
         sentence, *verdict = ARROW.split(text)
         words = re.sub(r"→", "->", sentence).split()
         if len(words) < 4 or words[2] != "->":
             raise RulesError(f"{text!r} is not a sentence such as `tcp lan:any -> wan:443 NEW => ACCEPT`", location)
-        if expects and len(verdict) != 1:
-            raise RulesError("what is expected is missing: end the sentence with `=> ACCEPT`, DROP or REJECT", location)
         try:
             protocol = values.parse_protocol(words[0])
         except ValueError as error:
             raise RulesError(str(error), location) from None
         state, what = self.state(words[4:])
-        return Traffic(protocol, self.end(words[1], location, SOURCE_PORTS), self.end(words[3], location, PLAIN_PORTS), what,
-                       self.expected(verdict[0], state, location) if verdict else None)
+        return (Traffic(protocol, self.end(words[1], location, SOURCE_PORTS), self.end(words[3], location, PLAIN_PORTS), what),
+                self.expected(verdict[0], state, location) if len(verdict) == 1 else None)
 
     @staticmethod
     def state(words: list[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -299,38 +343,36 @@ class _Reader:
         text, location = self.text(node), self.at(node)
         if text == "handshake":
             accept = Expected("ACCEPT")
-            yield CaseStep("-> SYN", location, False, "SYN", expected=accept)
-            yield CaseStep("<- SYN,ACK", location, True, "SYN,ACK", expected=accept)
-            yield CaseStep("-> ACK", location, False, "ACK", expected=accept)
+            yield PacketStep("-> SYN", location, accept, False, "SYN")
+            yield PacketStep("<- SYN,ACK", location, accept, True, "SYN,ACK")
+            yield PacketStep("-> ACK", location, accept, False, "ACK")
         elif found := re.fullmatch(r"after (\d+)([smhd]?)", text):
-            yield CaseStep(text, location, seconds=int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]])
+            yield WaitStep(text, int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]])
         elif found := DIRECTION.match(text):
             yield self.packet_step(text, location, found[1] in ("<-", "←"), text[found.end():])
         else:
-            yield CaseStep(text, location, traffic=self.traffic(text, location))
+            yield TrafficStep(text, *self.first_packet(text, location))
 
-    def packet_step(self, text: str, location: Location, reply: bool, rest: str) -> CaseStep:
+    def packet_step(self, text: str, location: Location, reply: bool, rest: str) -> PacketStep:
         said, *verdict = ARROW.split(rest)
         if len(verdict) != 1:
             raise RulesError("what is expected is missing: end the step with `=> ACCEPT`, DROP or REJECT", location)
         quoted = re.search(r'"([^"]*)"', said)
         state, words = self.state((said[:quoted.start()] + said[quoted.end():] if quoted else said).split())
         if words[:1] == ("error",) and len(words) == 2:
-            return CaseStep(text, location, reply, error=words[1], expected=self.expected(verdict[0], state, location))
+            return PacketStep(text, location, self.expected(verdict[0], state, location), reply, error=words[1])
         flags = words[0] if words else "PSH,ACK" if quoted else "ACK"
         for flag in flags.split(","):
             if flag.upper() not in names.TCP_FLAGS:
                 raise RulesError(f"unknown TCP flag {flag!r}; there are {', '.join(names.TCP_FLAGS)}", location)
-        return CaseStep(text, location, reply, flags.upper(), quoted[1] if quoted else None,
-                    expected=self.expected(verdict[0], state, location))
+        return PacketStep(text, location, self.expected(verdict[0], state, location), reply, flags.upper(),
+                          quoted[1] if quoted else None)
 
 
-def families(case: Case) -> list[int]:
+def families(case: TrafficCase) -> list[int]:
     """The families that a case is about: those that both ends have, or the one that it says."""
-    ends = (case.begun_by.source, case.begun_by.destination)
+    ends = (case.traffic.source, case.traffic.destination)
     wanted = [case.family] if case.family else [4, 6]
-    protocol = case.begun_by.protocol
+    protocol = case.traffic.protocol
     wanted = [family for family in wanted if (protocol, family) not in ((1, 6), (58, 4))]
-    return [family for family in wanted
-            if all((end.address.version == family if end.address else end.zone.host(family, 1) is not None) for end in ends)]
-
+    return [family for family in wanted if all(end.host(family, 1) for end in ends)]

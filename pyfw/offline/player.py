@@ -4,13 +4,27 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from itertools import product
 
 from pyfw.config.engine import engine_from_config, rule_texts
 from pyfw.config.schema import Config
 from pyfw.edge.capture.pcap import Capture, CaptureError
 from pyfw.engine.engine import Engine, Judgement
 from pyfw.enums import Hook, Reject
-from pyfw.offline.cases import Address, Case, CaseStep, End, Expected, PolicyError, Traffic, families
+from pyfw.offline.cases import (
+    Address,
+    CaptureCase,
+    Case,
+    End,
+    Expected,
+    PacketStep,
+    PolicyError,
+    Traffic,
+    TrafficCase,
+    TrafficStep,
+    WaitStep,
+    families,
+)
 from pyfw.offline.replay import Replay
 from pyfw.rules import names, values
 from pyfw.wire.build import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IpHeader, sctp_chunk
@@ -64,38 +78,55 @@ def run_cases(config: Config, cases: list[Case]) -> Run:
     """Raises PolicyError for a case that cannot be played."""
     run = Run()
     for case in cases:
-        if case.pcap is not None:
-            run_one(run, config, Outcome(case.name, case), None)
+        if isinstance(case, CaptureCase):
+            play_capture(run, config, case)
             continue
         shown = families(case)
         if not shown:
             raise PolicyError(f"{case.location}: the two ends have no family in common")
         for family in shown:
             name = case.name if len(shown) == 1 else f"{case.name} (IPv{family})"
-            run_one(run, config, Outcome(name, case), family)
+            play_traffic(run, config, case, family, name)
     return run
 
 
-def run_one(run: Run, config: Config, outcome: Outcome, family: int | None) -> None:
-    variants = [None] if family is None or outcome.case.steps else [
-        (sport, dport) for sport in outcome.case.traffic.source.ports for dport in outcome.case.traffic.destination.ports]
-    if family is not None and not has_ports(outcome.case.traffic):
-        variants = variants[:1]
-    for variant in variants:
+def play_traffic(run: Run, config: Config, case: TrafficCase, family: int, name: str) -> None:
+    outcome = Outcome(name, case)
+    pairs = port_pairs(case.traffic)
+    for sport, dport in pairs[:1] if case.steps else pairs:
         engine = engine_from_config(config)
-        player = Player(engine, outcome, family)
-        if outcome.case.pcap is not None:
-            player.play_capture()
-        elif outcome.case.steps:
+        player = Player(engine, outcome, case, family)
+        if case.expected is None:
             player.play_steps()
         else:
-            player.first_packet(outcome.case.traffic, *variant, "")
+            player.first_packet(case.traffic, case.expected, sport, dport, "")
         note_counters(run, engine)
     run.outcomes.append(outcome)
 
 
-def has_ports(traffic: Traffic) -> bool:
-    return traffic.protocol in (TCP, UDP, SCTP, UDPLITE)
+def port_pairs(traffic: Traffic) -> list[tuple[int, int]]:
+    pairs = list(product(traffic.source.ports, traffic.destination.ports))
+    return pairs if traffic.protocol in (TCP, UDP, SCTP, UDPLITE) else pairs[:1]
+
+
+def play_capture(run: Run, config: Config, case: CaptureCase) -> None:
+    outcome, engine = Outcome(case.name, case), engine_from_config(config)
+    replay = Replay(engine, case.hook, case.indev, case.outdev)
+    try:
+        with Capture(case.pcap) as capture:
+            for replayed in replay.run(capture):
+                expected = case.frames.get(replayed.record.number, case.frames.get(0))
+                if expected is None or replayed.verdict is None:
+                    continue
+                outcome.packets += 1
+                came = f"{replayed.verdict} {replayed.state}"
+                wanted = f"{'DROP' if expected.verdict == 'REJECT' else expected.verdict} {expected.state or replayed.state}"
+                if came != wanted:
+                    outcome.failures.append(f"frame {replayed.record.number}: {came} instead of {wanted}")
+    except CaptureError as error:
+        raise PolicyError(f"{case.location}: {error}") from None
+    note_counters(run, engine)
+    run.outcomes.append(outcome)
 
 
 def note_counters(run: Run, engine: Engine) -> None:
@@ -115,25 +146,29 @@ def note_counters(run: Run, engine: Engine) -> None:
 class Player:
     """Sends the packets of one case to an engine, and compares."""
 
-    def __init__(self, engine: Engine, outcome: Outcome, family: int | None) -> None:
-        self.engine, self.outcome, self.case, self.family = engine, outcome, outcome.case, family
+    def __init__(self, engine: Engine, outcome: Outcome, case: TrafficCase, family: int) -> None:
+        self.engine, self.outcome, self.case, self.family = engine, outcome, case, family
         self.now_ns = BEGIN_NS
         engine.zone_offset_s = time.localtime(BEGIN_NS // 10**9).tm_gmtoff
 
     # -- single packets ---------------------------------------------------------------------------------------------------
 
-    def first_packet(self, traffic: Traffic, sport: int, dport: int, label: str) -> None:
+    def first_packet(self, traffic: Traffic, expected: Expected, sport: int, dport: int, label: str) -> None:
         packet = self.build(traffic, IpHeader(*self.addresses(traffic)), sport, dport)
-        several = has_ports(traffic) and len(traffic.source.ports) * len(traffic.destination.ports) > 1
-        ports = f"ports {sport} -> {dport}: " if several else ""
-        self.judge(packet, traffic.source, traffic.destination, traffic.expected, f"{label}{ports}")
+        ports = f"ports {sport} -> {dport}: " if len(port_pairs(traffic)) > 1 else ""
+        self.judge(packet, traffic.source, traffic.destination, expected, f"{label}{ports}")
 
     def addresses(self, traffic: Traffic) -> tuple[Address, Address]:
         """Each zone's first host, unless a case says which: the same one in all steps of a case."""
         source, destination = traffic.source, traffic.destination
         other = SECOND_HOST if source.zone is destination.zone else FIRST_HOST
-        return (source.address or source.zone.host(self.family, FIRST_HOST),
-                destination.address or destination.zone.host(self.family, other))
+        return self.host(source, FIRST_HOST), self.host(destination, other)
+
+    def host(self, end: End, number: int) -> Address:
+        host = end.host(self.family, number)
+        if host is None:
+            raise PolicyError(f"{self.case.location}: a step needs an IPv{self.family} host of zone {end.zone.name}, and there is none")
+        return host
 
     def build(self, traffic: Traffic, header: IpHeader, sport: int, dport: int) -> bytes:
         """The packet that begins a connection, or one with the flags or the type that the case says."""
@@ -165,10 +200,8 @@ class Player:
             self.outcome.failures.append(f"{label}{difference}")
 
     def hook(self, source: End, destination: End) -> Hook:
-        if self.case.hook:
-            if self.case.hook not in Hook.__members__:
-                raise PolicyError(f"{self.case.location}: {self.case.hook!r} is not a hook; there are INPUT, FORWARD, OUTPUT")
-            return Hook[self.case.hook]
+        if self.case.hook is not None:
+            return self.case.hook
         return Hook.OUTPUT if source.zone.is_self else Hook.INPUT if destination.zone.is_self else Hook.FORWARD
 
     def difference(self, judgement: Judgement, expected: Expected) -> str:
@@ -197,15 +230,15 @@ class Player:
         opener, answerer = Side(source, traffic.source.ports[0], 1000), Side(destination, traffic.destination.ports[0], 5000)
         for number, step in enumerate(self.case.steps, 1):
             label = f"step {number}, {step.text!r}: "
-            if step.seconds:
+            if isinstance(step, WaitStep):
                 self.now_ns += step.seconds * 10**9
                 self.engine.sweep(self.now_ns)
-            elif step.traffic is not None:
-                self.first_packet(step.traffic, step.traffic.source.ports[0], step.traffic.destination.ports[0], label)
+            elif isinstance(step, TrafficStep):
+                self.first_packet(step.traffic, step.expected, *port_pairs(step.traffic)[0], label)
             else:
                 self.play_packet(step, *((answerer, opener) if step.reply else (opener, answerer)), label)
 
-    def play_packet(self, step: CaseStep, sender: Side, receiver: Side, label: str) -> None:
+    def play_packet(self, step: PacketStep, sender: Side, receiver: Side, label: str) -> None:
         traffic = self.case.traffic
         ends = (traffic.destination, traffic.source) if step.reply else (traffic.source, traffic.destination)
         header = IpHeader(sender.address, receiver.address)
@@ -225,14 +258,14 @@ class Player:
         sender.last = packet
         self.judge(packet, *ends, step.expected, label)
 
-    def error_type(self, step: CaseStep) -> tuple[int, int]:
+    def error_type(self, step: PacketStep) -> tuple[int, int]:
         try:
             kind = values.parse_icmp_type(step.error, names.ICMP_TYPES if self.family == 4 else names.ICMPV6_TYPES)
         except ValueError as error:
             raise PolicyError(f"{step.location}: {error}") from None
         return kind.type, kind.code or 0
 
-    def payload(self, step: CaseStep, sender: Side, receiver: Side) -> bytes:
+    def payload(self, step: PacketStep, sender: Side, receiver: Side) -> bytes:
         """The text of a line; {src}, {dst} are its packet's addresses, {SRC}, {DST} the same with commas, as FTP writes them."""
         if step.payload is None:
             return b""
@@ -243,27 +276,6 @@ class Player:
             text = text.replace(name, value)
         return text.encode() + b"\r\n"
 
-    # -- captures ---------------------------------------------------------------------------------------------------------
-
-    def play_capture(self) -> None:
-        replay = Replay(self.engine, Hook[self.case.hook], self.case.indev, self.case.outdev)
-        try:
-            with Capture(self.case.pcap) as capture:
-                for replayed in replay.run(capture):
-                    expected = self.case.frames.get(replayed.record.number, self.case.frames.get(0))
-                    if expected is not None and replayed.verdict is not None:
-                        self.outcome.packets += 1
-                        self.compare_frame(replayed.record.number, replayed.verdict, replayed.state, expected)
-        except CaptureError as error:
-            raise PolicyError(f"{self.case.location}: {error}") from None
-
-    def compare_frame(self, number: int, verdict: str, state: str | None, expected: Expected) -> None:
-        came = (verdict, state)
-        wanted = ("DROP" if expected.verdict == "REJECT" else expected.verdict, expected.state or state)
-        if came != wanted:
-            self.outcome.failures.append(f"frame {number}: {' '.join(map(str, came))} instead of {' '.join(map(str, wanted))}")
-
 
 def commas(address: Address) -> str:
     return str(address).replace(".", ",") if isinstance(address, IPv4Address) else str(address)
-

@@ -47,19 +47,19 @@ class Replay:
         reassembler = Reassembler()
         self.engine.budget.unlimited = self.at_once     # a clock that stands still refills none
         for record in records:
-            self._advance(record.time_ns)
+            now_ns = self._advance(record.time_ns)
             if record.number % SWEEP_EVERY == 0:
-                self.engine.sweep(self.now_ns)
-                self._tell_zone()
+                self.engine.sweep(now_ns)
+                self._tell_zone(now_ns)
             if record.packet is None:
                 yield Replayed(record, None, None, None, None, None, "not IP")
                 continue
-            whole = reassembler.feed(record.packet, self.now_ns)
+            whole = reassembler.feed(record.packet, now_ns)
             if isinstance(whole, Withheld):
                 verdict = None if whole is Withheld.WAITING else "DROP"
                 yield Replayed(record, None, None, None, verdict, None, whole.value)
                 continue
-            yield self._judge(record, whole)
+            yield self._judge(record, whole, now_ns)
 
     def table(self) -> list[str]:
         """The connections left at the end, as /proc/net/nf_conntrack shows them."""
@@ -70,20 +70,21 @@ class Replay:
             lines += text.decode().splitlines()
         return lines
 
-    def _advance(self, time_ns: int) -> None:
+    def _advance(self, time_ns: int) -> int:
         if self.now_ns is None:
-            self.now_ns = time_ns
-            self._tell_zone()
-        elif not self.at_once:
-            self.now_ns = max(self.now_ns, time_ns)
+            self._tell_zone(time_ns)
+        else:
+            time_ns = self.now_ns if self.at_once else max(self.now_ns, time_ns)
+        self.now_ns = time_ns
+        return time_ns
 
-    def _tell_zone(self) -> None:
+    def _tell_zone(self, now_ns: int) -> None:
         """This machine's time zone, as it was when the packets were met."""
-        self.engine.zone_offset_s = time.localtime(self.now_ns // 10**9).tm_gmtoff
+        self.engine.zone_offset_s = time.localtime(now_ns // 10**9).tm_gmtoff
 
-    def _judge(self, record: Record, packet: IpPacket) -> Replayed:
+    def _judge(self, record: Record, packet: IpPacket, now_ns: int) -> Replayed:
         length = packet.length if packet.length > len(packet.data) else None
-        judgement = self.engine.judge(packet.data, self.hook, self.indev, self.outdev, self.now_ns,
+        judgement = self.engine.judge(packet.data, self.hook, self.indev, self.outdev, now_ns,
                                       length=length, trusted=packet.offloaded)
         direction = None if judgement.direction == Direction.NONE else judgement.direction.name
         return Replayed(record, packet, judgement.state.name, direction, judgement.verdict.name,

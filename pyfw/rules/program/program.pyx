@@ -198,13 +198,11 @@ cdef class Program:
         _, chain, position = self.numbering.places[index]
         return self.codes[family, id(chain.rules[position])][1] if position < len(chain.rules) else None
 
-    def rule_text(self, index: int, family: int | None = None) -> str | None:
-        """The rule as `iptables -S` prints it, `-A FORWARD ...`, `-P FORWARD DROP` or `-N mine`; None for NO_RULE.
+    def rule_text(self, index: int, family: int | None = None) -> str:
+        """The rule as `iptables -S` prints it, `-A FORWARD ...`, `-P FORWARD DROP` or `-N mine`.
 
         family: for which it is printed, where a rule for both would be written differently.
         """
-        if index == <uint32_t> NO_RULE:
-            return None
         if (index, family) not in self.texts:
             self.texts[index, family] = self.print_place(index, family)
         return self.texts[index, family]

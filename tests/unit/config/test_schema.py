@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfw.config.schema import Config, ConfigError, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config
+from pyfw.config.schema import Config, HelperConfig, PolicyConfig, changed_keys, load_config, mixed_settings, parse_config, rule_files
+from pyfw.config.values import ConfigError
 from pyfw.edge.control.loopback_address import LoopbackAddress
 
 
@@ -332,3 +333,12 @@ def test_rules_may_come_from_overrides_alone():
     config = parse_config("{}\n", "gw.yaml", Path("/"), ["rules.filter.FORWARD.policy=DROP", "rules.filter.FORWARD.rules=[-p icmp -j ACCEPT]"])
     assert config.rule_count == 1 and config.rules.table("filter").chain("FORWARD").policy == "DROP"
     assert parse_config("{}\n", "gw.yaml", Path("/"), ["rules="]).rules is None
+
+
+def test_the_files_that_rules_come_from(tmp_path):
+    path = tmp_path / "pyfw.yaml"
+    found = {}
+    for text in ("", "rules: {file: all.rules}\n", "rules: {filter: {file: filter.rules}, raw: {}}\n"):
+        path.write_text(text)
+        found[text] = {table: file.name for table, file in rule_files(path).items()}
+    assert list(found.values()) == [{}, {None: "all.rules"}, {"filter": "filter.rules"}]

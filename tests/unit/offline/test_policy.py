@@ -88,6 +88,7 @@ def test_sequences_with_replies_errors_and_time(tmp_path: Path) -> None:
       - -> "?" => ACCEPT NEW
       - <- "!" => ACCEPT ESTABLISHED
       - <- error host-unreachable => ACCEPT RELATED
+      - after 0s
       - after 10m
       - <- "!" => DROP NEW
 """)
@@ -115,6 +116,13 @@ def test_a_capture(tmp_path: Path) -> None:
     ("  - {pcap: none.pcap, frames: {1: ACCEPT}}\n", "none.pcap"),
     ("  - tcp lan -> $WAN:443 => DROP\n", "tests.yaml:7:5: undefined variable $WAN"),
     ("  - {case: icmp lan -> wan => DROP, family: 6}\n", "tests.yaml:7:5: the two ends have no family in common"),
+    ("  - {case: tcp lan -> wan:443, steps: []}\n", "tests.yaml:7:12: what is expected is missing"),
+    ("  - {case: tcp lan -> wan:443 => ACCEPT, hook: PREROUTING}\n", "tests.yaml:7:48: 'PREROUTING' is not a hook; there are INPUT, FORWARD"),
+    ("  - {pcap: web.pcap, frames: {1: ACCEPT}, hook: x}\n", "tests.yaml:7:49: 'x' is not a hook"),
+    ("  - {case: tcp lan -> wan:443, family: 6, steps: [tcp lan -> self:22 => ACCEPT]}\n",
+     "tests.yaml:7:5: a step needs an IPv6 host of zone self"),
+    ("  - {case: tcp lan -> wan:443, family: 6, steps: [tcp lan/10.0.0.5 -> wan:443 => ACCEPT]}\n",
+     "tests.yaml:7:5: a step needs an IPv6 host of zone lan"),
     ("  - [\n", "not valid YAML"),
     ("  - \0\n", "not valid YAML: special characters are not allowed"),
     ("  - " + "[" * 1000, "not valid YAML: nested deeper than"),
