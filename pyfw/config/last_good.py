@@ -6,8 +6,8 @@ One file, so that it is whole or the old one: a line of JSON, then the texts tha
     rules       as iptables-save prints them
     sets        in ipset's words, each text with where it came from
 
-Whoever could write that file could choose the rules of a firewall: it is believed only if root or the daemon's own user
-wrote it, where nobody else can write.  Its checksum is against damage, not against them.
+A user who can write that file chooses the rules of a firewall.  It is read only if root or the daemon's own user owns it, in a directory
+that no other user can write to.  Its checksum detects damage, not forgery.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_BYTES = 1 << 30
 
 
 class NoLastGood(Exception):
-    """There are no last good rules, or they are not to be believed: one line that says why."""
+    """There are no last good rules, or they cannot be trusted: one line that says why."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class LimitsConfig:
 
     per_source: PerSourceConfig | None = None
     adaptive: AdaptiveConfig | None = None
-    when_full: str = "evict"                # or drop: a full table refuses new connections, and no other gives way
+    when_full: str = "evict"                # or drop: a full table refuses new connections, and evicts none
 
 
 # -- values --------------------------------------------------------------------------------------------------

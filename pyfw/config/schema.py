@@ -1,7 +1,7 @@
 """The configuration: what every key means, what it is when left out, and how its file is read.
 
 The only reader of config files.  Every mistake is a `ConfigError` whose text is one line,
-`file:line:column: what is wrong, and what would be right`; for a value given with `--set` the place
+`file:line:column: what is wrong, and what would be right`.  For a value given with `--set` the place
 is the `--set` itself.  Knows no kernel, no socket and no clock.
 """
 from __future__ import annotations
@@ -444,7 +444,7 @@ def _overridden(root: yaml.Node, override: str) -> yaml.Node:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(source, "expected KEY=VALUE, for example conntrack.tcp.loose=false")
-    mark = yaml.Mark(source, 0, 0, 0, "", 0)        # no text, of which rules want to see what is before their values
+    mark = yaml.Mark(source, 0, 0, 0, "", 0)        # without text: yaml_rules.py looks there for a bare `!`
     nothing = yaml.ScalarNode(TAG + "null", "", mark, mark)
     return _grafted(root, parts, _compose(value, source) or nothing, mark)
 

@@ -1,6 +1,6 @@
 """How one value of the configuration is read, and how a mistake in it is said.
 
-A reader takes the YAML node, the value's dotted name and the Scope, and returns the value or raises ConfigError, whose
+A reader takes the YAML node, the value's dotted name and the Scope.  It returns the value or raises ConfigError, whose
 text is one line, `file:line:column: what is wrong, and what would be right`.
 """
 from __future__ import annotations

@@ -37,7 +37,7 @@ CASE_KEYS = ("name", "case", "steps", "family", "hook", "pcap", "in", "out", "fr
 
 
 class PolicyError(Exception):
-    """A file of tests that cannot be: `file:line:column: what`."""
+    """A file of tests that cannot be used: `file:line:column: what`."""
 
 
 @dataclass(frozen=True)

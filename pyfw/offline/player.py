@@ -1,4 +1,4 @@
-"""Policy tests on the engine: each case with a table of its own and a clock that stands where it wants.  Opens only captures."""
+"""Policy tests on the engine: each case has a connection table and a clock of its own.  Opens only captures."""
 from __future__ import annotations
 
 import time

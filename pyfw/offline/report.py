@@ -37,7 +37,7 @@ def quoted(text: str) -> str:
 def junit(run: Run, suite: str) -> str:
     """The XML that CI systems read: a testcase for each case, the untouched rules in system-out.
 
-    XML has no way at all to write most control characters.
+    Control characters are escaped: XML cannot write most of them.
     """
     root = ElementTree.Element("testsuite", name=printable(suite), tests=str(len(run.outcomes)), failures=str(len(run.failed)), errors="0")
     for outcome in run.outcomes:

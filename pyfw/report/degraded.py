@@ -1,4 +1,4 @@
-"""Parts of the daemon that do not work as the config has it, and without which judging goes on: none ends it, or keeps it from starting."""
+"""Parts of the daemon that do not work as the config has it, and without which the daemon starts and judges."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

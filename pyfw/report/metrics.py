@@ -206,7 +206,7 @@ def _comment(rule: Rule) -> str:
 
 
 def _text(text: str) -> str:
-    """A label's value must be UTF-8, which what came from a command line need not be; people read it, too."""
+    """A label's value must be UTF-8.  Names and comments from a command line need not be."""
     return printable(text)
 
 

@@ -1,4 +1,4 @@
-"""What a shadow ruleset would have decided otherwise: one dictionary for --json, and the same as lines of text."""
+"""What a shadow ruleset would have decided differently: one dictionary for --json, and the same as lines of text."""
 from __future__ import annotations
 
 from typing import Any

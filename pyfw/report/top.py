@@ -32,7 +32,7 @@ TITLE_WIDTH = 9
 
 
 def sample_text(sample: Mapping[str, Any]) -> str:
-    """All of a sample, for whoever reads it without a screen: numbers are not scaled, ages are seconds."""
+    """All of a sample, without a screen: numbers are not scaled, ages are seconds."""
     rows = [COLUMNS, *(cells(connection, plain, lambda age_s: f"{age_s:.0f}") for connection in sample["connections"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{title:<{TITLE_WIDTH}}{text}" for title, text in head(sample, plain)] + [""]

@@ -1,4 +1,7 @@
-"""pyfw check: everything that `pyfw run` would find wrong with a config, and what is likely a mistake, without root and without effect."""
+"""pyfw check: everything that `pyfw run` would find wrong with a config, and what is likely a mistake.
+
+Needs no root and changes nothing.
+"""
 from __future__ import annotations
 
 import argparse

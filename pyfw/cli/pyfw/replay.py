@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _print(replay, capture, arguments)
     except (ConfigError, CaptureError) as error:
         return fail(str(error), 2)
-    except BrokenPipeError:     # whoever reads the lines has enough
+    except BrokenPipeError:     # the reader of the lines, such as head, has closed
         raise
     except OSError as error:
         return fail(f"{error.filename or arguments.write}: {error.strerror}", 2)

@@ -14,7 +14,7 @@ READ_BUFFER_BYTES = 1 << 20     # holds a whole chunk of a listing
 
 
 class NoDaemon(Exception):
-    """Nobody answers at the socket's path."""
+    """No daemon answers at the socket's path."""
 
 
 class Refused(Exception):
@@ -28,7 +28,7 @@ class Refused(Exception):
 def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Send a request and yield the answers, the last of which has `done`.
 
-    Raises NoDaemon when nobody listens at `path`, Refused when the daemon answers with an error or breaks off.
+    Raises NoDaemon when no daemon listens at `path`, Refused when the daemon answers with an error or breaks off.
     """
     with _connected(path) as connection:
         _send(connection, request)
@@ -43,9 +43,9 @@ def daemon_uid(path: str) -> int:
 
 
 class Stream:
-    """Answers as they come, for whoever waits for other things, too.
+    """Answers as they come, for a caller that also waits for other things.
 
-    Raises NoDaemon when nobody listens at `path`, or any more; Refused when the daemon answers with an error.
+    Raises NoDaemon when no daemon listens at `path`, or it has ended; Refused when the daemon answers with an error.
     """
 
     def __init__(self, path: str) -> None:

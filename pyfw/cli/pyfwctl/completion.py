@@ -23,8 +23,8 @@ PROGRAMS = {"pyfw": pyfw.make_parser, "pyfwctl": pyfwctl.make_parser}
 FILES = {"config", "file", "output", "shadow", "socket", "write"}           # arguments, by name, that take a file
 WORDS = {"protocol": tuple(PROTOCOLS), "state": tuple(state.name for state in TcpState), "status": tuple(STATUSES)}
 
-# Names come one a line; a daemon that is not there, or does not talk to this user, has none.  A name with a character that means
-# something to the shell is not offered: it may have come with a list of somebody else's, and `compgen -W` would run what it says.
+# Names come one a line; a daemon that does not run, or refuses this user, gives none.  A name with a character that means
+# something to the shell is not offered: it may come from a downloaded list, and `compgen -W` would run it.
 NAMES = """
 _pyfw_names() { LC_ALL=C grep -x '[0-9A-Za-z_.:@%+=,-]*'; }
 _pyfw_chains() { command pyfwctl list-rules 2>/dev/null | sed -n 's/^-[NP] \\([^ ]*\\).*/\\1/p' | _pyfw_names; }

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from pyfw.cli.pyfw.main import missing_module
         return _fail(missing_module(error), NOTHING_MATCHED)
-    except BrokenPipeError:             # the reader of our output, such as head, has enough
+    except BrokenPipeError:             # the reader of our output, such as head, has closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ Request = dict[str, Any]
 
 
 def read_capture(path: str, request: Request) -> list[Request]:
-    """`explain pcap FILE --frame N`: the frame goes to the daemon, which reads no files of its users."""
+    """`explain pcap FILE --frame N`: pyfwctl sends the frame: the daemon reads no files of its users."""
     words = request.get("words", ())
     if "pcap" not in words:
         return [request]

@@ -1,7 +1,7 @@
 """`pyfwctl save`: the rules of the running daemon go to the files that its config reads them from, or to another.
 
-The daemon may not write there, and pyfwctl, which root runs, must not write where a daemon of another user likes: that
-user's config is believed only if root alone can have written it.
+The daemon may not write there, and pyfwctl, which root runs, must not write where a daemon of another user likes.  So
+that user's config is used only if no one but root can have written it.
 """
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SIGNALLED = 128                 # a shell's exit status for a process that a sig
 class Show(Protocol):
     """What is on the screen."""
 
-    over: bool                                                  # the user has seen enough
+    over: bool                                                  # the user ends it
 
     def request(self, height: int) -> dict[str, Any]: ...       # what it wants of the daemon, on a screen of so many lines
     def take(self, record: Mapping[str, Any]) -> None: ...
@@ -139,7 +139,7 @@ class Terminal:
 
 
 class Signals:
-    """Signals as something to wait for: none of them strikes in the middle of anything."""
+    """Signals as something to wait for: none interrupts other work."""
 
     WATCHED = (*ENDING, signal.SIGTSTP, signal.SIGWINCH)
 

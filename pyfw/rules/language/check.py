@@ -1,4 +1,5 @@
-"""What must hold of a ruleset as a whole: jumps lead somewhere, none back, none too deep; a reload has room to count connections.
+"""What must hold of a ruleset as a whole: every jump has a target, no jumps loop or nest too deep;
+there is room to count connlimit's connections during a reload.
 
 Each chain is looked at once, however many jumps lead to it.
 """

@@ -1,6 +1,6 @@
 """Whether one rule matches everything that another one matches.
 
-Conservative: what is not known for sure is answered with no.  A rule's matches must all hold, so that a rule covers another
+Conservative: when in doubt the answer is no.  A rule's matches must all hold, so that a rule covers another
 if each of its matches is implied by what the other one demands.
 """
 from __future__ import annotations

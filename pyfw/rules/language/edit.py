@@ -153,8 +153,7 @@ def parts_of(text: str) -> list[str]:
 
 
 def short_option(text: str) -> str:
-    """The short form of a command or an option of iptables' own, from its name or what can only be the beginning of it; else
-    the text itself."""
+    """The short form of a command or an option of iptables' own, by its name or an unambiguous abbreviation; else the text itself."""
     aliases = {"--new": "-N", "--delete-chains": "-X", "--list-rule": "-S"}
     if text in LONG or text in OF_RULES:
         return text

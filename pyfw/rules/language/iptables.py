@@ -32,7 +32,7 @@ _DASHES = "‐‑‒–—―−"
 def parse_save(text: str, *, source: str = "rules", family: int | None = None, table: str | None = None,
                variables: Mapping[str, str] | None = None, place: Place | None = None,
                skipped: list[str] | None = None) -> Ruleset:
-    """The ruleset that iptables-save text, or a script's iptables lines, builds up from nothing.
+    """The ruleset that iptables-save text, or a script's iptables lines, makes of an empty one.
 
     `family` binds every rule to 4 or 6; `table` is the only one the text may speak of, and the one that it speaks of
     where it does not say.  Lines that begin with ip6tables, or -6, are IPv6's; lines that begin with iptables

@@ -129,7 +129,7 @@ def is_final(table: Table, rule: Rule, deciding: dict[str, bool]) -> bool:
 
 
 def decides_all(chain: Chain) -> bool:
-    """Whether every packet that enters the chain meets its end there: it has no RETURN, and a last word for all."""
+    """Whether the chain decides every packet that enters it: it has no RETURN, and a rule that decides all."""
     if any(rule.enforced is not None and rule.enforced.name == "RETURN" for rule in chain.rules):
         return False
     return any(rule.enforced is not None and not any(True for _ in demands(rule)) and rule.family is None

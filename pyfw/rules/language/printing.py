@@ -61,7 +61,7 @@ def print_rules(ruleset: Ruleset, table: str, chain: str | None = None, *, famil
 
 def rule_lines(ruleset: Ruleset, table: str, chain: str | None = None, *, family: int | None = None,
                counters: Counters | None = None) -> Iterator[str]:
-    """As print_rules(), for whoever does other things between the lines."""
+    """As print_rules(), line by line: a caller may do other work between them."""
     shown = ruleset.table(table) or empty_table(table)
     if chain is not None and shown.chain(chain) is None:
         raise KeyError(chain)
@@ -97,7 +97,7 @@ def print_ruleset(ruleset: Ruleset, *, family: int | None = None, counters: Coun
 
 
 def ruleset_lines(ruleset: Ruleset, *, family: int | None = None, counters: Counters | None = None) -> Iterator[str]:
-    """As print_ruleset(), for whoever does other things between the lines."""
+    """As print_ruleset(), line by line: a caller may do other work between them."""
     for table in ruleset.tables:
         yield f"*{table.name}"
         for chain in table.chains:

@@ -12,7 +12,7 @@
         guests: {rules: [...]}                  # a chain of one's own
 
 A rule is an iptables line, or a mapping whose keys are iptables' long options without their dashes (`in`, `out`,
-`src`, `dst` and `proto` for short), with `jump` or `goto` and, for one family only, `family: 4` or `6`.  A
+`src`, `dst` and `proto` for short).  `jump` or `goto` is its target; `family: 4` or `6` binds it to one family.  A
 value that begins with `! ` is negated; a list is what commas separate; an option without value takes
 true, or false for its negation.  Matches stand in the order of their keys.  The same rule written
 either way is the same Rule.  `audit: true`, which iptables has no words for, makes a rule count and log what it
@@ -51,10 +51,9 @@ def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, so
                skipped: list[str] | None = None) -> Ruleset:
     """The ruleset under `rules:`.
 
-    `node` is composed from a str: what YAML takes from a bare `! x` is seen in that text only.  `variables` are for
-    $NAME; files are looked for in `base_dir`, and read by `read`, which raises OSError or UnicodeDecodeError; `source` names
-    the YAML file in errors.  `skipped` takes a warning for
-    each rule that pyfw does not do; None: those are errors.
+    `node` is composed from a str: YAML drops a bare `!`, which is found in that text only.  `variables` are for
+    $NAME.  Files are looked for in `base_dir`, and read by `read`, which raises OSError or UnicodeDecodeError.  `source` names
+    the YAML file in errors.  `skipped` takes a warning for each rule that pyfw does not do; None: those are errors.
     """
     if node.start_mark.buffer is None:
         raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")

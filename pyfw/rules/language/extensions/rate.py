@@ -308,7 +308,7 @@ def positive(what: str, largest: int = MAX_32) -> Callable[[str], int]:
 
 
 def parse_file_name(text: str, longest: int) -> str:
-    """The kernel makes a file in /proc of what a name means."""
+    """The kernel makes a file of this name in /proc."""
     if "/" in text or text in ("", ".", ".."):
         raise ValueError(f"{text!r} cannot be a list's name: it is to be a file's name, too")
     return values.parse_text(text, longest, "the name")
