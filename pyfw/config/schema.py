@@ -91,8 +91,9 @@ class _BuiltInHelper:
 
 
 _BUILT_IN_HELPERS = {
-    # strict: an announcement counts only as the answer to its command; loose: its address may be another host's
-    "ftp": _BuiltInHelper((21,), {"strict": read_switch, "loose": read_switch}),
+    # strict: an announcement counts only as the answer to its command; loose: its address may be another host's;
+    # assume_announcer: a private one is the server's own
+    "ftp": _BuiltInHelper((21,), dict.fromkeys(("strict", "loose", "assume_announcer"), read_switch)),
 }
 
 

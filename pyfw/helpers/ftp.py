@@ -7,18 +7,22 @@ port, to the announced place.
 **Where lines start.**  TCP promises no line per segment, so a line start is known by sequence number: what
 follows a newline.  Two are remembered per direction, since segments may be repeated or overtake each other.
 Only a segment that starts at one of them is examined, and only at its start.  Hence the first line of each
-direction is never examined, nor is a second line within a segment.  An announcement that is cut off or
-malformed drops its packet, so that the sender repeats it whole.
+direction is never examined, nor is a second line within a segment.  An announcement that is cut off drops its
+packet, so that the sender repeats it whole.
 
-`strict=False` does this and no more: it decides as Linux' nf_conntrack_ftp does, down to how numbers wrap.
+`strict=False` does this and no more: it decides as Linux' nf_conntrack_ftp does, down to how numbers wrap and to the whole
+lines that it drops because it cannot read them.
 
 **strict (the default; ftp_dialogue.py)** answers CERT VU#328867: an attacker who gets a server to send a line that
 begins with "227 " opens any port of that server through a helper that believes every such line.
 
-  * 227 counts only as the final reply to a PASV, 229 only as that to an EPSV.  The next command ends the wait.
+  * 227 and 229 count only as the final reply to a PASV or an EPSV.  The next command ends the wait.  Either answers
+    either: servers behind a translator between IPv4 and IPv6 (464XLAT) do so.
   * PORT and EPRT open nothing by themselves: their expectation is inactive until the server's final reply to
     that command; 2xx activates it, anything else cancels it.
-  * Ports below 1024, octets over 255 and empty numbers open nothing; neither does PORT or 227 over IPv6.
+  * Ports below 1024 and octets over 255 open nothing; neither does PORT or 227 over IPv6.
+  * A whole line that cannot be read is delivered and opens nothing.  Only what may still become a request or an announcement
+    that counts is held back, and not for ever: its sender may be one that never repeats it whole.
 
 Whose reply is it?  Replies come in the order of commands: each command line adds one outstanding, each final reply
 takes one.  A final reply is 2xx to 5xx, followed by no "-"; 1xx is none, and within a multi-line reply only the line
@@ -33,7 +37,8 @@ What this cannot see: the text of a repeated segment, which may be another than 
 lets its client choose whole lines of a reply: in a listing, "213 end" and then "227 (...)".
 """
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 from pyfw.enums import Direction, Reason, Verdict
@@ -44,11 +49,14 @@ _U16 = 0xFFFF
 _U32 = 0xFFFFFFFF
 _LOWEST_PORT = 1024             # strict: below are services, not data connections
 _NEWLINE = b"\n"
-_COMMAND_WORD_BYTES = 4
 
 _PARTIAL = Finding(Verdict.DROP, Reason.HELPER_PARTIAL)
 _REFUSED = Finding(remark="this connection's beginning was not heard, or its commands and replies could not be counted")
-_ANSWER = {Awaited.PASV: b"227", Awaited.EPSV: b"229"}
+_UNREADABLE = Finding(remark="announcement cannot be read")
+
+# Addresses that nobody reaches from another network: this host, RFC 1918, shared (RFC 6598), loopback, link-local.
+_PRIVATE = tuple(map(IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+                                   "192.168.0.0/16")))
 
 
 class FtpHelper:
@@ -56,6 +64,8 @@ class FtpHelper:
 
     strict: believe announcements only where the dialogue calls for them.  loose: an announcement may name
     another host than the announcer (transfers between two servers); a way into other hosts, hence off.
+    assume_announcer: a private address in a 227 means the server's own, as most clients take it: the server stands behind
+    NAT.  It is never a way into another host.
     """
 
     name = "ftp"
@@ -63,15 +73,16 @@ class FtpHelper:
     max_expected = 1
     timeout_s = 300
 
-    def __init__(self, *, strict: bool = True, loose: bool = False) -> None:
-        for option, value in (("strict", strict), ("loose", loose)):
+    def __init__(self, *, strict: bool = True, loose: bool = False, assume_announcer: bool = False) -> None:
+        for option, value in (("strict", strict), ("loose", loose), ("assume_announcer", assume_announcer)):
             if not isinstance(value, bool):
                 raise TypeError(f"{option}: must be true or false, not {value!r}")
         self.strict = strict
         self.loose = loose
+        self.assume_announcer = assume_announcer
 
     def inspect(self, segment: Segment, memory: memoryview) -> Finding | None:
-        """Examine one segment.  One that is dropped for what it says leaves the memory as it was: it will come again."""
+        """Examine one segment.  One that is dropped for what it says leaves no trace but a count: it will come again."""
         return self._inspect_strictly(segment, memory) if self.strict else self._inspect_as_the_kernel(segment, memory)
 
     def _inspect_as_the_kernel(self, segment: Segment, memory: memoryview) -> Finding | None:
@@ -89,19 +100,21 @@ class FtpHelper:
         if dialogue.step is Step.LOST:
             return _REFUSED if find_announcement(segment) else None
         new = dialogue.unheard(segment.direction, segment.seq, segment.payload)
-        if new is None and dialogue.meet_gap():
-            dialogue.store(memory)
-            return _PARTIAL
         finding = None
         if new:
             follow = self._follow_commands if segment.direction == Direction.ORIGINAL else self._follow_replies
             finding = follow(segment._replace(payload=new), dialogue)
-            if finding is _PARTIAL:
-                return finding
+        if finding is _PARTIAL:
+            dialogue = Dialogue.load(memory)
+            held = dialogue.hold_line()
+        else:
+            held = new is None and dialogue.meet_gap()
+        if new and not held:
             dialogue.advance(segment.direction, _end(segment), new.endswith(_NEWLINE))
         dialogue.store(memory)
-        lost = dialogue.step is Step.LOST       # type: ignore[comparison-overlap]  # what it was above may have changed
-        return Finding(cancel=True) if lost else finding
+        if held:
+            return _PARTIAL
+        return Finding(cancel=True) if dialogue.step is Step.LOST else finding
 
     def _believe(self, segment: Segment) -> Finding | None:
         """What the kernel's helper makes of a segment that starts a line."""
@@ -112,19 +125,20 @@ class FtpHelper:
 
     def _follow_commands(self, segment: Segment, dialogue: Dialogue) -> Finding | None:
         payload, starts_line = segment.payload, dialogue.at_line_start[Direction.ORIGINAL]
+        *lines, rest = payload.rsplit(_NEWLINE, 2)
+        if (lines or starts_line) and _REQUEST_CUT_OFF.match(rest):
+            return _PARTIAL
         finding = None
-        if starts_line:
-            if any(_is_cut_off(payload, request) for request in (b"PASV\r\n", b"EPSV\r\n")):
+        found = scan_announcement(segment) if starts_line else None
+        if found:
+            if not lines and not found.announcement:
                 return _PARTIAL
-            finding = self._believe(segment)
-            if finding is _PARTIAL:
-                return finding
+            finding = self._open(segment, found.announcement)
         before = dialogue.outstanding
         commands = dialogue.add_commands(payload)
-        request = _last_request(payload, starts_line)
-        if request is not Awaited.NOTHING:
+        if lines and (starts_line or len(lines) > 1) and _REQUEST.match(lines[-1]):
             outdated = dialogue.awaited is Awaited.PORT
-            dialogue.await_answer(request, ahead=before + commands - 1)
+            dialogue.await_answer(Awaited.PASSIVE, ahead=before + commands - 1)
             finding = Finding(cancel=True) if outdated else None
         elif finding and finding.expectations:
             dialogue.await_answer(Awaited.PORT, ahead=before)
@@ -133,29 +147,34 @@ class FtpHelper:
         return finding
 
     def _follow_replies(self, segment: Segment, dialogue: Dialogue) -> Finding | None:
-        found = find_announcement(segment) if dialogue.at_line_start[Direction.REPLY] else None
-        if found and len(segment.payload) <= len(found.word):
-            return _PARTIAL
+        found = scan_announcement(segment) if dialogue.at_line_start[Direction.REPLY] else None
+        if found and not found.announcement and _NEWLINE not in segment.payload:
+            if dialogue.awaits_passive_reply():
+                return _PARTIAL
+            found = None
         finding = Finding(remark=f"{found.word.decode()}answers no command that asked for it") if found else None
         for reply in dialogue.final_replies(segment.payload):
             if reply.answers is Awaited.PORT:
                 finding = Finding(activate=True) if reply.code[:1] == b"2" else Finding(cancel=True)
-            elif found and reply.first and reply.code == _ANSWER.get(reply.answers):
-                finding = self._open(segment, found.announcement) if found.announcement else _PARTIAL
-                if finding is _PARTIAL:
-                    return finding
+            elif found and reply.first and reply.answers is Awaited.PASSIVE and reply.code == found.word[:3]:
+                finding = self._open(segment, found.announcement)
         return finding
 
-    def _open(self, segment: Segment, announcement: "Announcement") -> Finding:
+    def _open(self, segment: Segment, announcement: "Announcement | None") -> Finding:
         """The expectation for an announcement, or the remark why there is none."""
+        if announcement is None:
+            return _UNREADABLE
         if self.strict and not announcement.well_formed:
             return Finding(remark="announced numbers do not make an address and a port")
         if self.strict and announcement.port < _LOWEST_PORT:
             return Finding(remark=f"announced port {announcement.port} is below {_LOWEST_PORT}")
-        if announcement.address != segment.sender and not self.loose:
+        address = announcement.address
+        if self.assume_announcer and segment.direction == Direction.REPLY and _is_private(address):
+            address = segment.sender
+        if address != segment.sender and not self.loose:
             return Finding(remark="announced address is not the announcer's own")
         active = not self.strict or segment.direction == Direction.REPLY
-        return Finding(expectations=(Expectation(source=segment.receiver, destination=announcement.address,
+        return Finding(expectations=(Expectation(source=segment.receiver, destination=address,
                                                  port=announcement.port, active=active),))
 
 
@@ -165,20 +184,9 @@ def _end(segment: Segment) -> int:
     return segment.seq + len(segment.payload) & _U32
 
 
-def _last_request(payload: bytes, starts_line: bool) -> Awaited:
-    """PASV or EPSV, if that is the last whole line: a later command ends the wait for an answer anyway."""
-    end = payload.rfind(_NEWLINE)
-    start = payload.rfind(_NEWLINE, 0, max(end, 0)) + 1
-    if end < 0 or (start == 0 and not starts_line):
-        return Awaited.NOTHING
-    word = payload[start:end][:_COMMAND_WORD_BYTES + 1].upper()
-    if word[_COMMAND_WORD_BYTES:] not in (b"", b"\r", b" "):
-        return Awaited.NOTHING
-    return {b"PASV": Awaited.PASV, b"EPSV": Awaited.EPSV}.get(word[:_COMMAND_WORD_BYTES], Awaited.NOTHING)
-
-
-def _is_cut_off(payload: bytes, line: bytes) -> bool:
-    return len(payload) < len(line) and line.startswith(payload.upper())
+# A request for passive mode, without its newline: one that is whole, and one whose newline may follow.
+_REQUEST = re.compile(rb"(?:PASV|EPSV)(?:[ \r]|\Z)", re.IGNORECASE)
+_REQUEST_CUT_OFF = re.compile(rb"(?:P(?:AS?)?|E(?:PS?)?)\Z|" + _REQUEST.pattern, re.IGNORECASE)
 
 
 # -- announcements ------------------------------------------------------------------------------------------
@@ -247,6 +255,41 @@ def _read_229(text: bytes, sender: bytes) -> Announcement | None:
     return port and Announcement(sender, port.value, port.well_formed)
 
 
+def scan_announcement(segment: Segment) -> Found | None:
+    """As find_announcement(), read as clients and servers read who do not insist on a form.
+
+    RFC 1123, 4.1.2.6: brackets cannot be relied on, a client scans for the digits.  It is safe, since what opens is the same as
+    for a well-formed line: a port of the announcer's own, for the other end alone, where a command asked for it or its reply
+    agreed to it.  What is read depends on no byte behind it: a line that is cut off opens what the whole one opens, or nothing.
+
+        227   the first run of digits and commas that makes six numbers; so do curl and lftp, over "(IPv4) " and without brackets,
+              where the kernel takes the first digit for the address.  With blanks between the numbers it is nothing: no
+              grammar has them, and newer clients refuse them, too.
+        229   three delimiters and a number, behind the first "(" or behind the code, as lftp has it; curl and the kernel
+              insist on "(" and a fourth delimiter.  A port without delimiters is read by none of them, and by nobody here.
+        PORT  six numbers as in 227.  The kernel refuses two blanks, a blank behind the numbers, and LF without CR.
+    """
+    found = find_announcement(segment)
+    scan = _SCANS.get(found.word) if found else None
+    if not found or not scan:
+        return found
+    line = segment.payload[:segment.payload.find(_NEWLINE) + 1 or None]
+    return found._replace(announcement=scan(line, segment.sender))
+
+
+def _scan_six_numbers(line: bytes, sender: bytes) -> Announcement | None:
+    written = _SIX_NUMBERS.search(line)
+    return written and _announce_six(written.groups(), sender)
+
+
+def _scan_229(line: bytes, sender: bytes) -> Announcement | None:
+    written = _DELIMITED_PORT.match(line)
+    return written and Announcement(sender, _wrapped(written[2]) & _U16, _fits(written[2], _U16))
+
+
+_SCANS = {b"PORT": _scan_six_numbers, b"227 ": _scan_six_numbers, b"229 ": _scan_229}
+
+
 class _Form(NamedTuple):
     word: bytes
     skip_to: bytes              # the numbers come after the first of these; empty: at once
@@ -265,6 +308,8 @@ _DIGIT = re.compile(rb"[0-9]")
 _DIGITS = re.compile(rb"[0-9]*")
 _NUMBERS = {b",": re.compile(rb"[0-9,]*"), b".": re.compile(rb"[0-9.]*")}
 _IPV6_TEXT = re.compile(rb"[0-9A-Fa-f:.]*")
+_SIX_NUMBERS = re.compile(rb"(?<![0-9,])" + rb",".join([rb"([0-9]+)"] * 6) + rb"(?=[^0-9,])")    # each run is tried once
+_DELIMITED_PORT = re.compile(rb"229 (?:[^(\n]*\()??([!-/:-~])\1\1([0-9]+)(?=[^0-9])")
 _SIGNIFICANT_DIGITS = 32        # 10**32 is a multiple of 2**32: digits further left do not show modulo 2**32
 
 
@@ -303,16 +348,23 @@ def _split_numbers(text: bytes, count: int, separator: bytes, terminator: bytes 
     return run.split(separator)
 
 
-def _pack_quad(numbers: list[bytes]) -> bytes:
+def _is_private(address: bytes) -> bool:
+    return len(address) == 4 and any(IPv4Address(address) in network for network in _PRIVATE)
+
+
+def _pack_quad(numbers: Sequence[bytes]) -> bytes:
     first, second, third, fourth = map(_wrapped, numbers)
     return ((first << 24 | second << 16 | third << 8 | fourth) & _U32).to_bytes(4)
 
 
 def _read_six_numbers(text: bytes, sender: bytes, terminator: bytes | None) -> Announcement | None:
-    """RFC 959's host and port.  Over IPv6 the kernel puts the four numbers over the sender's first word."""
+    """RFC 959's host and port."""
     numbers = _split_numbers(text, 6, b",", terminator)
-    if numbers is None:
-        return None
+    return _announce_six(numbers, sender) if numbers else None
+
+
+def _announce_six(numbers: Sequence[bytes], sender: bytes) -> Announcement:
+    """Over IPv6 the kernel puts the four numbers over the sender's first word."""
     port = (_wrapped(numbers[4]) << 8 | _wrapped(numbers[5])) & _U16
     well_formed = len(sender) == 4 and all(_fits(number, 255) for number in numbers)
     return Announcement(_pack_quad(numbers[:4]) + sender[4:], port, well_formed)

@@ -66,8 +66,7 @@ class LineStarts:
 class Awaited(IntEnum):
     """The command whose final reply decides about an expectation."""
     NOTHING = 0
-    PASV = 1
-    EPSV = 2
+    PASSIVE = 1                 # PASV or EPSV
     PORT = 3                    # or EPRT
 
 
@@ -78,17 +77,18 @@ class Step(IntEnum):
     LOST = 0xF3                 # for good
 
 
-# By number: asking the enum takes ten times as long.
-_AWAITED = tuple(Awaited)
+# By number: asking the enum takes ten times as long.  2 was EPSV in the memory of older versions.
+_AWAITED = (Awaited.NOTHING, Awaited.PASSIVE, Awaited.PASSIVE, Awaited.PORT)
 _STEPS = {int(step): step for step in Step}
 
 _COUNT_MAX = 0xFFFF
-_GAPS_MAX = 7                   # segments dropped in a row: a sender that waits twice as long each time takes half a minute
+_DROPS_MAX = 7                  # of one line, or in a gap: a sender that waits twice as long each time takes half a minute
 _LINE_MAX = 510                 # bytes; of a longer line some servers make two commands (CVE-2008-4247)
 _REPLY_LINES_MAX = 64           # looked at in one segment
 _REPLY_LINE = re.compile(rb"\n([1-5][0-9][0-9])([ \r-]|(?=\n))")     # fixed width: nothing to backtrack into
 _CODE_CUT_OFF = re.compile(rb"\n([1-5][0-9]{0,2})\Z")
 _WELCOME = b"220"
+_PASSIVE_CODES = (227, 229)
 
 
 class Reply(NamedTuple):
@@ -104,14 +104,14 @@ class Dialogue:
     A new connection's memory is zero.  One that was taken over from the kernel, all ones: nobody has heard how it
     began, and it is believed to have nothing outstanding.
 
-    Little-endian: two sequence numbers; `outstanding`; `ahead`; `unfinished` (10 bits), `awaited` (2); `code_so_far`;
+    Little-endian: two sequence numbers; `outstanding`; `ahead`; `unfinished` (10 bits), `awaited` (2), `held` (3); `code_so_far`;
     `line_bytes`; five flags, `gaps` (3 bits); `step`.
     """
 
     _LAYOUT = struct.Struct("<2I5HBB")
 
     __slots__ = ("step", "expected", "at_line_start", "outstanding", "ahead", "awaited", "unfinished", "code_so_far",
-                 "line_bytes", "after_return", "gaps")
+                 "line_bytes", "after_return", "gaps", "held")
 
     def __init__(self, step: Step = Step.BEGINNING) -> None:
         self.step = step
@@ -124,7 +124,8 @@ class Dialogue:
         self.code_so_far = 0                # what a segment's end has left of a reply line, if digits alone; 0: none
         self.line_bytes = 0                 # of the command line that has not ended
         self.after_return = False           # the client's last byte was a CR
-        self.gaps = 0                       # segments dropped since the last one that came in order
+        self.gaps = 0                       # segments dropped that came too early, since the last one that was taken
+        self.held = 0                       # those that were dropped since because their line was cut off
 
     @classmethod
     def load(cls, memory: memoryview) -> "Dialogue":
@@ -141,6 +142,7 @@ class Dialogue:
         dialogue.after_return, dialogue.gaps = bool(flags & 16), flags >> 5
         dialogue.outstanding, dialogue.ahead = outstanding, ahead
         dialogue.unfinished, dialogue.awaited = reply & 1023, _AWAITED[reply >> 10 & 3]
+        dialogue.held = reply >> 12 & 7
         dialogue.code_so_far, dialogue.line_bytes = code, min(line_bytes, _LINE_MAX)
         return dialogue
 
@@ -152,8 +154,9 @@ class Dialogue:
         first, second = self.expected
         flags = ((first is not None) | (second is not None) << 1 | self.at_line_start[0] << 2 | self.at_line_start[1] << 3
                  | self.after_return << 4 | self.gaps << 5)
-        self._LAYOUT.pack_into(memory, 0, first or 0, second or 0, self.outstanding, self.ahead,
-                               self.unfinished | self.awaited << 10, self.code_so_far, self.line_bytes, flags, self.step)
+        reply = self.unfinished | self.awaited << 10 | self.held << 12
+        self._LAYOUT.pack_into(memory, 0, first or 0, second or 0, self.outstanding, self.ahead, reply, self.code_so_far,
+                               self.line_bytes, flags, self.step)
 
     # -- segments ------------------------------------------------------------------------------------------
 
@@ -165,17 +168,28 @@ class Dialogue:
         return None if is_after(seq, expected) else payload[expected - seq & _U32:]
 
     def meet_gap(self) -> bool:
-        """Whether to drop a segment that came too early; else its forerunner is believed never to come again."""
-        if self.gaps == _GAPS_MAX:
+        """Whether to drop a segment that came too early; else its forerunner is believed never to come again.
+
+        What follows a line that is held back comes too early however often it is cut: the line's own count is the bound.
+        """
+        if not self.held:
+            self.gaps = self._count_drop(self.gaps)
+        return self.step is not Step.LOST
+
+    def hold_line(self) -> bool:
+        """Whether to drop a segment that ends within its line; else its sender is believed never to repeat the line whole."""
+        self.held = self._count_drop(self.held)
+        return self.step is not Step.LOST
+
+    def _count_drop(self, dropped: int) -> int:
+        if dropped == _DROPS_MAX:
             self.step = Step.LOST
-            return False
-        self.gaps += 1
-        return True
+        return min(dropped + 1, _DROPS_MAX)
 
     def advance(self, direction: Direction, end: int, at_line_start: bool) -> None:
         self.expected[direction] = end
         self.at_line_start[direction] = at_line_start
-        self.gaps = 0
+        self.gaps = self.held = 0
 
     # -- commands ------------------------------------------------------------------------------------------
 
@@ -212,6 +226,10 @@ class Dialogue:
     def await_answer(self, command: Awaited, ahead: int) -> None:
         self.awaited = command
         self.ahead = ahead
+
+    def awaits_passive_reply(self) -> bool:
+        """Whether the next final reply answers PASV or EPSV; one that has begun must not be another's multi-line reply."""
+        return self.awaited is Awaited.PASSIVE and not self.ahead and self.unfinished in (0, *_PASSIVE_CODES)
 
     # -- replies -------------------------------------------------------------------------------------------
 

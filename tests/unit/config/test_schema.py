@@ -33,7 +33,7 @@ conntrack:
   tcp: {loose: false, liberal: true, max_retrans: 5, ignore_invalid_rst: true}
   timeouts: {tcp_established: 5d, tcp_syn_sent: 2m, udp: 30s, udp_stream: 1h, icmp: 7, generic: '9'}
 helpers:
-  ftp: {ports: [21, 2121], strict: false, loose: true}
+  ftp: {ports: [21, 2121], strict: false, loose: true, assume_announcer: true}
 state: {dir: /run/pyfw/gw}
 control: {socket: /run/pyfw/gw.sock, group: wheel}
 log: {drops: true}
@@ -54,7 +54,7 @@ def test_every_option_is_read():
     assert (tcp.loose, tcp.liberal, tcp.max_retrans, tcp.ignore_invalid_rst) == (False, True, 5, True)
     assert whole.conntrack.timeouts == {"tcp_established": 432000, "tcp_syn_sent": 120, "udp": 30, "udp_stream": 3600,
                                         "icmp": 7, "generic": 9}
-    assert whole.helpers == {"ftp": HelperConfig((21, 2121), {"strict": False, "loose": True})}
+    assert whole.helpers == {"ftp": HelperConfig((21, 2121), {"strict": False, "loose": True, "assume_announcer": True})}
     assert whole.state.dir == Path("/run/pyfw/gw")
     assert (whole.control.socket, whole.control.group) == (Path("/run/pyfw/gw.sock"), "wheel")
     assert whole.log.drops and whole.metrics.listen == LoopbackAddress("127.0.0.1", 9469)

@@ -77,7 +77,7 @@ class Conversation:
         return {b"> ": Direction.ORIGINAL, b"< ": Direction.REPLY}[raw[:2]], raw[2:]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def talk():
     """talk(helper, **where) -> a Conversation that has logged in."""
     def logged_in(helper, **where) -> Conversation:

@@ -30,7 +30,7 @@ def at_line_start(seq=0, strict=True) -> bytearray:
     if strict:
         dialogue = Dialogue(Step.IN_STEP)
         dialogue.expected, dialogue.at_line_start = [seq, seq], [True, True]
-        dialogue.outstanding, dialogue.awaited = 1, Awaited.PASV
+        dialogue.outstanding, dialogue.awaited = 1, Awaited.PASSIVE
         dialogue.store(memory)
     else:
         line_starts = LineStarts()

@@ -34,9 +34,9 @@ CLIENT_OPEN = "10.0.1.2 > 10.0.0.2 5001"
     (["> NOOP\r\n", PASV], None),
     (["> PASVX\r\n", PASV], None),
     (["> XPASV\r\n", PASV], None),
-    # not what was asked
-    (["> PASV\r\n", EPSV], None),
-    (["> EPSV\r\n", PASV], None),
+    # the other passive reply than was asked for
+    (["> PASV\r\n", EPSV], SERVER_OPEN),
+    (["> EPSV\r\n", PASV], SERVER_OPEN),
     # asked once, answered twice
     (["> PASV\r\n", "< 500 no\r\n", PASV], None),
     (["> PASV\r\n", "< 227 (10,0,1,9,19,137)\r\n", PASV], None),
@@ -113,7 +113,7 @@ def test_active(talk, announce, before, after, opened):
     ("> PORT 10,0,0,2,19,256\r\n", "announced numbers do not make an address and a port"),
     ("> PORT 8,512,0,2,19,137\r\n", "announced numbers do not make an address and a port"),
     ("> PORT 4294967306,0,0,2,19,137\r\n", "announced numbers do not make an address and a port"),
-    ("> PORT 10,,,2,19,137\r\n", "announced numbers do not make an address and a port"),
+    ("> PORT 10,,,2,19,137\r\n", "announcement cannot be read"),
     ("> PORT 10,0,0,9,19,137\r\n", "announced address is not the announcer's own"),
     ("> EPRT |1|10.0.0.2|80|\r\n", "announced port 80 is below 1024"),
     ("> EPRT |1|10.0.0.2|70537|\r\n", "announced numbers do not make an address and a port"),
@@ -158,16 +158,15 @@ def test_a_request_cut_in_two_is_dropped(talk, line):
     assert talk(FtpHelper()).say(line).verdict == Verdict.DROP
 
 
-@pytest.mark.parametrize("line", ["< 2", "< 22", "< 227", "< 227 "])
-def test_a_reply_cut_in_two_is_dropped(talk, line):
-    assert talk(FtpHelper()).say(line).verdict == Verdict.DROP
-
-
-@pytest.mark.parametrize("asked, verdict", [(["> PASV\r\n"], Verdict.DROP), ([], Verdict.ACCEPT)])
-def test_a_malformed_227_is_dropped_only_where_it_is_awaited(talk, asked, verdict):
+@pytest.mark.parametrize("line", ["< 2", "< 22", "< 227", "< 227 ", "< 227 Entering", "< 229 (|||50"])
+@pytest.mark.parametrize("before, dropped", [
+    (["> PASV\r\n"], True), (["> EPSV\r\n"], True), (["> PASV\r\n", "< 227-passive\r\n"], True),
+    ([], False), (["> NOOP\r\n"], False), (["> PASV\r\n", "< 500-no, but:\r\n"], False), (["> NOOP\r\nPASV\r\n"], False)])
+def test_a_reply_cut_in_two_is_dropped_where_it_may_be_the_awaited_one(talk, line, before, dropped):
     conversation = talk(FtpHelper())
-    conversation.say_all(*asked)
-    assert conversation.say("< 227 Entering Passive Mode\r\n").verdict == verdict
+    conversation.say_all(*before)
+    finding = conversation.say(line)
+    assert (finding is not None and finding.verdict == Verdict.DROP) is dropped
 
 
 def test_a_dropped_answer_is_still_awaited(talk):
@@ -243,7 +242,7 @@ def test_a_long_multi_line_reply_in_one_segment_is_one_reply(talk):
     assert conversation.opened == CLIENT_OPEN
 
 
-@pytest.mark.parametrize("option, value", [("strict", "no"), ("loose", 1), ("strict", None)])
+@pytest.mark.parametrize("option, value", [("strict", "no"), ("loose", 1), ("strict", None), ("assume_announcer", 0)])
 def test_options_are_true_or_false(option, value):
     with pytest.raises(TypeError, match=f"{option}: must be true or false, not {value!r}"):
         FtpHelper(**{option: value})
