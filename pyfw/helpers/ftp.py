@@ -262,9 +262,9 @@ def scan_announcement(segment: Segment) -> Found | None:
     for a well-formed line: a port of the announcer's own, for the other end alone, where a command asked for it or its reply
     agreed to it.  What is read depends on no byte behind it: a line that is cut off opens what the whole one opens, or nothing.
 
-        227   the first run of digits and commas that makes six numbers; so do curl and lftp, over "(IPv4) " and without brackets,
-              where the kernel takes the first digit for the address.  With blanks between the numbers it is nothing: no
-              grammar has them, and newer clients refuse them, too.
+        227   the first run of digits and commas that makes six numbers; so do curl and lftp, behind "IPv4 " and without brackets,
+              where the kernel takes the first digit for the address.  With blanks between the numbers it is nothing: RFC 959
+              has none there, and neither the kernel nor curl 8.11 reads them; lftp and curl 7.88 do, by way of scanf().
         229   three delimiters and a number, behind the first "(" or behind the code, as lftp has it; curl and the kernel
               insist on "(" and a fourth delimiter.  A port without delimiters is read by none of them, and by nobody here.
         PORT  six numbers as in 227.  The kernel refuses two blanks, a blank behind the numbers, and LF without CR.

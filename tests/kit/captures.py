@@ -121,10 +121,17 @@ class Conversation:
         self._next = {"client": 1000, "server": 5000}
 
     def segment(self, sender: str, flags: str, payload: bytes = b"") -> bytes:
-        source, destination, sport, dport = self._ends[sender]
-        other = "server" if sender == "client" else "client"
         sequence = self._next[sender]
         self._next[sender] += len(payload) + ("S" in flags) + ("F" in flags)
+        return self._frame(sender, flags, sequence, payload)
+
+    def again(self, sender: str, payload: bytes) -> bytes:
+        """What the sender said last, repeated in one segment."""
+        return self._frame(sender, "PA", self._next[sender] - len(payload), payload)
+
+    def _frame(self, sender: str, flags: str, sequence: int, payload: bytes) -> bytes:
+        source, destination, sport, dport = self._ends[sender]
+        other = "server" if sender == "client" else "client"
         acknowledged = self._next[other] if "A" in flags else 0
         return ethernet(bytes(IP(src=source, dst=destination)
                               / TCP(sport=sport, dport=dport, flags=flags, seq=sequence, ack=acknowledged, window=8192)

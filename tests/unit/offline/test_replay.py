@@ -194,6 +194,34 @@ def test_the_ftp_helper_is_on_without_a_config(judged, options, seen):
     assert states(judged(every_second(frames), *options))[-1] == seen
 
 
+@pytest.mark.parametrize(("asked", "pieces", "options", "seen"), [
+    pytest.param("PASV", ["227 Passive (10,0,1,2,195,80)\r\n"], [], ["ACCEPT RELATED"], id="in one segment"),
+    pytest.param("PASV", ["229 Passive (|||50000|)\r\n"], [], ["ACCEPT RELATED"], id="229 answers PASV"),
+    pytest.param("EPSV", ["227 Passive( 10,0,1,2,195,80).\r\n"], [], ["ACCEPT RELATED"], id="227 answers EPSV"),
+    pytest.param("PASV", ["227 Passive (", "10,0,1,2,195,80)\r\n"], [], ["DROP", "DROP", "ACCEPT RELATED"], id="in two, then whole"),
+    pytest.param("PASV", ["227 Passive ( 10, 0, 1, 2, 195, 80 )\r\n"], [], ["ACCEPT NEW"], id="whole, and cannot be read"),
+    pytest.param("PASV", ["227 Passive ( 10, 0, 1, 2, 195, 80 )\r\n"], ["helpers.ftp.strict=false"], ["DROP", "DROP NEW"],
+                 id="the same as the kernel does"),
+    pytest.param("PASV", ["227 Passive (192,168,1,1,195,80)\r\n"], [], ["ACCEPT NEW"], id="a private address"),
+    pytest.param("PASV", ["227 Passive (192,168,1,1,195,80)\r\n"], ["helpers.ftp.assume_announcer=true"], ["ACCEPT RELATED"],
+                 id="a private address is the announcer's"),
+])
+def test_ftp_servers_as_they_are(judged, asked, pieces, options, seen):
+    """The verdicts on the reply's pieces and, if any was dropped, on the whole; with the last, the data connection's state."""
+    control, data = Conversation(dport=21), Conversation(50001, 50000)
+    frames = [*control.handshake(), control.segment("server", "PA", b"220 ready\r\n"),
+              control.segment("client", "PA", b"USER a\r\n"), control.segment("server", "PA", b"230 ok\r\n"),
+              control.segment("client", "PA", f"{asked}\r\n".encode())]
+    before = len(frames)
+    frames += [control.segment("server", "PA", piece.encode()) for piece in pieces]
+    if "DROP" in seen:
+        frames.append(control.again("server", "".join(pieces).encode()))
+    frames.append(data.segment("client", "S"))
+    *replies, opening = judged(every_second(frames), *(f"--set={option}" for option in options))[before:]
+    verdicts = [reply["verdict"] for reply in replies]
+    assert [*verdicts[:-1], f"{verdicts[-1]} {opening['state']}"] == seen
+
+
 def test_a_reassembled_datagram_is_judged_at_the_piece_that_completes_it(judged):
     pieces = fragments(datagram(bytes(2000)), [800, 1600])
     objects = judged(every_second([ethernet(pieces[number]) for number in (2, 0, 1)]), "--table")
