@@ -87,9 +87,10 @@ class FtpHelper:
 
     def _inspect_as_the_kernel(self, segment: Segment, memory: memoryview) -> Finding | None:
         line_starts = LineStarts.load(memory)
-        finding = self._believe(segment) if segment.seq in line_starts.places[segment.direction] else None
-        if finding is _PARTIAL:
-            return finding
+        found = find_announcement(segment) if segment.seq in line_starts.places[segment.direction] else None
+        if found and not found.announcement:
+            return _PARTIAL
+        finding = self._open(segment, found.announcement) if found else None
         if segment.payload.endswith(_NEWLINE):
             line_starts.remember(segment.direction, _end(segment))
         line_starts.store(memory)
@@ -116,17 +117,10 @@ class FtpHelper:
             return _PARTIAL
         return Finding(cancel=True) if dialogue.step is Step.LOST else finding
 
-    def _believe(self, segment: Segment) -> Finding | None:
-        """What the kernel's helper makes of a segment that starts a line."""
-        found = find_announcement(segment)
-        if found is None:
-            return None
-        return self._open(segment, found.announcement) if found.announcement else _PARTIAL
-
     def _follow_commands(self, segment: Segment, dialogue: Dialogue) -> Finding | None:
         payload, starts_line = segment.payload, dialogue.at_line_start[Direction.ORIGINAL]
         *lines, rest = payload.rsplit(_NEWLINE, 2)
-        if (lines or starts_line) and _REQUEST_CUT_OFF.match(rest):
+        if dialogue.step is Step.IN_STEP and (lines or starts_line) and _REQUEST_CUT_OFF.match(rest):
             return _PARTIAL
         finding = None
         found = scan_announcement(segment) if starts_line else None

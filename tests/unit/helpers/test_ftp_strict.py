@@ -158,6 +158,10 @@ def test_a_request_cut_in_two_is_dropped(talk, line):
     assert talk(FtpHelper()).say(line).verdict == Verdict.DROP
 
 
+def test_nothing_is_held_back_before_the_welcome(connect):
+    assert connect(FtpHelper()).say("> POST / HTTP/1.1\r\nP").verdict == Verdict.ACCEPT
+
+
 @pytest.mark.parametrize("line", ["< 2", "< 22", "< 227", "< 227 ", "< 227 Entering", "< 229 (|||50"])
 @pytest.mark.parametrize("before, dropped", [
     (["> PASV\r\n"], True), (["> EPSV\r\n"], True), (["> PASV\r\n", "< 227-passive\r\n"], True),
