@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 from differential.generate_tcp import impair
@@ -37,7 +38,7 @@ class Control:
         random = self.random
         cuts = sorted(random.sample(range(1, len(text)), min(random.choice((0, 0, 0, 0, 1, 2)), len(text) - 1))) if len(text) > 1 else []
         start = self.next[side]
-        for begin, end in zip([0, *cuts], [*cuts, len(text)]):
+        for begin, end in pairwise([0, *cuts, len(text)]):
             self.emit(side, PSH | ACK, text[begin:end])
             if random.random() < 0.1:
                 self.emit(side, PSH | ACK, text[begin:end], seq=start + begin)

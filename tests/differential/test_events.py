@@ -31,11 +31,14 @@ RULES = ["-A FORWARD -p tcp -m tcp --tcp-flags FIN,PSH PSH -j CONNMARK --set-xma
          "-A FORWARD -p sctp -m length --length 60:100 -j DROP"]
 
 
+EVERY_KIND = ~Kind(0)
+
+
 def is_from_the_link(packet: Sent) -> bool:
     return packet.data[:1] == b"\x60" and packet.data[8:10] == b"\xFE\x80"
 
 
-def told(scenario: Scenario, directory: Path, rules: list[str], kinds: Kind = ~Kind(0),
+def told(scenario: Scenario, directory: Path, rules: list[str], kinds: Kind = EVERY_KIND,
          engine_settings: Settings | None = None) -> tuple[list[str], list[str]]:
     """The kernel's events of these kinds, and pyfw's.
 

@@ -130,7 +130,7 @@ def seeds() -> list[bytes]:
             gre(client, server), pptp(client, server, 77), ip(client, server, 103, b"anything"),
         ]
     segment = tcp_segment(*ENDS6, 1, 80, ACK, seq=101, ack=901, payload=b"x")
-    return found + [extended(*ENDS6, [HOPOPTS, ROUTING, FRAGMENT, AH, DSTOPTS], TCP, segment),
-                    extended(*ENDS6, [HOPOPTS, DSTOPTS], TCP, segment),
-                    ip(*ENDS, UDP, bytes(20), options=b"\1" * 12, fragment=0x2000),
-                    ip(*ENDS, TCP, tcp_segment(*ENDS, 1, 80, ACK, payload=b"x"), options=b"\7\7\4" + bytes(5))]
+    return [*found, extended(*ENDS6, [HOPOPTS, ROUTING, FRAGMENT, AH, DSTOPTS], TCP, segment),
+            extended(*ENDS6, [HOPOPTS, DSTOPTS], TCP, segment),
+            ip(*ENDS, UDP, bytes(20), options=b"\1" * 12, fragment=0x2000),
+            ip(*ENDS, TCP, tcp_segment(*ENDS, 1, 80, ACK, payload=b"x"), options=b"\7\7\4" + bytes(5))]

@@ -29,7 +29,7 @@ class Association:
     def server(self, *chunks: int | bytes, tag: int = OF_CLIENT):
         return self.watch.send(sctp(SERVER, CLIENT, 3868, 3868, tag, *map(whole, chunks)))
 
-    def open(self) -> "Association":
+    def open(self) -> Association:
         self.client(init(INIT, OF_CLIENT), tag=0)
         self.server(init(INIT_ACK, OF_SERVER))
         self.client(COOKIE_ECHO)

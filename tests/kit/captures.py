@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -101,7 +102,7 @@ def fragments(packet: Packet, cuts: Sequence[int]) -> list[bytes]:
     payload = whole[40:] if version6 else whole[20:]
     edges = [0, *cuts, len(payload)]
     return [fragment(packet, start, payload[start:end], more=end < len(payload))
-            for start, end in zip(edges, edges[1:])]
+            for start, end in pairwise(edges)]
 
 
 def fragment(packet: Packet, offset: int, payload: bytes, *, more: bool, identification: int = 7) -> bytes:

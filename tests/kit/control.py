@@ -48,12 +48,12 @@ class StillDaemon:
     """What the commands need of a daemon, with a clock that stands still and a queue that is set by hand."""
 
     handing_over = False
-    degraded: dict[str, str] = {}
     diversion_fault: str | None = None
     config_path = Path("/nowhere/pyfw.yaml")
 
     def __init__(self, flows: int = 3) -> None:
         self.engine = engine_with(flows)
+        self.degraded: dict[str, str] = {}
         self.queued = 0
         self.judged = 0
         self.waiting = 0

@@ -207,7 +207,7 @@ def describe(packet: bytes) -> str:
     if protocol in _WITH_PORTS and len(body) >= 8 and not notes:
         sport, dport = struct.unpack_from("!HH", body)
         mark = "." if len(src) == 4 else " port "
-        hosts = [f"{host}{mark}{port}" for host, port in zip(hosts, (sport, dport))]
+        hosts = [f"{host}{mark}{port}" for host, port in zip(hosts, (sport, dport), strict=True)]
     said = f"{name} {hosts[0]} > {hosts[1]}{notes}"
     if protocol == TCP and len(body) >= 20 and not notes:
         return f"{said} {_describe_tcp(body)}"

@@ -4,6 +4,7 @@ Addresses are text; the family is that of the addresses.
 """
 import struct
 from ipaddress import ip_address
+from itertools import pairwise
 
 HOPOPTS, ICMP, TCP, UDP, ROUTING, FRAGMENT, GRE, AH, ICMPV6, NO_NEXT, DSTOPTS, SCTP, UDPLITE = (
     0, 1, 6, 17, 43, 44, 47, 51, 58, 59, 60, 132, 136)
@@ -134,5 +135,5 @@ def extension(header: int, next_header: int) -> bytes:
 def extended(src: str, dst: str, headers: list[int], protocol: int, transport: bytes) -> bytes:
     """An IPv6 packet whose transport header follows these extension headers."""
     chain = [*headers, protocol]
-    body = b"".join(extension(header, following) for header, following in zip(chain, chain[1:]))
+    body = b"".join(extension(header, following) for header, following in pairwise(chain))
     return ip(src, dst, chain[0], body + transport)

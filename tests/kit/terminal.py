@@ -82,7 +82,8 @@ class OnTerminal:
         """The first frame that meets the condition."""
         deadline = time.monotonic() + timeout_s
         while not (frame := self.frame()) or not condition(frame):
-            assert time.monotonic() < deadline and self.process.poll() is None, f"waited in vain for {what}:\n" + "\n".join(frame)
+            waits = time.monotonic() < deadline and self.process.poll() is None
+            assert waits, f"waited in vain for {what}:\n" + "\n".join(frame)
             self.read(0.1)
         return frame
 

@@ -87,7 +87,7 @@ class End:
         self.ack_number = 0
         self.window = 65535
         self.options = b""          # of its SYN
-        self.peer: "End" = self
+        self.peer: End = self
 
     def packet(self, flags: int, payload: bytes = b"", *, seq: int | None = None, ack: int | None = None,
                window: int | None = None, options: bytes = b"") -> bytes:

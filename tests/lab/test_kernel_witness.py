@@ -77,7 +77,7 @@ SESSIONS = {
 
 
 @pytest.fixture
-def kernel(lab: Lab) -> "Kernel":
+def kernel(lab: Lab) -> Kernel:
     return Kernel(lab)
 
 

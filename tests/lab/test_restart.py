@@ -164,7 +164,7 @@ def test_a_handover_that_is_taken_back_while_nothing_can_be_sent(lab: Lab, confi
                 netlink.connect((NOBODY, 0))
             for _ in range(4):
                 before = errors()
-                wait_until(lambda: errors() > before, "sends that fail")
+                wait_until(lambda before=before: errors() > before, "sends that fail")
                 with successor_of(firewall) as netlink:
                     kept = netlink.dup()
             with kept:

@@ -88,7 +88,7 @@ def test_arguments_stand_in_the_words(reason, arguments, words):
 
 
 def test_an_unknown_reason_is_refused():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="is not a valid Reason"):
         reason_text(max(Reason) + 1)
 
 

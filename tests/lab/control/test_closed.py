@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,10 +43,9 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def opened(lab: Lab) -> Iterator[None]:
+def opened(lab: Lab) -> None:
     """The control: the lab is open before."""
     assert passes(lab) == OPEN
-    yield
 
 
 @pytest.mark.parametrize("text", [None, "", "\0", "rules: [", "- a list", "hooks: [NOWHERE]\nqueue: {when_down: open}\nexempt: 7\n",

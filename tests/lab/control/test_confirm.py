@@ -16,7 +16,7 @@ def ping_passes(lab: Lab) -> bool:
 
 
 def write_rules(config: Path, verdict: str) -> None:
-    config.write_text("hooks: [FORWARD]\nrules: {filter: {FORWARD: {rules: [-p icmp -j %s]}}}\n" % verdict)
+    config.write_text(f"hooks: [FORWARD]\nrules:\n  filter:\n    FORWARD: {{rules: [-p icmp -j {verdict}]}}\n")
 
 
 @pytest.mark.parametrize("confirmed", [False, True])

@@ -110,7 +110,7 @@ def test_no_request_makes_a_handler_fail(lab: Lab, guard: Guard, tmp_path: Path)
         answer = asker.ask(request)
         asked += 1
         allowed = {2} if is_wrong else {1, 2, 3, 4}
-        if answer.get("error", "").startswith("internal error") or "error" in answer and answer["status"] not in allowed or (
+        if answer.get("error", "").startswith("internal error") or ("error" in answer and answer["status"] not in allowed) or (
                 is_wrong and "error" not in answer):
             failed.append((str(request)[:200], str(answer)[:200]))
     asker.close()

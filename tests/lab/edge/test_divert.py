@@ -116,7 +116,7 @@ def test_the_kernel_puts_fragments_together(lab: Lab, family: int):
 def test_one_diversion_in_a_namespace(lab: Lab):
     with lab.inside("gateway"):
         first = DiversionOwner()
-        with pytest.raises(DivertError, match="^another pyfw diverts the packets of this network namespace: stop it"):
+        with pytest.raises(DivertError, match=r"^another pyfw diverts the packets of this network namespace: stop it"):
             DiversionOwner()
         with lab.inside("server"):
             DiversionOwner().close()

@@ -77,7 +77,8 @@ def test_pyfws_own_answers_leave(lab: Lab, guard: Guard, settings: list[str]):
     assert (int(mark, 16) == MARK) == bool(settings) and int(mark, 16) != FORMER_MARK
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            with lab.inside("client"), socket.socket(family, kind) as caller, pytest.raises(ConnectionRefusedError):
+            with lab.inside("client"), socket.socket(family, kind) as caller, \
+                    pytest.raises(ConnectionRefusedError):     # noqa: PT012  of TCP it is connect(), of UDP what follows
                 caller.settimeout(5)
                 caller.connect((GATEWAY_INSIDE.address(version), 9))
                 caller.send(b"x")

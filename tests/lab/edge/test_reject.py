@@ -174,7 +174,7 @@ def test_a_program_of_this_host_is_told(lab: Lab, serve: Callable, family: int, 
     with lab.inside("gateway"):
         caller = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6,
                                socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
-    with caller, pytest.raises(ConnectionRefusedError):
+    with caller, pytest.raises(ConnectionRefusedError):     # noqa: PT012  of TCP it is connect(), of UDP what follows
         caller.settimeout(5)
         caller.connect((SERVER.address(family), 9))
         caller.send(b"x")

@@ -66,7 +66,7 @@ def test_verdicts_that_cannot_be_sent_are_kept_and_no_more_are_made(lab: Lab, se
         with failing_sends(loop):
             for _ in range(5):
                 before = loop.counters()["send_errors"]
-                run_until(loop, lambda: loop.counters()["send_errors"] > before + 2, "sends that fail")
+                run_until(loop, lambda before=before: loop.counters()["send_errors"] > before + 2, "sends that fail")
             assert loop.counters()["packets"] == 64 and queued().queued == 256
         run_until(loop, lambda: queued().queued == 0, "an empty queue")
         assert [taker.recv(10) for _ in range(256)] == [b"%d" % number for number in range(256)]
@@ -87,7 +87,7 @@ def test_orphans_whose_verdicts_cannot_be_sent_are_dropped_later(lab: Lab, serve
         with failing_sends(loop):
             for _ in range(3):
                 before = loop.counters()["send_errors"]
-                run_until(loop, lambda: loop.counters()["send_errors"] > before + 2, "sends that fail")
+                run_until(loop, lambda before=before: loop.counters()["send_errors"] > before + 2, "sends that fail")
         run_until(loop, lambda: queued().queued == 0, "an empty queue")
         counters = loop.counters()
         assert counters["orphans_dropped"] + counters["packets"] == 300 and counters["internal"] == 0

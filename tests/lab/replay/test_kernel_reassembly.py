@@ -17,6 +17,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -102,7 +103,7 @@ def namespace() -> Iterator[Namespace]:
 def random_fragments(choose: random.Random, body: bytes) -> list[tuple[int, bytes, bool]]:
     """(offset, payload, more) in random order."""
     cuts = sorted({0, len(body), *choose.sample(range(8, len(body), 8), choose.randrange(1, 5))})
-    pieces = [(start, body[start:end], end < len(body)) for start, end in zip(cuts, cuts[1:])]
+    pieces = [(start, body[start:end], end < len(body)) for start, end in pairwise(cuts)]
     for _ in range(choose.choice([0, 0, 0, 1, 1, 2])):
         start = choose.randrange(0, len(body), 8)
         size = choose.choice([0, 5, 8, 16, 24, 64])

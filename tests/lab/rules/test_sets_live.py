@@ -138,7 +138,7 @@ def test_random_commands_end_alike(ipset: Ipset, kind: str, options: str) -> Non
     differing = []
     for command, (status, message) in zip(commands, theirs, strict=True):
         mine = ours.answer(command)
-        if mine[0] != status or status and not command.startswith("test") and mine[1] != message:
+        if mine[0] != status or (status and not command.startswith("test") and mine[1] != message):
             differing.append((command, mine, (status, message)))
     assert not differing
     assert sets(ours.save()) == sets(ipset.save())
@@ -281,7 +281,7 @@ def test_errors_are_worded_alike(ipset: Ipset) -> None:
             mine = error.status, str(error)
         message = message.removesuffix(" Try `ipset help' for more information.")
         alike = WORDED_OTHERWISE[command] in mine[1] if command in WORDED_OTHERWISE and status else mine[1] == message
-        if mine[0] != status or not alike and not command.startswith("test"):
+        if mine[0] != status or (not alike and not command.startswith("test")):
             differing.append((command, mine, (status, message)))
     assert not differing
     assert len(ipset.save().split("add full ")) == 3 and "add full " not in ours.save()     # what cannot fit is not begun

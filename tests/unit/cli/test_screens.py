@@ -328,5 +328,5 @@ def test_no_daemon_is_one_line_and_no_screen(tmp_path: Path) -> None:
 
 def test_a_terminal_that_can_do_nothing_gets_text(served: RunningServer) -> None:
     with OnTerminal(["/usr/bin/env", "TERM=dumb", *PYFWCTL, "--socket", served.path, "top", "-i", "0.1"]) as terminal:
-        status, text = terminal.end()
+        status, _ = terminal.end()
         assert status == 0 and "shown    3 of 3 connections\n" in terminal.output.replace("\r", "") and "\x1b" not in terminal.output

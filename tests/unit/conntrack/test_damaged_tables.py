@@ -208,7 +208,7 @@ def test_damage_costs_the_entries_that_it_hit():
 
 
 if __name__ == "__main__":
-    images, seed = (int(word) for word in (sys.argv[1:] + ["1"])[:2])
+    images, seed = (int(word) for word in [*sys.argv[1:], "1"][:2])
     for start in range(seed, seed + images, 10_000):
         run(min(10_000, seed + images - start), start)
         print(f"{start - seed + 10_000} images, the last one of seed {start + 9_999}", flush=True)

@@ -196,5 +196,5 @@ def test_no_payload_that_was_cut(watch, helper):
 def test_a_helper_that_could_never_expect_anything_is_refused(attribute, value):
     helper = Announcer()
     setattr(helper, attribute, value)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="max_expected and timeout_s must be 1 at least"):
         Watch(helpers=[HelperBinding(helper, (6100,))])

@@ -52,7 +52,7 @@ def hosts() -> list[tuple[str, str]]:
 
 def speak(watch: Watch, talks: list[Packets], replies: tuple[str, str]) -> None:
     """All the talks at once, a second between the packets of each; `replies`: the interfaces that replies come through."""
-    for step in zip(*talks):
+    for step in zip(*talks, strict=True):
         for direction, packet in step:
             watch.send(packet, links=INSIDE if direction is Direction.ORIGINAL else replies)
         watch.wait(1)

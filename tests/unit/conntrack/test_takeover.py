@@ -54,14 +54,14 @@ def test_expectations_are_kept_with_their_masters():
 
 
 def test_a_new_id_is_none_that_the_predecessor_gave():
-    first, memory = busy()
+    _, memory = busy()
     second = watch_over(memory)
     second.send(udp(CLIENT, SERVER, 1111, 53))
     assert len({record["id"] for record in second.records()}) == 12
 
 
 def test_the_time_that_passed_counts():
-    first, memory = busy()
+    _, memory = busy()
     second = watch_over(memory)
     second.wait(1000)
     assert [record["state"] for record in second.records()] == ["ESTABLISHED"] * 2
@@ -133,7 +133,7 @@ def test_a_half_written_entry_is_none():
 
 
 def test_two_entries_of_one_tuple_are_one():
-    first, memory = busy()
+    _, memory = busy()
     memory[entry(2):entry(3)] = memory[entry(1):entry(2)]
     second = watch_over(memory)
     assert second.engine.adopted == 10 == len(second.records())

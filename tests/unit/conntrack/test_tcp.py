@@ -165,10 +165,11 @@ def test_timeouts_are_settings():
     assert tcp.timeout_s == 7200
 
 
-@pytest.mark.parametrize("settings", [
-    {"timeouts": {"tcp_forever": 1}}, {"timeouts": {"tcp_close": -1}}, {"max_entries": 0}, {"expect_max": 0},
-    {"boot_id": b"short"}, {"tcp_max_retrans": 256}, {"memory": bytearray(100)},
+@pytest.mark.parametrize(("settings", "complaint"), [
+    ({"timeouts": {"tcp_forever": 1}}, "no timeout is named 'tcp_forever'"), ({"timeouts": {"tcp_close": -1}}, "timeout tcp_close must be"),
+    ({"max_entries": 0}, "max_entries must be"), ({"expect_max": 0}, "for 0 expectations"), ({"boot_id": b"short"}, "boot_id"),
+    ({"tcp_max_retrans": 256}, "max_retrans must be 0 to 255"), ({"memory": bytearray(100)}, "too few for 1024 entries"),
 ])
-def test_settings_that_cannot_be_are_refused(settings):
-    with pytest.raises(ValueError):
+def test_settings_that_cannot_be_are_refused(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
         Watch(**settings)

@@ -11,8 +11,11 @@ from kit.traffic import TcpConversation, Watch
 from pyfw.enums import CtState, Reason
 
 ESTABLISHED, INVALID = CtState.ESTABLISHED, CtState.INVALID
-SCALE = lambda shift: struct.pack("!BBB", 3, 3, shift)
 SACK_PERMITTED = b"\4\2"
+
+
+def scale(shift: int) -> bytes:
+    return struct.pack("!BBB", 3, 3, shift)
 
 
 def sack_blocks(*blocks: tuple[int, int]) -> bytes:
@@ -96,14 +99,14 @@ def test_a_liberal_tracker_refuses_rsts_only():
 
 @pytest.mark.parametrize("client_options, server_options, reach", [
     (b"", b"", 1000),
-    (SCALE(7), b"", 1000),                  # scaling counts only where both offered it
-    (b"", SCALE(7), 1000),
-    (SCALE(2), SCALE(0), 1000),
-    (SCALE(0), SCALE(7), 1000 << 7),
-    (SCALE(2), b"\1" + SCALE(7), 1000 << 7),
-    (SCALE(0), SCALE(14), 1000 << 14),
-    (SCALE(0), SCALE(15), 1000 << 14),      # RFC 7323, 2.3: as if it were 14
-    (SCALE(0), SCALE(255), 1000 << 14),
+    (scale(7), b"", 1000),                  # scaling counts only where both offered it
+    (b"", scale(7), 1000),
+    (scale(2), scale(0), 1000),
+    (scale(0), scale(7), 1000 << 7),
+    (scale(2), b"\1" + scale(7), 1000 << 7),
+    (scale(0), scale(14), 1000 << 14),
+    (scale(0), scale(15), 1000 << 14),      # RFC 7323, 2.3: as if it were 14
+    (scale(0), scale(255), 1000 << 14),
 ])
 def test_how_far_a_window_of_1000_reaches(tcp, client_options, server_options, reach):
     """The server announces 1000, scaled as agreed; what it said in its SYN/ACK (1000, unscaled) is less or as much."""
@@ -116,7 +119,7 @@ def test_how_far_a_window_of_1000_reaches(tcp, client_options, server_options, r
 
 
 def test_windows_of_syns_are_not_scaled(tcp):
-    tcp.client.options = tcp.server.options = SCALE(7)
+    tcp.client.options = tcp.server.options = scale(7)
     tcp.server.window = 1000
     tcp.client.syn()
     tcp.server.synack()

@@ -120,7 +120,7 @@ def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
     before, program = gateway.sets(), gateway.engine.program
     gateway.write("a.ipset", "create a hash:net\nadd a 198.51.100.0/24\ncreate b hash:ip\n")
     gateway.write("gateway.rules", MOST.replace("*filter\n", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"))
-    with pytest.raises(ConfigError, match="gateway.rules:.* still being let go of: try again"):
+    with pytest.raises(ConfigError, match=r"gateway\.rules:.* still being let go of: try again"):
         gateway.rules.reload()
     assert gateway.sets() == before and gateway.engine.program is program
     gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)
@@ -223,7 +223,7 @@ def test_sets_that_can_be_loaded_can_be_reloaded_and_all_together_stay_bounded(g
         gateway.rules.reload()
     before = gateway.sets()
     gateway.write("a.ipset", "".join(f"create b{number} hash:ip\n" for number in range(9000)))
-    with pytest.raises(ConfigError, match="^sets: with those that stay, there is no room for it: all sets together have memory for 16777216"):
+    with pytest.raises(ConfigError, match=r"^sets: with those that stay, there is no room for it: all sets together have memory for 16777216"):
         gateway.rules.reload()
     assert gateway.sets() == before
     # What has gone is room again.

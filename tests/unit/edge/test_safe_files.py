@@ -60,7 +60,7 @@ def test_missing_directories_are_made(tmp_path: Path, shared: Path):
     for parent in (tmp_path, shared):
         assert same_after_making(parent / "a" / "b")
         assert [stat.S_IMODE(path.stat().st_mode) for path in (parent / "a", parent / "a" / "b")] == [0o700, 0o700]
-    with pytest.raises(FileNotFoundError, match="/a/c'$"):
+    with pytest.raises(FileNotFoundError, match=r"/a/c'$"):
         open_directory(tmp_path / "a" / "c" / "d")
 
 
@@ -301,7 +301,8 @@ def test_a_full_disk_is_known_at_the_start(tmp_path: Path, name: str, size: int)
     """The files of a predecessor have holes, and there is no space for them."""
     with_tmpfs = f"mount -t tmpfs -o size=64k,mode=700 tmpfs {tmp_path} && exec {sys.executable} - {tmp_path} {name} {size}"
     done = subprocess.run(["unshare", "-m", "sh", "-c", with_tmpfs], input=HOLES, capture_output=True, text=True)
-    assert done.stdout.startswith(f"{tmp_path}/") and "No space left on device" in done.stdout, done
+    assert done.stdout.startswith(f"{tmp_path}/"), done
+    assert "No space left on device" in done.stdout
     assert done.returncode == 0
 
 
@@ -343,7 +344,7 @@ def strangers_socket(shared: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_a_stranger_hands_nothing_over(strangers_socket: Path):
-    with pytest.raises(HandoverError, match="it is user 65534's; only that user may take it over$"):
+    with pytest.raises(HandoverError, match=r"it is user 65534's; only that user may take it over$"):
         Handover(str(strangers_socket))
 
 

@@ -281,7 +281,7 @@ def test_no_packet_is_lost_from_the_count_while_it_is_read_and_rules_change():
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        watch.found
+        assert watch.found is not None
     for thread in threads:
         thread.join()
     assert watch.told == [(sent, "ACCEPT", "FORWARD:rule:1", "DROP", "FORWARD:policy:1")]

@@ -125,7 +125,7 @@ def test_the_answer_is_the_judgement_and_nothing_changes(glass: Glass, conversat
 def test_judging_does_change_what_is_compared(glass: Glass) -> None:
     before = glass.everything()
     glass.send(tcp(CLIENT, SERVER, 40001, 80, SYN))
-    same = [now for now, then in zip(glass.everything(), before) if now == then]
+    same = [now for now, then in zip(glass.everything(), before, strict=True) if now == then]
     assert same == ["", 0]              # no expectation came, and no log line was suppressed
 
 

@@ -96,5 +96,5 @@ def test_one_name_belongs_to_one_helper(install, name):
 
 @pytest.mark.parametrize("port", [0, -1, 65536, "21", True, None])
 def test_ports_are_ports(port):
-    with pytest.raises(HelperError, match="helper ftp: port .*: must be a number from 1 to 65535"):
+    with pytest.raises(HelperError, match=r"helper ftp: port .*: must be a number from 1 to 65535"):
         bind("ftp", [port])

@@ -217,10 +217,10 @@ def test_a_row_is_a_listings_record(watch: Watch) -> None:
 
 
 def test_what_cannot_be_is_refused(activity: Top) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not in tuple"):
         activity.begin(Selection(), "name", 3)
     for cursor in (0, 1025, 2**32 - 1):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="a cursor is 1 to"):
             activity.walk(cursor, 1)
 
 

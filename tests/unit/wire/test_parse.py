@@ -230,7 +230,7 @@ def test_interface_names_that_cannot_be_are_refused(watch):
 
 
 def test_hooks_that_are_none_are_refused(watch):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="5 is not a hook"):
         watch.engine.judge(udp(*ENDS, 1, 2), 5)
 
 

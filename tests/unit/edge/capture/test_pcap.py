@@ -194,7 +194,7 @@ def test_what_cannot_be_read_is_said_in_one_line(read, tmp_path, content, said):
 
 
 def test_missing_file_and_directory(tmp_path):
-    with pytest.raises(CaptureError, match="nothing.pcap: No such file or directory"):
+    with pytest.raises(CaptureError, match=r"nothing\.pcap: No such file or directory"):
         Capture(tmp_path / "nothing.pcap")
     with pytest.raises(CaptureError, match="Is a directory"):
         Capture(tmp_path)
@@ -233,7 +233,7 @@ def test_a_damaged_block_length_is_no_end_of_file(tmp_path):
     damaged = bytearray(WHOLE_NG)
     damaged[-4:] = b"\xff\xff\xff\xff"
     path.write_bytes(damaged)
-    with Capture(path) as capture, pytest.raises(CaptureError, match="record at byte .* is damaged"):
+    with Capture(path) as capture, pytest.raises(CaptureError, match=r"record at byte .* is damaged"):
         list(capture)
 
 

@@ -174,7 +174,7 @@ def test_the_service_manager_hears_us_without_a_descriptor_and_the_reserve_gives
         channel.settimeout(5)
         manager, reserve = ServiceManager({"NOTIFY_SOCKET": channel.getsockname()}), Reserve()
         with no_more_descriptors():
-            with pytest.raises(OSError):
+            with pytest.raises(OSError, match="Too many open files"):
                 os.dup(0)
             manager.tell("WATCHDOG=1")
             assert channel.recv(100) == b"WATCHDOG=1"

@@ -1,6 +1,7 @@
 """The rules that divert, as text: from whatever iptables-save shows to what was asked for, and back."""
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -152,9 +153,8 @@ def test_every_fault_is_named():
     ({"exempt": ["a-name-of-16-ch."]}, "'a-name-of-16-ch.' cannot be an interface's name"),
 ])
 def test_what_cannot_be_diverted(options: dict, complaint: str):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(complaint)}$"):
         Diversion(0, **options)
-    assert str(caught.value) == complaint
 
 
 def test_a_mark_is_drawn_that_routing_does_not_take():

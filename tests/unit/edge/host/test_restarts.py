@@ -4,6 +4,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pyfw.edge.host.restarts import FREE, MAX_DELAY_S, NAME, Restarts, delay
 def test_the_delay_grows_to_its_end() -> None:
     delays = [delay(lives) for lives in range(FREE + 40)]
     assert delays[:FREE] == [0.0] * FREE            # a daemon that is killed now and then is back at once
-    assert all(later == min(2 * earlier, MAX_DELAY_S) for earlier, later in zip(delays[FREE:], delays[FREE + 1:]))
+    assert all(later == min(2 * earlier, MAX_DELAY_S) for earlier, later in pairwise(delays[FREE:]))
     assert delays[-1] == MAX_DELAY_S
 
 

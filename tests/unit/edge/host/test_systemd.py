@@ -73,7 +73,7 @@ def test_descriptors_are_stored_unpolled_and_replace_others_of_their_name(channe
     assert heard(channel) == (["FDSTOREREMOVE=1", "FDNAME=queue"], 0)
     assert heard(channel) == (["FDSTORE=1", "FDNAME=queue", "FDPOLL=0"], 1)
     assert heard(channel) == (["FDSTORE=1", "FDNAME=batch", "FDPOLL=0"], 1)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(former)
 
 

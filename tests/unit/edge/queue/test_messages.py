@@ -122,7 +122,7 @@ def test_a_verdict_with_one_bit_changed_is_another_verdict_or_none(message: byte
         changed = bytearray(message)
         changed[bit // 8] ^= 1 << bit % 8
         known = sound_verdict_bytes(bytes(changed), 7)
-        if bit // 8 >= 28 and not 32 <= bit // 8 < 36 or bit == 8 * 27:
+        if (bit // 8 >= 28 and not 32 <= bit // 8 < 36) or bit == 8 * 27:
             assert known == (len(message), 1), "its number, its mark, accept or drop"
         else:
             assert known in ((0, 0), (32, 1)), "of a marked one, all but the mark may be left"

@@ -94,7 +94,7 @@ def test_a_text_that_is_cut_off_changes_nothing(text: str, complaint: str, keep:
                                       "[" + "1" * 5000 + ":0]"])
 @pytest.mark.parametrize("line", [":INPUT DROP {}", "{} -A INPUT -j ACCEPT"])
 def test_counters_that_are_none_are_refused(line: str, counters: str) -> None:
-    with pytest.raises(RulesError, match="line:2:[0-9]+: counters are "):
+    with pytest.raises(RulesError, match=r"line:2:[0-9]+: counters are "):
         restore(BEFORE, f"*filter\n{line.format(counters)}\nCOMMIT", 4)
 
 

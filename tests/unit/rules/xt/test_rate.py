@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 
@@ -159,8 +161,8 @@ def test_hashlimit(options: str) -> None:
 class SmallTable:
     """Policy DROP and a rule that accepts: a packet without a bucket is dropped by the rule itself."""
 
-    OUTCOMES = {(Verdict.ACCEPT, "filter:FORWARD:rule:1"): True, (Verdict.DROP, "filter:FORWARD:policy:2"): False,
-                (Verdict.DROP, "filter:FORWARD:rule:1"): None}
+    OUTCOMES: ClassVar = {(Verdict.ACCEPT, "filter:FORWARD:rule:1"): True, (Verdict.DROP, "filter:FORWARD:policy:2"): False,
+                          (Verdict.DROP, "filter:FORWARD:rule:1"): None}
 
     def __init__(self, most: int) -> None:
         self.rules = Program(parse_save(
@@ -223,7 +225,7 @@ class KernelRecent:
                 fits = not fits
             if reap:
                 self.reap(oldest_j)
-        if command == "set" or command == "update" and fits:
+        if command == "set" or (command == "update" and fits):
             self.update(address, entry, now_j)
             entry.ttl = ttl
         return fits
@@ -375,7 +377,7 @@ def test_at_random(probability: float) -> None:
     gate, sent = Gate(f"-m statistic --mode random --probability {probability}"), 20_000
     said = [gate.fits(packet(), START_J) for _ in range(sent)]
     assert abs(sum(said) - sent * probability) <= 5 * (sent * probability * (1 - probability)) ** 0.5
-    pairs = sum(one and other for one, other in zip(said, said[1:], strict=False))
+    pairs = sum(one and other for one, other in pairwise(said))
     assert abs(pairs - sent * probability ** 2) <= 10 * (sent * probability ** 2 * (1 - probability ** 2)) ** 0.5 + 1
 
 
@@ -383,8 +385,8 @@ def test_at_random(probability: float) -> None:
 
 @dataclass
 class KernelTime:
-    begins: datetime = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    ends: datetime = datetime(2038, 1, 19, 3, 14, 7, tzinfo=timezone.utc)
+    begins: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    ends: datetime = datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC)
     start_s: int = 0
     stop_s: int = 86399
     week_days: frozenset[int] = frozenset(range(1, 8))
@@ -433,7 +435,7 @@ def random_span(chance: random.Random) -> tuple[str, KernelTime]:
 
 def moment_of(chance: random.Random) -> datetime:
     """A second from 1971 to 2037, often at the edge of a day or a month."""
-    moment = datetime(1971, 1, 2, tzinfo=timezone.utc) + timedelta(days=chance.randrange(24_400))
+    moment = datetime(1971, 1, 2, tzinfo=UTC) + timedelta(days=chance.randrange(24_400))
     edges: tuple[Callable[[], timedelta], ...] = (
         lambda: timedelta(0), lambda: timedelta(seconds=-1), lambda: timedelta(seconds=chance.randrange(86400)))
     return chance.choice((moment, moment.replace(day=1))) + chance.choice(edges)()
