@@ -48,7 +48,8 @@ def test_cut_packets_are_counted_and_left_out(capture: Path) -> None:
     cut.wirelen = 54
     wrpcap(str(capture), [cut, LINK / ANSWER])
     packets, left_out = captures.read(capture)
-    assert [packet.data for packet in packets] == [bytes(ANSWER)] and left_out == 1
+    assert [packet.data for packet in packets] == [bytes(ANSWER)]
+    assert left_out == 1
 
 
 def test_what_is_left_to_the_network_card_is_filled_in(capture: Path) -> None:

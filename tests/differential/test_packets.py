@@ -50,7 +50,8 @@ def test_same_fragments_as_scapy() -> None:
     whole = packets.ipv4(*V4, 17, packets.udp(*V4, 1, 2, bytes(range(100))), ident=77)
     ours = packets.fragment_ipv4(whole, [(0, 40), (40, 80), (80, 108)])
     assert ours == [bytes(piece) for piece in fragment(IP(whole), fragsize=40)]
-    assert all(map(packets.is_fragment, ours)) and not packets.is_fragment(whole)
+    assert all(map(packets.is_fragment, ours))
+    assert not packets.is_fragment(whole)
 
 
 def test_flow_is_one_for_both_directions_and_for_errors_about_it() -> None:

@@ -47,7 +47,8 @@ def busy() -> tuple[Watch, bytearray]:
                    icmp(CLIENT6, SERVER6, 128, id=9), gre(CLIENT, SERVER), ip(CLIENT6, SERVER6, 103, b""),
                    sctp(CLIENT, SERVER, 9, 9, 1, chunk(4))):
         watch.send(packet)
-    assert watch.table()["entries"] == 11 and expect_text(watch.engine, watch.now_ns).count("\n") == 2
+    assert watch.table()["entries"] == 11
+    assert expect_text(watch.engine, watch.now_ns).count("\n") == 2
     return watch, memory
 
 

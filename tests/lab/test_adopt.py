@@ -33,7 +33,7 @@ def exchange(client: socket.socket, server: socket.socket) -> bool:
         return False
 
 
-@pytest.mark.parametrize("adopt, goes_on", [("kernel", True), ("none", False)])     # the second is the control
+@pytest.mark.parametrize(("adopt", "goes_on"), [("kernel", True), ("none", False)])     # the second is the control
 def test_connections_of_the_kernels_table_go_on(lab: Lab, tmp_path: Path, adopt: str, goes_on: bool) -> None:
     lab.run("gateway", ["iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"])
     lab.run("gateway", ["ip6tables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"])
@@ -67,7 +67,8 @@ def test_connections_of_the_kernels_table_go_on(lab: Lab, tmp_path: Path, adopt:
         with Firewall(lab, config, tmp_path) as firewall:
             if goes_on:
                 lines = firewall.connections("-o", "nf")
-                assert len(lines) == 4 and all("[UNREPLIED]" not in line for line in lines)
+                assert len(lines) == 4
+                assert all("[UNREPLIED]" not in line for line in lines)
                 assert sum("ESTABLISHED" in line and "[ASSURED]" in line for line in lines) == 3
                 assert "4 connections taken over" in firewall.log.read_text()
             assert [exchange(*pair) for pair in pairs] == [goes_on] * 4

@@ -82,7 +82,8 @@ def test_a_successor_that_is_too_late_does_not_go_on(lab: Lab, guard: Guard, tmp
         wait_until(lambda: answers(firewall), "the predecessor to go on")
         slow.unlink()
         assert successor.wait(20) != 0
-    assert answers(firewall) and firewall.process.poll() is None
+    assert answers(firewall)
+    assert firewall.process.poll() is None
 
 
 def test_a_predecessor_that_is_told_to_end_ends_the_successor_too(lab: Lab, guard: Guard, tmp_path: Path, slow: Path) -> None:
@@ -123,7 +124,8 @@ def test_who_has_not_heard_the_answer_has_not_taken_over(lab: Lab, guard: Guard)
         successor.connect(str(firewall.socket))
         successor.sendall(b'{"command": "hand-over"}\n')
         with successor.makefile("rb") as said:
-            assert b"descriptors" in said.readline() and b"done" in said.readline()
+            assert b"descriptors" in said.readline()
+            assert b"done" in said.readline()
         firewall.process.send_signal(signal.SIGSTOP)
         successor.sendall(b'{"command": "hand-over-done"}\n')
     firewall.process.send_signal(signal.SIGCONT)

@@ -121,7 +121,9 @@ def test_the_same_connections_and_states(name, lab: Lab, guard, kernel: Kernel, 
     firewall.settle()
     ours, theirs = pyfw_packets(firewall), kernel.packets()
     assert ours == theirs
-    assert ours["NEW"] and not ours["UNTRACKED"] and bool(ours["RELATED"]) == SESSIONS[name].related
+    assert ours["NEW"]
+    assert not ours["UNTRACKED"]
+    assert bool(ours["RELATED"]) == SESSIONS[name].related
     assert table_differences(kernel.connections(), firewall.connections("-o", "nf")) == []
     packets = wire()
     assert len(packets) == sum(ours.values())

@@ -19,7 +19,7 @@ def reaches(lab: Lab, role: str, address: str) -> bool:
     return lab.run(role, ["ping", "-c", "1", "-W", "1", address]).returncode == 0
 
 
-@pytest.mark.parametrize("role, address", [
+@pytest.mark.parametrize(("role", "address"), [
     ("client", GATEWAY_INSIDE.ipv4), ("client", GATEWAY_INSIDE.ipv6),
     ("client", GATEWAY_OUTSIDE.ipv4), ("client", SERVER.ipv4), ("client", SERVER.ipv6),
     ("server", CLIENT.ipv4), ("server", CLIENT.ipv6), ("gateway", CLIENT.ipv4), ("gateway", SERVER.ipv6),
@@ -121,7 +121,8 @@ def test_the_command_line() -> None:
         assert pyfw_lab("status", *name).returncode == 1
         up = pyfw_lab("up", *name)
         assert (up.returncode, up.stderr) == (0, "")
-        assert f"{NAME}-gateway" in up.stdout and GATEWAY_INSIDE.ipv4 in up.stdout
+        assert f"{NAME}-gateway" in up.stdout
+        assert GATEWAY_INSIDE.ipv4 in up.stdout
         assert pyfw_lab("up", *name).returncode == 1
         assert pyfw_lab("exec", *name, "client", "--", "ping", "-c1", "-W1", SERVER.ipv4).returncode == 0
         assert pyfw_lab("exec", *name, "client", "--", "false").returncode == 1

@@ -104,7 +104,7 @@ def test_without_what_reads_it_nothing_is_transferred(name: str, lab: Lab, guard
 def test_a_whole_line_that_cannot_be_read_is_delivered(options: dict, delivered: bool, lab: Lab, guard: Guard, serve) -> None:
     serve({"PASV": [BLANKS]})
     firewall = guard(FORWARD=RULES, helpers={"ftp": options})
-    result = lab.run("client", shlex.split(CURL % SHORT) + ["-v"])
+    result = lab.run("client", [*shlex.split(CURL % SHORT), "-v"])
     assert ("< 227 Entering Passive Mode ( " in result.stderr) is delivered
     assert result.stdout != TEXT
     assert firewall.rule_packets()["-A FORWARD -m state --state RELATED -j ACCEPT"] == 0

@@ -92,7 +92,8 @@ def test_dns_between_ports_53(lab: Lab, guard: Guard) -> None:
     firewall = guard(role="client", INPUT=DNS_INPUT, OUTPUT=DNS_OUTPUT, variables=VARIABLES)
     assert resolves(lab, "-b", f"{HOST}#53")
     [line] = firewall.connections()
-    assert f"src={HOST} dst={PEER} sport=53 dport=53 packets=1 " in line and "[UNREPLIED]" not in line
+    assert f"src={HOST} dst={PEER} sport=53 dport=53 packets=1 " in line
+    assert "[UNREPLIED]" not in line
     assert [count for rule, count in firewall.rule_packets().items() if rule.startswith("-A")] == [1, 1]
 
 
@@ -171,7 +172,8 @@ def test_ssh_to_the_one_server_and_nothing_else(lab: Lab, guard: Guard) -> None:
     assert reaches_ssh(lab)
     assert not fetches(lab, WEB_PAGE)
     [line] = firewall.connections("-p", "tcp")
-    assert " dport=22 " in line and "[ASSURED]" in line
+    assert " dport=22 " in line
+    assert "[ASSURED]" in line
 
 
 @pytest.mark.parametrize("speaker", ["client", "server"])
@@ -179,7 +181,8 @@ def test_a_session_lives_on_when_its_entry_is_gone(speaker: str, guard: Guard, s
     """Whoever speaks first after the loss."""
     firewall = guard(role="client", INPUT=SSH_INPUT, OUTPUT=SSH_OUTPUT, variables=VARIABLES)
     ends = session()
-    assert say(ends, "client") and say(ends, "server")
+    assert say(ends, "client")
+    assert say(ends, "server")
     firewall.ctl("flush", check=True)
     assert firewall.connections() == []
     assert say(ends, speaker)
@@ -189,7 +192,8 @@ def test_without_the_rules_for_lost_entries_it_does_not(guard: Guard, session: C
     """The control: when the server speaks first after the loss, that is NEW from outside."""
     firewall = guard(role="client", INPUT=SSH_INPUT[:1], OUTPUT=SSH_OUTPUT[:2], variables=VARIABLES)
     ends = session()
-    assert say(ends, "client") and say(ends, "server")
+    assert say(ends, "client")
+    assert say(ends, "server")
     firewall.ctl("flush", check=True)
     assert not say(ends, "server")
     assert firewall.rule_packets()["-P INPUT DROP"] >= 1
@@ -223,7 +227,10 @@ ANSWERS = "-m state --state ESTABLISHED -j ACCEPT"
 @pytest.mark.usefixtures("sshd")
 def test_the_host_makes_all_connections(lab: Lab, guard: Guard) -> None:
     firewall = guard(role="client", INPUT=[ANSWERS], OUTPUT=[BEGINS])
-    assert pings(lab, "client", PEER) and resolves(lab) and fetches(lab, WEB_PAGE) and reaches_ssh(lab)
+    assert pings(lab, "client", PEER)
+    assert resolves(lab)
+    assert fetches(lab, WEB_PAGE)
+    assert reaches_ssh(lab)
     assert {line.split()[0] for line in firewall.connections()} == {"icmp", "udp", "tcp"}
     assert firewall.rule_packets()["-P INPUT DROP"] == 0
 
@@ -251,7 +258,8 @@ def test_an_ssh_server_answers_and_begins_nothing(lab: Lab, guard: Guard) -> Non
     assert not fetches(lab, WEB_PAGE)
     assert not is_fetched_from(lab)
     packets = firewall.rule_packets()
-    assert packets["-P INPUT DROP"] >= 1 and packets["-P OUTPUT DROP"] >= 1
+    assert packets["-P INPUT DROP"] >= 1
+    assert packets["-P OUTPUT DROP"] >= 1
     assert all(" dport=22 " in line for line in firewall.connections())
 
 
@@ -259,7 +267,8 @@ def test_forwarding_only_what_belongs_to_a_connection(lab: Lab, guard: Guard) ->
     """The article's target is called ALLOW; here it is a chain."""
     known, begin = "-m state --state RELATED,ESTABLISHED -j ALLOW", "-i eth1 -m state --state NEW -j ALLOW"
     guard(FORWARD=[known, begin], ALLOW=["-j ACCEPT"])
-    assert resolves(lab) and fetches(lab, WEB_PAGE)
+    assert resolves(lab)
+    assert fetches(lab, WEB_PAGE)
     assert not is_fetched_from(lab)
 
 
@@ -274,7 +283,7 @@ def test_forwarding_only_what_belongs_to_a_connection_lets_none_begin(lab: Lab, 
 NOT_SYN = "-p tcp ! --syn -m state --state NEW -j DROP"
 
 
-@pytest.mark.parametrize("first_rules, entries", [((), 1), ((NOT_SYN,), 0)], ids=["loose", "NEW must be SYN"])
+@pytest.mark.parametrize(("first_rules", "entries"), [((), 1), ((NOT_SYN,), 0)], ids=["loose", "NEW must be SYN"])
 def test_an_ack_to_nowhere_makes_an_entry_unless_new_must_be_syn(first_rules: tuple[str, ...], entries: int,
                                                                  lab: Lab, guard: Guard) -> None:
     firewall = guard(role="client", INPUT=[], OUTPUT=[*first_rules, BEGINS])
@@ -292,10 +301,14 @@ def test_new_must_be_syn_leaves_real_connections_alone(lab: Lab, guard: Guard) -
 def test_an_open_connection_is_assured_for_five_days(guard: Guard, session: Callable) -> None:
     firewall = guard(role="client", INPUT=[ANSWERS], OUTPUT=[BEGINS])
     ends = session()
-    assert say(ends, "client") and say(ends, "server") and say(ends, "client")
+    assert say(ends, "client")
+    assert say(ends, "server")
+    assert say(ends, "client")
     wait_until(lambda: seconds_left(firewall) > 431990, "everything to be acknowledged", 3)
     [line] = firewall.connections()
-    assert line.startswith("tcp      6 4319") and " ESTABLISHED " in line and line.endswith("[ASSURED] mark=0 use=1")
+    assert line.startswith("tcp      6 4319")
+    assert " ESTABLISHED " in line
+    assert line.endswith("[ASSURED] mark=0 use=1")
 
 
 def seconds_left(firewall: Firewall) -> int:
@@ -338,7 +351,7 @@ ACTIVE_FETCH = ("-P", "-", "--disable-eprt", FTP_FILE)
 PASSIVE_FETCH = ("--disable-epsv", FTP_FILE)
 
 
-@pytest.mark.parametrize("data_input, data_output, active, passive", [
+@pytest.mark.parametrize(("data_input", "data_output", "active", "passive"), [
     ([], [], False, False),
     (ACTIVE_INPUT, ACTIVE_OUTPUT, True, False),
     (PASSIVE_INPUT, PASSIVE_OUTPUT, False, True),

@@ -60,7 +60,7 @@ def answers(session: subprocess.Popen[str], line: str) -> bool:
     return session.stdout.readline() == f"{line}\n"
 
 
-@pytest.mark.parametrize("arguments, status, complaint", [
+@pytest.mark.parametrize(("arguments", "status", "complaint"), [
     (["--nonsense"], 2, "scripts/install [--start] [--with EXTRAS] [--wheels DIR]"),
     (["--with", "everything"], 1, "install: --with: 'everything' is not none, nor of metrics, replay, screen, with commas\n"),
     (["--wheels", "/nowhere"], 1, "install: --wheels: '/nowhere' is no directory\n"),
@@ -70,7 +70,8 @@ def answers(session: subprocess.Popen[str], line: str) -> bool:
 ])
 def test_what_makes_no_sense_is_refused_and_changes_nothing(container, before, arguments, status, complaint) -> None:
     done = install(container, *arguments)
-    assert done.returncode == status and complaint in done.stderr
+    assert done.returncode == status
+    assert complaint in done.stderr
     assert state(container) == before
 
 
@@ -178,7 +179,8 @@ def test_an_upgrade_with_a_bad_config_leaves_the_service_alone(container, ssh_se
     pid = container.property("pyfw", "MainPID")
     done = install(container, "--wheels", WHEELS)
     edit(container, "--dport 70000 ", "--dport 22:23 ")
-    assert done.returncode == 1 and "port 70000 is out of range" in done.stderr
+    assert done.returncode == 1
+    assert "port 70000 is out of range" in done.stderr
     assert container.property("pyfw", "MainPID") == pid
     assert answers(ssh_session, "all is well")
 

@@ -33,7 +33,7 @@ def with_prefix(prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): number for name, number in members.items() if name.startswith(prefix)}
 
 
-@pytest.mark.parametrize("enum, prefix", [
+@pytest.mark.parametrize(("enum", "prefix"), [
     (Hook, "HOOK_"), (Verdict, "VERDICT_"), (CtState, "STATE_"), (Direction, "DIR_"), (Reject, "REJECT_"),
     (Reason, "REASON_"),
 ])
@@ -51,7 +51,7 @@ def test_every_enumeration_of_c_is_compared_here():
     assert len(declared(PACKAGE / "enums.pxd")) == 7
 
 
-@pytest.mark.parametrize("hook, number", [("PREROUTING", 0), ("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3),
+@pytest.mark.parametrize(("hook", "number"), [("PREROUTING", 0), ("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3),
                                           ("POSTROUTING", 4)])
 def test_hooks_have_the_numbers_of_the_kernel(hook, number):
     """linux/netfilter.h, enum nf_inet_hooks."""
@@ -67,14 +67,15 @@ def test_verdicts_have_the_numbers_of_the_kernel():
 def test_every_reason_has_words_and_its_arguments_fit(reason):
     words = reason_text(reason, (1, 0, TcpState.FIN_WAIT, 0))
     assert words if reason else words == ""
-    assert "{" not in words and "}" not in words
+    assert "{" not in words
+    assert "}" not in words
 
 
 def test_no_words_without_a_reason():
     assert set(pyfw.reasons._TEXTS) == set(Reason)
 
 
-@pytest.mark.parametrize("reason, arguments, words", [
+@pytest.mark.parametrize(("reason", "arguments", "words"), [
     (Reason.TCP_STATE, (1, 0, TcpState.ESTABLISHED), "packet (index 1) in dir 0 invalid, state ESTABLISHED"),
     (Reason.TCP_IGNORED, (0, 1, TcpState.SYN_SENT2), "packet (index 0) in dir 1 ignored, state SYN_SENT2"),
     (Reason.TCP_SEQ_OVER, (4294967295, 0, 0),

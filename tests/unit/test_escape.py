@@ -18,7 +18,7 @@ from pyfw.offline.report import junit, tap
 RED = "\x1b[31m"
 
 
-@pytest.mark.parametrize("text, shown", [
+@pytest.mark.parametrize(("text", "shown"), [
     ("plain, grün, 日本語, 👍", "plain, grün, 日本語, 👍"), (f"a{RED}b", r"a\x1b[31mb"), ("\x9b31m", r"\x9b31m"), ("del\x7f", r"del\x7f"),
     ("\u202eback\u2066", r"\u202eback\u2066"), ("a\u200bb\ufeff", r"a\u200bb\ufeff"), ("a\u2028b\u2029", r"a\u2028b\u2029"),
     ("half \ud800", r"half \ud800"), ("tag \U000e0041", r"tag \U000e0041"), ("two\nlines\t", r"two\x0alines\x09"), ("back\\slash", "back\\slash"),
@@ -27,7 +27,9 @@ def test_one_line(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable_text(text) == shown.replace(r"\x0a", "\n").replace(r"\x09", "\t")
     assert printable_values({text: [text, 1, None]}) == {shown: [shown, 1, None]}
-    assert json.loads(json_line(text)) == text and json_line(text)[:-1].isprintable() and json_line(text).isascii()
+    assert json.loads(json_line(text)) == text
+    assert json_line(text)[:-1].isprintable()
+    assert json_line(text).isascii()
 
 
 def test_every_control_and_format_character_is_escaped() -> None:
@@ -50,7 +52,7 @@ class Output(io.TextIOWrapper):
         return self.buffer.getvalue()
 
 
-@pytest.mark.parametrize("encoding, terminal, shown", [
+@pytest.mark.parametrize(("encoding", "terminal", "shown"), [
     ("utf-8", True, "ä\\u202e"), ("utf-8", False, "ä\u202e"), ("ascii", True, "\\xe4\\u202e"), ("ascii", False, "ä\u202e")])
 def test_what_is_read_back_is_escaped_on_a_terminal_only(encoding: str, terminal: bool, shown: str) -> None:
     output = Output(encoding, terminal)
@@ -74,7 +76,8 @@ def test_errors_quote_what_can_be_shown(words: list[str], tmp_path: Path, capsys
         status = end.code
     printed = "".join(capsys.readouterr())
     assert status == 2
-    assert printed.replace("\n", "").isprintable() and ("\\x1b" in printed or "\\u202e" in printed)
+    assert printed.replace("\n", "").isprintable()
+    assert ("\\x1b" in printed or "\\u202e" in printed)
 
 
 def test_reports_are_what_their_readers_can_read() -> None:

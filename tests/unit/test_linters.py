@@ -21,7 +21,7 @@ def complaints(*command: str) -> list[str]:
 
 
 def test_ruff_has_no_complaint() -> None:
-    assert complaints("ruff", "check", "--quiet", "--output-format=concise", "pyfw", "scripts/lib") == []
+    assert complaints("ruff", "check", "--quiet", "--output-format=concise", "pyfw", "scripts/lib", "tests") == []
 
 
 def test_cython_lint_has_no_complaint() -> None:

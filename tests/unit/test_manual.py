@@ -70,12 +70,13 @@ PARSERS |= {("pyfwctl.8", name): parser for name, parser in subparsers(pyfwctl.m
 BY_WORDS = {("pyfwctl.8", "set"), ("pyfwctl.8", "trace")}       # whose options no parser knows
 
 
-@pytest.mark.parametrize("page, module", [("pyfw.8", pyfw), ("pyfwctl.8", pyfwctl)])
+@pytest.mark.parametrize(("page", "module"), [("pyfw.8", pyfw), ("pyfwctl.8", pyfwctl)])
 def test_a_page_has_every_command(page: str, module: Any) -> None:
-    assert list(sections(page, "Ss")) and set(sections(page, "Ss")) == set(subparsers(module.make_parser()))
+    assert list(sections(page, "Ss"))
+    assert set(sections(page, "Ss")) == set(subparsers(module.make_parser()))
 
 
-@pytest.mark.parametrize("page, command", sorted(PARSERS.keys() - BY_WORDS))
+@pytest.mark.parametrize(("page", "command"), sorted(PARSERS.keys() - BY_WORDS))
 def test_a_command_has_its_options(page: str, command: str) -> None:
     parser = PARSERS[page, command]
     wanted = option_strings(parser) - ({"--socket"} if page == "pyfwctl.8" else set())      # said once, for all
@@ -102,7 +103,8 @@ def test_traces_words() -> None:
     assert options(lines) == set(re.findall(r"^  (--\w+)", TRACE_HELP, re.MULTILINE))
     assert all(TraceRequest.read([option, "7"]).filter in ([], ["7"]) for option in options(lines))
     text = "\n".join(lines)
-    assert f"default: {DEFAULT_COUNT}." in text and f"At most {PACKETS_PER_SECOND} packets" in text
+    assert f"default: {DEFAULT_COUNT}." in text
+    assert f"At most {PACKETS_PER_SECOND} packets" in text
 
 
 def test_sets_words() -> None:
@@ -151,7 +153,7 @@ def test_every_timeout_and_its_default() -> None:
     assert keys("TIMEOUTS") == DEFAULTS
 
 
-@pytest.mark.parametrize("section, kinds", [("Matches", MATCHES), ("Targets", TARGETS)])
+@pytest.mark.parametrize(("section", "kinds"), [("Matches", MATCHES), ("Targets", TARGETS)])
 def test_every_word_of_a_rule(section: str, kinds: Mapping[str, Any]) -> None:
     found: dict[str, list[str]] = {}
     for line in sections("pyfw.rules.5", "Ss")[section]:
@@ -207,7 +209,7 @@ def test_every_command_and_option_of_iptables() -> None:
     assert others == {*LONG, *LONG.values()} - commands | {"-h", "--help", "-V", "--version"}
 
 
-@pytest.mark.parametrize("section, run", [("SAVE", run_save), ("RESTORE", run_restore)])
+@pytest.mark.parametrize(("section", "run"), [("SAVE", run_save), ("RESTORE", run_restore)])
 def test_every_option_of_save_and_restore(section: str, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("program", 4, ["--help"])
@@ -291,7 +293,8 @@ def test_a_page_is_well_formed(page: str) -> None:
 def test_every_page_is_installed() -> None:
     script = (MAN.parents[1] / "scripts" / "install").read_text()
     pattern = re.search(r"for page in pyfw/man/(\S+);", script)
-    assert pattern and sorted(path.name for path in MAN.glob(pattern[1])) == PAGES
+    assert pattern
+    assert sorted(path.name for path in MAN.glob(pattern[1])) == PAGES
 
 
 @pytest.mark.parametrize("page", PAGES)

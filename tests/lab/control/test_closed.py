@@ -54,14 +54,15 @@ def test_a_config_that_cannot_be_read_closes_everything_but_lo(lab: Lab, config:
     if text is not None:
         config.write_text(text)
     done = pyfw(lab, "close", "-c", config)
-    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
     assert passes(lab) == CLOSED
     assert pyfw(lab, "close", "-c", config).returncode == 0
     assert pyfw(lab, "open").returncode == 0
     assert passes(lab) == OPEN
 
 
-@pytest.mark.parametrize("text, expected", [
+@pytest.mark.parametrize(("text", "expected"), [
     ("hooks: [FORWARD]\n", OPEN | {"FORWARD": False}),
     ("hooks: [FORWARD]\nrules: {file: gone.rules}\n", OPEN | {"FORWARD": False}),       # what else is wrong does not matter
     ("hooks: [INPUT]\nqueue: {when_down: accept}\n", OPEN),
@@ -82,9 +83,11 @@ def test_the_queue_is_the_configs_and_its_daemon_takes_over(lab: Lab, config: Pa
         assert passes(lab) == OPEN
         before = lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A")
         left = pyfw(lab, "close", "-c", config)
-        assert left.returncode == 0 and "a daemon diverts the packets here" in left.stdout
+        assert left.returncode == 0
+        assert "a daemon diverts the packets here" in left.stdout
         refused = pyfw(lab, "open")
-        assert refused.returncode == 1 and "another pyfw diverts" in refused.stderr
+        assert refused.returncode == 1
+        assert "another pyfw diverts" in refused.stderr
         assert passes(lab) == OPEN
         assert lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A") == before
     assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout

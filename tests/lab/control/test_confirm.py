@@ -37,7 +37,8 @@ def test_a_reload_is_taken_back_unless_confirmed(lab: Lab, tmp_path: Path, confi
             assert "rules are on trial" in firewall.ctl("reload").stderr
             refused = subprocess.run([BIN / "pyfw-iptables", "-I", "FORWARD", "-j", "ACCEPT"], capture_output=True, text=True,
                                      env={"PYFW_SOCKET": str(firewall.socket), "PATH": "/usr/bin:/bin"}, timeout=30)
-            assert refused.returncode == 1 and refused.stderr == (
+            assert refused.returncode == 1
+            assert refused.stderr == (
                 "pyfw-iptables: rules are on trial: `pyfwctl confirm` them first, or wait until they are taken back\n")
             wait_until(lambda: "the former ones serve again" in firewall.log.read_text(), "the old rules", 10)
         assert ping_passes(lab) is not confirmed
@@ -61,9 +62,10 @@ def test_a_start_is_taken_back_unless_confirmed(lab: Lab, tmp_path: Path) -> Non
     assert firewall.stop() == 0
 
 
-@pytest.mark.parametrize("arguments, complaint", [
+@pytest.mark.parametrize(("arguments", "complaint"), [
     (["--confirm", "0"], "1 to 86400 seconds, not '0'"), (["--confirm", "soon"], "not 'soon'"),
     (["--confirm", "5", "--takeover"], "pyfwctl reload --confirm")])
 def test_what_cannot_be_confirmed_is_refused(lab: Lab, tmp_path: Path, arguments: list[str], complaint: str) -> None:
     done = subprocess.run([*Firewall(lab, tmp_path / "none", tmp_path).argv, *arguments], capture_output=True, text=True)
-    assert done.returncode == 2 and complaint in done.stderr
+    assert done.returncode == 2
+    assert complaint in done.stderr

@@ -95,7 +95,7 @@ def test_without_divert_the_kernels_rules_are_left_alone(lab: Lab, guard: Guard)
         lab.run("gateway", ["iptables", "-F", "FORWARD"], check=True)
 
 
-@pytest.mark.parametrize("when_down, passes", [("drop", False), ("accept", True)])
+@pytest.mark.parametrize(("when_down", "passes"), [("drop", False), ("accept", True)])
 def test_after_a_crash_the_kernel_does_what_when_down_says(lab: Lab, guard: Guard, when_down: str, passes: bool):
     firewall = guard(FORWARD=[])
     firewall.stop()
@@ -111,7 +111,7 @@ def test_after_a_crash_the_kernel_does_what_when_down_says(lab: Lab, guard: Guar
 # -- refusals to start ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config, message", [
+@pytest.mark.parametrize(("config", "message"), [
     ("hooks: [FORWARD]\nqueue: {nummer: 1}", "{path}:2:9: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("conntrack: {timeouts: {udp: soon}}",
      "{path}:1:29: conntrack.timeouts.udp must be a duration such as 30s, 2m, 1h, 5d or plain seconds, not 'soon'"),
@@ -164,7 +164,9 @@ def test_a_second_daemon_in_the_same_state_directory_says_so(lab: Lab, guard: Gu
     status, text = run_to_its_end(lab, config_of(firewall), "--socket", tmp_path / "other.sock",
                                   "--set", f"state.dir={state}", role="server")
     assert status == 1
-    assert text.count("\n") == 1 and str(state) in text and str(firewall.process.pid) in text
+    assert text.count("\n") == 1
+    assert str(state) in text
+    assert str(firewall.process.pid) in text
     assert diversion(lab, "server") == []
     assert ping_passes(lab)
 
@@ -205,7 +207,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("command, status, text", [
+@pytest.mark.parametrize(("command", "status", "text"), [
     ("run", 1, "pyfw: CAP_NET_ADMIN is needed to take packets from the kernel: run as root (sudo), "
                "or give the service that capability\n"),
     ("check", 0, ""),
@@ -265,7 +267,8 @@ def test_connections_outlive_a_reload(lab: Lab, guard: Guard):
     assert ping_passes(lab)
     before = firewall.connections()
     assert firewall.ctl("reload").returncode == 0
-    assert len(before) == 1 and len(firewall.connections()) == 1
+    assert len(before) == 1
+    assert len(firewall.connections()) == 1
 
 
 # -- crash and restart under traffic -------------------------------------------------------------------------
@@ -372,7 +375,8 @@ def test_logged_packets_come_to_standard_error_and_the_others_are_counted(lab: L
     lines = [line for line in firewall.log.read_text().splitlines() if line.startswith("seen ")]
     assert lines[0].startswith(f"seen IN=eth1 OUT=eth0 MAC= SRC={CLIENT.ipv4} DST={SERVER.ipv4} LEN=29 ")
     log = json.loads(firewall.ctl("stats", "--json").stdout)["log"]
-    assert log["lines"] == len(lines) and log["lines"] + log["suppressed"] == 500
+    assert log["lines"] == len(lines)
+    assert log["lines"] + log["suppressed"] == 500
 
 
 def test_nobody_waits_for_a_reader_of_standard_error(lab: Lab, guard: Guard):

@@ -121,7 +121,8 @@ def test_a_session_is_told_as_the_kernel_tells_it(name: str, lab: Lab, guard: Gu
         ours = listener.until(LAST)
     theirs = kernels(wire(), tmp_path)
     assert event_differences(theirs, ours) == []
-    assert len(ours) >= 2 and ours[0].startswith("    [NEW] ")
+    assert len(ours) >= 2
+    assert ours[0].startswith("    [NEW] ")
 
 
 @pytest.mark.usefixtures("servers")
@@ -139,7 +140,9 @@ def test_a_deleted_connection(options: list[str], tracking: Lab, guard: Guard, t
     if options:
         ours, theirs = ([unnumbered(line) for line in lines] for lines in (ours, theirs))
     assert event_differences(theirs, ours) == []
-    assert len(ours) == 3 and "[DESTROY] " in ours[2] and "packets=1 " in ours[2]
+    assert len(ours) == 3
+    assert "[DESTROY] " in ours[2]
+    assert "packets=1 " in ours[2]
 
 
 def unnumbered(line: str) -> str:
@@ -189,7 +192,8 @@ def test_a_reader_that_sleeps_loses_events_and_nobody_else_anything(lab: Lab, gu
         assert lab.run("client", ["ping", "-c", "5", "-i", "0.1", "-W", "2", S4]).stdout.count("bytes from") == 5
         created = statistic(firewall, "table.created") - 1          # the ping
         lost = statistic(firewall, "events.lost")
-        assert lost > 0 and listener.complaints() == ""
+        assert lost > 0
+        assert listener.complaints() == ""
         listener.process.send_signal(signal.SIGCONT)
         wait_until(lambda: len(listener.lines()) + lost >= created, "what was kept")
         wait_until(lambda: sum(map(int, re.findall(r"^pyfwctl: (\d+) events lost$", listener.complaints(), re.M))) >= lost,

@@ -57,8 +57,10 @@ def test_no_output_steers_a_terminal(lab: Lab, guard: Guard) -> None:
     assert r"seen\u2066\ufeff IN=e\x1b[31m\u202e OUT=eth0" in printed["log"]
     assert r"guests\u202e\u200b" in printed["pyfw-iptables -L -v"]
     assert r"of\u200fothers" in printed["set list"]
-    assert all(printed.values()) and all("Traceback" not in text for text in printed.values())
+    assert all(printed.values())
+    assert all("Traceback" not in text for text in printed.values())
     saved = firewall.ctl("set", "save", "s", check=True).stdout         # to be read back, and not to a terminal
-    assert f'add s 192.0.2.1 comment "{SET_COMMENT}"' in saved and CHAIN in firewall.ctl("list-rules").stdout
+    assert f'add s 192.0.2.1 comment "{SET_COMMENT}"' in saved
+    assert CHAIN in firewall.ctl("list-rules").stdout
     assert re.search(HARMFUL, saved)                                    # the control: there is something to escape
     rename(lab, INTERFACE, b"eth1")

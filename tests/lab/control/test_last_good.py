@@ -54,7 +54,7 @@ def pings(lab: Lab) -> bool:
     return lab.run("client", ["ping", "-c1", "-W1", SERVER.ipv4]).returncode == 0
 
 
-@pytest.mark.parametrize("name, broken", [
+@pytest.mark.parametrize(("name", "broken"), [
     pytest.param("pyfw.yaml", "rules: [", id="no YAML"),
     pytest.param("pyfw.yaml", "hooks: [NOWHERE]\n", id="a value that is none"),
     pytest.param("gateway.rules", RULES.replace("icmp", "nonsense"), id="a bad rule"),
@@ -71,9 +71,11 @@ def test_the_last_good_rules_serve(lab: Lab, service: Firewall, config: Path, ke
     assert pings(lab)
     assert "192.0.2.1" in service.ctl("set", "list", "friends", check=True).stdout
     ping = service.ctl("ping")
-    assert ping.returncode == 0 and ping.stderr.startswith("pyfwctl: degraded: rules: serving the last good ones, of ")
+    assert ping.returncode == 0
+    assert ping.stderr.startswith("pyfwctl: degraded: rules: serving the last good ones, of ")
     assert "serving the last good ones" in service.ctl("stats", check=True).stdout
-    assert "pyfw: degraded: rules: serving the last good ones, of 20" in service.log.read_text() and str(config) in ping.stderr
+    assert "pyfw: degraded: rules: serving the last good ones, of 20" in service.log.read_text()
+    assert str(config) in ping.stderr
     # What is mended is served, and the warning goes.
     config.with_name(name).write_text(good)
     config.with_name("gateway.rules").write_text(OTHER_RULES)
@@ -99,7 +101,7 @@ def test_without_last_good_rules_it_does_not_start(lab: Lab, service: Firewall, 
         service.start()
 
 
-@pytest.mark.parametrize("spoil, complaint", [
+@pytest.mark.parametrize(("spoil", "complaint"), [
     pytest.param(lambda path: os.chown(path, 65534, -1), "belongs to user 65534", id="another's"),
     pytest.param(lambda path: path.chmod(0o622), "is open to others", id="for all to write"),
     pytest.param(lambda path: path.parent.chmod(0o777), "can be written by others", id="where all may write"),
@@ -122,7 +124,8 @@ def test_rules_on_trial_are_kept_only_when_they_are_confirmed(service: Firewall,
     service.start()
     config.with_name("gateway.rules").write_text(OTHER_RULES)
     service.ctl("reload", "--confirm", "60", check=True)
-    assert "-p udp" in rules(service) and b"-p icmp" in kept.read_bytes()
+    assert "-p udp" in rules(service)
+    assert b"-p icmp" in kept.read_bytes()
     service.ctl("confirm", check=True)
     wait_until(lambda: b"-p udp" in kept.read_bytes(), "the confirmed rules to be kept")
 
@@ -163,7 +166,8 @@ def test_saving_keeps_nothing_that_was_never_in_force(service: Firewall, config:
     service.ctl("save", check=True)
     wait_until(lambda: config.with_name("gateway.rules").read_text() != RULES, "the rules to be written")
     good = LastGoodRules(kept.parent).read().config
-    assert good.hooks == ("FORWARD",) and b"192.0.2.1" in good.sets[0][1]
+    assert good.hooks == ("FORWARD",)
+    assert b"192.0.2.1" in good.sets[0][1]
     assert [table.name for table in good.rules.tables] == ["filter"]
     assert good.rules.table("filter").chain("FORWARD").rules
 
@@ -182,5 +186,6 @@ def test_a_takeover_with_a_bad_config_is_an_error(lab: Lab, config: Path, kept: 
     wait_until(kept.exists, "the rules to be kept")
     config.with_name("gateway.rules").write_text("nonsense")
     done = subprocess.run([*service.argv, "--takeover"], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 2 and "nonsense" in done.stderr
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
     assert pings(lab)

@@ -147,7 +147,8 @@ def test_each_packet_has_a_latency(lab: Lab, measured: Callable):
     assert values["pyfw_verdict_latency_seconds_count",] == 320
     assert values["pyfw_verdict_latency_seconds_bucket", ("le", "+Inf")] == 320
     buckets = [value for key, value in values.items() if key[0] == "pyfw_verdict_latency_seconds_bucket"]
-    assert len(buckets) == 14 and buckets == sorted(buckets)
+    assert len(buckets) == 14
+    assert buckets == sorted(buckets)
     assert 0 < values["pyfw_verdict_latency_seconds_sum",] < 320 * took_s
     text = scraped.firewall.ctl("stats").stdout
     assert re.search(r"^verdict_latency:\n  packets +320\n  mean_us +\d+\n  sum_ns +\d+\n  up_to_us:\n    10 +\d+\n", text, re.MULTILINE)
@@ -182,13 +183,16 @@ def test_reloads_are_told_apart(measured: Callable):
     assert started <= before_s
     assert scraped.firewall.ctl("reload").returncode == 0
     good, good_s = reloads("good")
-    assert good == 1 and before_s <= good_s <= time.time() and reloads("failed") == failed
+    assert good == 1
+    assert before_s <= good_s <= time.time()
+    assert reloads("failed") == failed
     config = Path(scraped.firewall.argv[scraped.firewall.argv.index("-c") + 1])
     config.write_text("rules: {filter: {FORWARD: {rules: [{jump: NOWHERE}]}}}")
     assert scraped.firewall.ctl("reload").returncode == 1
     assert reloads("good") == (1, good_s)
     failed, failed_s = reloads("failed")
-    assert failed == 1 and before_s <= failed_s <= time.time()
+    assert failed == 1
+    assert before_s <= failed_s <= time.time()
 
 
 def test_rules_that_a_command_adds_are_counted(lab: Lab, measured: Callable):
@@ -202,7 +206,8 @@ def test_rules_that_a_command_adds_are_counted(lab: Lab, measured: Callable):
     send_udp(lab, 3)
     values = scraped.scrape()
     assert values["pyfw_rules",] == 3
-    assert values[rule("packets", "1", 'a "new" one')] == 3 and values[rule("packets", "2", "ping")] == 0
+    assert values[rule("packets", "1", 'a "new" one')] == 3
+    assert values[rule("packets", "2", "ping")] == 0
 
 
 # -- where it listens ----------------------------------------------------------------------------------------

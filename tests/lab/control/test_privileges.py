@@ -98,7 +98,8 @@ def test_two_capabilities_are_enough(lab: Lab, service: Callable[..., Firewall])
     firewall.ctl("flush", check=True)                           # root may do all, though the daemon is not root's
     firewall.ctl("reload", check=True)
     refused = firewall.ctl("save")                              # that user could have made the config
-    assert refused.returncode == 1 and f"belongs to user {USER}" in refused.stderr
+    assert refused.returncode == 1
+    assert f"belongs to user {USER}" in refused.stderr
     for path in (firewall.socket, firewall.socket.parent / "state" / "table"):
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (USER, 0o600)
     assert firewall.stop() == 0
@@ -112,11 +113,12 @@ def test_a_group_that_is_not_its_own_keeps_it_from_nothing(lab: Lab, service: Ca
     wait_until(lambda: "this user may not give it to the group daemon" in firewall.log.read_text(), "the warning")
 
 
-@pytest.mark.parametrize("held, missing", [(["net_raw"], "CAP_NET_ADMIN"), (["net_admin"], "CAP_NET_RAW")])
+@pytest.mark.parametrize(("held", "missing"), [(["net_raw"], "CAP_NET_ADMIN"), (["net_admin"], "CAP_NET_RAW")])
 def test_one_that_is_missing_is_named(lab: Lab, service: Callable[..., Firewall], held: list[str], missing: str) -> None:
     firewall = service(*held)
     done = lab.run("gateway", firewall.argv)
-    assert done.returncode == 1 and done.stderr.startswith(f"pyfw: {missing} is needed to ")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pyfw: {missing} is needed to ")
 
 
 def test_another_namespace_needs_one_more(lab: Lab, service: Callable[..., Firewall]) -> None:

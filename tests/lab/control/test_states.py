@@ -111,7 +111,8 @@ def sessions(lab: Lab, gateway: Gateway, tmp_path: Path) -> Iterator[tuple[Ssh, 
     gateway.write(KNOWN, SSH, OTHER)
     gateway.start()
     ssh, echo = Ssh(lab, tmp_path), Echo(lab)
-    assert ssh.answers("one") and echo.answers("one")
+    assert ssh.answers("one")
+    assert echo.answers("one")
     yield ssh, echo
     echo.close()
 
@@ -123,7 +124,9 @@ def test_a_reload_ends_exactly_the_session_whose_rule_is_gone(gateway: Gateway, 
     gateway.write(KNOWN, OTHER)
     done = gateway.ctl("reload", check=True)
     assert (done.stdout, done.stderr) == ("", "pyfwctl: 2 rules loaded\n")
-    assert ssh.answers("two") and echo.answers("two")           # the control: without being told so, a reload ends nothing
+    # the control: without being told so, a reload ends nothing
+    assert ssh.answers("two")
+    assert echo.answers("two")
     [before] = gateway.connections("-o", "nf", "-p", "tcp", "--dport", "22")
     done = gateway.ctl("reload", "--kill-states", check=True)
     assert re.sub(r"\d+ ESTABLISHED", "", done.stdout) == re.sub(r"\d+ ESTABLISHED", "", before) + "\n"
@@ -166,7 +169,8 @@ def test_a_shadow_tells_what_it_would_have_ended_and_ends_nothing(gateway: Gatew
     gateway.start()
     assert gateway.ctl("shadow").stderr == "pyfwctl: 0 of 0 packets judged otherwise\n"
     ssh, echo = Ssh(lab, tmp_path), Echo(lab)
-    assert ssh.answers("one") and echo.answers("one")
+    assert ssh.answers("one")
+    assert echo.answers("one")
     done = gateway.ctl("shadow", "diff", check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "1 packet, 60 bytes: ACCEPT, the shadow DROP"
@@ -174,9 +178,12 @@ def test_a_shadow_tells_what_it_would_have_ended_and_ends_nothing(gateway: Gatew
     assert lines[2].split(None, 2) == ["shadow", "filter:FORWARD:policy:4", "-P FORWARD DROP"]
     assert re.fullmatch(rf"  such as {CLIENT.ipv4}:\d+ > {SERVER.ipv4}:22 tcp S; 60 bytes, at FORWARD, in eth1, out eth0, state NEW",
                         lines[3])
-    assert len(lines) == 4 and re.fullmatch(r"pyfwctl: 1 of \d\d+ packets judged otherwise\n", done.stderr)
+    assert len(lines) == 4
+    assert re.fullmatch(r"pyfwctl: 1 of \d\d+ packets judged otherwise\n", done.stderr)
     rules = gateway.ctl("shadow", "rules", "FORWARD", check=True).stdout.splitlines()
-    assert rules[0].startswith("-P FORWARD DROP -c 1 60") and " -c 1 60 -j LOG" in rules[2] and "-c 1 80 -j ACCEPT" in rules[3]
+    assert rules[0].startswith("-P FORWARD DROP -c 1 60")
+    assert " -c 1 60 -j LOG" in rules[2]
+    assert "-c 1 80 -j ACCEPT" in rules[3]
     wait_until(lambda: "SHADOW: ssh: IN=eth1 OUT=eth0" in gateway.log.read_text(), "the shadow's log line")
     gateway.ctl("shadow", "reset", check=True)
     assert gateway.ctl("shadow", "diff").returncode == 1
@@ -195,7 +202,8 @@ def test_a_reload_reads_the_shadow_again_or_keeps_the_old_one(gateway: Gateway, 
     assert (reply["packets"], reply["example"]["summary"].split(" id ")[0]) == (1, f"{SERVER.ipv4} > {CLIENT.ipv4} icmp echo reply")
     shadow.write_text("rules: {filter: {FORWARD: {rules: [{jump: nowhere}]}}}\n")
     refused = gateway.ctl("reload")
-    assert refused.returncode == 1 and f"{shadow}:1:43: there is no target or chain 'nowhere'" in refused.stderr
+    assert refused.returncode == 1
+    assert f"{shadow}:1:43: there is no target or chain 'nowhere'" in refused.stderr
     assert gateway.ctl("shadow", "rules", "FORWARD").stdout.startswith("-P FORWARD DROP -c 1 84")
     gateway.write("-p icmp -j ACCEPT")
     gateway.ctl("reload", check=True)
@@ -203,7 +211,7 @@ def test_a_reload_reads_the_shadow_again_or_keeps_the_old_one(gateway: Gateway, 
     assert lab.run("client", ping).returncode == 0
 
 
-@pytest.mark.parametrize("text, reason", [
+@pytest.mark.parametrize(("text", "reason"), [
     (None, "{shadow}: cannot read the config file: No such file or directory"),
     ("rules: {filter: {FORWARD: {rules: [{jump: nowhere}]}}}\n", "{shadow}:1:43: there is no target or chain 'nowhere'")])
 def test_a_shadow_that_cannot_be_read_ends_no_start(gateway: Gateway, tmp_path: Path, lab: Lab, text: str | None, reason: str) -> None:
@@ -214,7 +222,8 @@ def test_a_shadow_that_cannot_be_read_ends_no_start(gateway: Gateway, tmp_path: 
     gateway.start()
     assert lab.run("client", ["ping", "-c", "1", "-W", "1", SERVER.ipv4]).returncode == 0
     degraded = json.loads(gateway.ctl("stats", "--json", check=True).stdout)["degraded"]
-    assert degraded.keys() == {"policy.shadow"} and degraded["policy.shadow"].startswith(reason.format(shadow=shadow))
+    assert degraded.keys() == {"policy.shadow"}
+    assert degraded["policy.shadow"].startswith(reason.format(shadow=shadow))
     assert degraded["policy.shadow"] in gateway.ctl("ping", check=True).stderr
     shadow.write_text("rules: {filter: {FORWARD: {policy: DROP}}}\n")
     gateway.ctl("reload", check=True)
@@ -230,7 +239,8 @@ def test_a_rule_that_only_audits_counts_and_logs_and_lets_pass(gateway: Gateway,
     assert gateway.rule_packets()["# audit: -A FORWARD -p icmp -j DROP"] == 2
     wait_until(lambda: gateway.log.read_text().count("AUDIT: filter:FORWARD:rule:1 IN=eth") == 2, "the log")
     saved = gateway.ctl("save", str(gateway.config.with_name("saved.rules")))
-    assert saved.returncode == 0 and "# audit: -A FORWARD -p icmp -j DROP" in gateway.config.with_name("saved.rules").read_text()
+    assert saved.returncode == 0
+    assert "# audit: -A FORWARD -p icmp -j DROP" in gateway.config.with_name("saved.rules").read_text()
     gateway.write({"proto": "icmp", "jump": "DROP", "audit": False}, "-p icmp -j ACCEPT")
     gateway.ctl("reload", check=True)
     assert lab.run("client", ping).returncode == 1

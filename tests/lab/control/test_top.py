@@ -95,12 +95,15 @@ def test_the_busiest_connection_is_the_first_line_with_its_rate(lab: Lab, guard:
     assert first["rate"]["bytes"] / first["rate"]["packets"] == pytest.approx(PAYLOAD + HEADERS, rel=0.01)
     assert rate * 8 / ABOUT < seen["bits"]["ACCEPT"] < rate * 8 * ABOUT
     (idle,) = [connection for connection in seen["connections"] if connection["original"]["dport"] == IDLE_PORT]
-    assert idle["original"]["sport"] == idle_port and idle["rate"] == {"bytes": 0, "packets": 0}
+    assert idle["original"]["sport"] == idle_port
+    assert idle["rate"] == {"bytes": 0, "packets": 0}
     assert seen["matched"] == 3                     # the third is iperf3's own TCP connection
-    assert fewest["connections"][-1]["original"]["dport"] == IPERF_PORT and fewest["connections"][-1]["protocol"] == 17
+    assert fewest["connections"][-1]["original"]["dport"] == IPERF_PORT
+    assert fewest["connections"][-1]["protocol"] == 17
     assert [connection["original"]["sport"] for connection in oldest["connections"]] == [idle_port]
     row = text.splitlines()[9].split()
-    assert row[3] == "udp" and row[6] == f"{SERVER.ipv4}:{IPERF_PORT}"
+    assert row[3] == "udp"
+    assert row[6] == f"{SERVER.ipv4}:{IPERF_PORT}"
     assert rate / ABOUT < float(row[0]) < rate * ABOUT
 
 
@@ -115,10 +118,13 @@ def test_what_is_dropped_shows_in_the_head(lab: Lab, guard: Guard) -> None:
             for _ in range(50):
                 sender.sendto(b"x", (SERVER.ipv4, DROPPED_PORT))
         seen = json.loads(watching.stdout.read())
-    assert seen["packets"]["DROP"] * seen["elapsed"] == pytest.approx(50) and seen["packets"]["ACCEPT"] == 0
+    assert seen["packets"]["DROP"] * seen["elapsed"] == pytest.approx(50)
+    assert seen["packets"]["ACCEPT"] == 0
     assert seen["bits"]["DROP"] * seen["elapsed"] == pytest.approx(50 * 29 * 8)
-    assert seen["refused"]["RULE"]["total"] == 50 and seen["refused"]["RULE"]["rate"] == seen["packets"]["DROP"]
-    assert seen["connections"] == [] and seen["table"]["entries"] == 0
+    assert seen["refused"]["RULE"]["total"] == 50
+    assert seen["refused"]["RULE"]["rate"] == seen["packets"]["DROP"]
+    assert seen["connections"] == []
+    assert seen["table"]["entries"] == 0
     assert set(seen["queue"]) == {"queued", "queue_dropped", "user_dropped", "rate"}
 
 
@@ -139,7 +145,8 @@ def test_on_a_terminal_with_keys(lab: Lab, guard: Guard, idle_connection) -> Non
         terminal.press(f"/--dport {IPERF_PORT} -p udp\n")
         terminal.wait_for("the flow alone", lambda frame: frame[6].startswith("shown    1 of 1 ") and f":{IPERF_PORT}" in frame[8])
         terminal.press("q")
-        assert terminal.end() == (0, "") and terminal.is_restored
+        assert terminal.end() == (0, "")
+        assert terminal.is_restored
 
 
 @pytest.mark.parametrize("arguments", [("top",), ("stats", "--watch", "0.5")], ids=["top", "stats"])
@@ -148,7 +155,8 @@ def test_a_daemon_that_is_killed_ends_it(guard: Guard, arguments: tuple[str, ...
     with OnTerminal([BIN / "pyfwctl", "--socket", firewall.socket, *arguments]) as terminal:
         terminal.wait_for("a sample", lambda frame: any("every" in line for line in frame))
         firewall.kill()
-        assert terminal.end() == (3, f"pyfwctl: the daemon at {firewall.socket} is gone\n") and terminal.is_restored
+        assert terminal.end() == (3, f"pyfwctl: the daemon at {firewall.socket} is gone\n")
+        assert terminal.is_restored
     firewall.start()
 
 
@@ -157,5 +165,6 @@ def test_a_daemon_that_stops_is_not_kept_waiting(guard: Guard) -> None:
     with OnTerminal([BIN / "pyfwctl", "--socket", firewall.socket, "top", "-i", "60"]) as terminal:
         terminal.wait_for("a sample", lambda frame: any("every" in line for line in frame))
         assert firewall.stop() == 0
-        assert terminal.end()[0] == 3 and terminal.is_restored
+        assert terminal.end()[0] == 3
+        assert terminal.is_restored
     firewall.start()

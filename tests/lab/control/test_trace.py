@@ -72,7 +72,7 @@ def shown(process: subprocess.Popen[str]) -> list[dict]:
 # -- explain -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags, state", [("ACK", "ESTABLISHED"), ("FIN,ACK", "ESTABLISHED"), ("RST", "ESTABLISHED"), ("SYN", "ESTABLISHED")])
+@pytest.mark.parametrize(("flags", "state"), [("ACK", "ESTABLISHED"), ("FIN,ACK", "ESTABLISHED"), ("RST", "ESTABLISHED"), ("SYN", "ESTABLISHED")])
 def test_questions_about_a_living_connection_leave_it_alone(lab: Lab, guard: Guard, flags: str, state: str) -> None:
     firewall = guard(FORWARD=FORWARD)
     client, server = connected(lab)
@@ -81,8 +81,10 @@ def test_questions_about_a_living_connection_leave_it_alone(lab: Lab, guard: Gua
         before, counted = untimed(firewall.connections()), firewall.rule_packets()
         for _ in range(3):
             record = explain(firewall, "tcp", f"{CLIENT.ipv4}:{port}", f"{SERVER.ipv4}:5001", "--flags", flags)
-            assert record["tracking"]["state"] == state and record["verdict"]["rule"] == "filter:FORWARD:rule:1"
-        assert untimed(firewall.connections()) == before and firewall.rule_packets() == counted
+            assert record["tracking"]["state"] == state
+            assert record["verdict"]["rule"] == "filter:FORWARD:rule:1"
+        assert untimed(firewall.connections()) == before
+        assert firewall.rule_packets() == counted
         client.sendall(b"still here")
         assert server.recv(100) == b"still here"
         assert untimed(firewall.connections()) != before        # the control: a packet does change something
@@ -102,7 +104,8 @@ def test_questions_take_nothing_from_a_limit(lab: Lab, guard: Guard) -> None:
     assert record["verdict"]["verdict"] == "ACCEPT"
     assert ping_passes(lab)
     refused = explain(firewall, "icmp", CLIENT.ipv4, SERVER.ipv4)
-    assert refused["verdict"]["verdict"] == "DROP" and refused["filter"][2]["why"].startswith("-m limit")
+    assert refused["verdict"]["verdict"] == "DROP"
+    assert refused["filter"][2]["why"].startswith("-m limit")
     assert not ping_passes(lab)
 
 
@@ -143,7 +146,8 @@ def test_a_filter_by_state(lab: Lab, guard: Guard) -> None:
     client, server = connected(lab)
     with client, server:
         (record,) = shown(tracing)
-    assert record["tracking"]["direction"] == "REPLY" and record["packet"]["summary"].startswith(f"{SERVER.ipv4}:5001")
+    assert record["tracking"]["direction"] == "REPLY"
+    assert record["packet"]["summary"].startswith(f"{SERVER.ipv4}:5001")
 
 
 def test_more_packets_than_are_shown(lab: Lab, guard: Guard) -> None:
@@ -158,7 +162,8 @@ def test_more_packets_than_are_shown(lab: Lab, guard: Guard) -> None:
             sent += 500
         output, complaints = reading.result()
     times = [json.loads(line)["time"] for line in output.splitlines()]
-    assert len(times) == 200 and times[-1] - times[0] > 0.9
+    assert len(times) == 200
+    assert times[-1] - times[0] > 0.9
     assert re.fullmatch(r"pyfwctl: \d+ more packets matched and are not shown: they came too fast\n", complaints)
     assert firewall.rule_packets()["-P FORWARD ACCEPT"] == sent
 

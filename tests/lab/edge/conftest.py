@@ -62,7 +62,8 @@ def run_in_thread(loop: QueueLoop) -> Callable[[], None]:
         alive = thread.is_alive()
         loop.stop()
         thread.join(5)
-        assert alive and not thread.is_alive()
+        assert alive
+        assert not thread.is_alive()
 
     return stop
 

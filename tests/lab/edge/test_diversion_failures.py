@@ -43,7 +43,8 @@ def restore_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_failure_that_passes_is_none(lab: Lab, guard: Guard, restore_fails):
     restore_fails(ATTEMPTS - 1)
     guard(FORWARD=[])
-    assert not passes(lab, 4) and not passes(lab, 6)
+    assert not passes(lab, 4)
+    assert not passes(lab, 6)
 
 
 def test_a_first_start_that_fails_leaves_nothing(lab: Lab, guard: Guard, restore_fails):
@@ -52,7 +53,8 @@ def test_a_first_start_that_fails_leaves_nothing(lab: Lab, guard: Guard, restore
         guard(FORWARD=[])
     restore_fails(0)
     assert rules(lab) == []
-    assert passes(lab, 4) and passes(lab, 6)
+    assert passes(lab, 4)
+    assert passes(lab, 6)
 
 
 def test_a_restart_that_fails_leaves_the_predecessors_rules(lab: Lab, guard: Guard, restore_fails):
@@ -63,7 +65,8 @@ def test_a_restart_that_fails_leaves_the_predecessors_rules(lab: Lab, guard: Gua
     firewall.argv += ["--set", "queue.number=9", "--set", "hooks=[INPUT, FORWARD]"]
     assert run_to_its_end(firewall).returncode == 1
     assert rules(lab) == before
-    assert not passes(lab, 4) and not passes(lab, 6)
+    assert not passes(lab, 4)
+    assert not passes(lab, 6)
     restore_fails(0)
     firewall.start()
     assert "-A PYFW-INPUT -j NFQUEUE --queue-num 9" in rules(lab)
@@ -74,10 +77,12 @@ def test_a_takeover_that_fails_leaves_the_predecessor_and_its_rules(lab: Lab, gu
     before = rules(lab)
     restore_fails(ALWAYS)
     done = run_to_its_end(firewall, "--takeover", "--set", "hooks=[INPUT, FORWARD]")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "ip6tables-restore failed" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "ip6tables-restore failed" in done.stderr
     assert rules(lab) == before
     restore_fails(0)
-    assert firewall.ctl("ping").returncode == 0 and firewall.process.poll() is None
+    assert firewall.ctl("ping").returncode == 0
+    assert firewall.process.poll() is None
     assert (passes(lab, 4), passes(lab, 6)) == (True, False), "its rules serve"
     lab.run("gateway", ["iptables", "-t", "mangle", "-F"], check=True)
     wait_until(lambda: sorted(rules(lab)) == sorted(before), "the predecessor to watch again")
@@ -119,13 +124,15 @@ def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return choose
 
 
-@pytest.mark.parametrize("backend, other", [("nft", "legacy"), ("legacy", "nft")])
+@pytest.mark.parametrize(("backend", "other"), [("nft", "legacy"), ("legacy", "nft")])
 def test_rules_in_the_other_backend_are_taken_over(lab: Lab, guard: Guard, chosen, backend: str, other: str):
     chosen(backend)
     install_with(lab, f"-{other}")
     firewall = guard(FORWARD=["-p icmp -j ACCEPT", "-p ipv6-icmp -j ACCEPT"])
-    assert rules(lab, f"-{other}") == [] and rules(lab, f"-{backend}")
-    assert passes(lab, 4) and passes(lab, 6)
+    assert rules(lab, f"-{other}") == []
+    assert rules(lab, f"-{backend}")
+    assert passes(lab, 4)
+    assert passes(lab, 6)
     assert "packets                      4" in firewall.ctl("stats").stdout, "each is judged once"
     install_with(lab, f"-{other}")
     firewall.stop()
@@ -140,7 +147,8 @@ def test_legacy_tables_are_watched(lab: Lab, guard: Guard, chosen):
     for program in PROGRAMS:
         lab.run("gateway", [f"{program}-legacy", "-t", "mangle", "-F"], check=True)
         wait_until(lambda: sorted(rules(lab)) == sorted(before), "the diversion to be put back")
-    assert not passes(lab, 4) and not passes(lab, 6)
+    assert not passes(lab, 4)
+    assert not passes(lab, 6)
 
 
 # -- the lock ------------------------------------------------------------------------------------------------

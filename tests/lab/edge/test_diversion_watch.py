@@ -89,7 +89,8 @@ def test_what_others_change_is_put_back(lab: Lab, guard: Guard):
         with put_back(firewall, lab):
             change(lab, 4, words)
             change(lab, 6, words)
-    assert not passes(lab, 4) and not passes(lab, 6)
+    assert not passes(lab, 4)
+    assert not passes(lab, 6)
     stats = counters(firewall)
     assert stats["failures"] == 0
     log = firewall.log.read_text()
@@ -113,7 +114,8 @@ def test_what_lets_nothing_pass_may_stand_first(lab: Lab, guard: Guard):
     before = counters(firewall)
     firewall.ctl("reload", check=True)      # looks anew
     after = counters(firewall)
-    assert after["checks"] > before["checks"] and after["repairs"] == 0
+    assert after["checks"] > before["checks"]
+    assert after["repairs"] == 0
     assert saved(lab, 4).index("-A FORWARD -j PYFW-FORWARD") > saved(lab, 4).index(
         "-A FORWARD -j MARK --set-xmark 0x1/0xffffffff")
 
@@ -148,8 +150,10 @@ def test_what_cannot_be_put_back_is_told_until_it_can(lab: Lab, guard: Guard, tm
         wait_until(lambda: counters(firewall)["failures"] > 0, "a failure to be counted")
         done = firewall.ctl("ping")
         assert done.returncode == 1
-        assert done.stderr.startswith("pyfwctl: the diversion is not in place: ") and "ip6tables-restore failed" in done.stderr
-        assert counters(firewall)["in_place"] == 0 and "FORWARD's jump" in counters(firewall)["fault"]
+        assert done.stderr.startswith("pyfwctl: the diversion is not in place: ")
+        assert "ip6tables-restore failed" in done.stderr
+        assert counters(firewall)["in_place"] == 0
+        assert "FORWARD's jump" in counters(firewall)["fault"]
         assert "pyfw_diversion_in_place 0.0" in metrics(tmp_path)
         assert not passes(lab, 4), "what can be put back is"
         fails(0)

@@ -128,8 +128,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("hook, target", [("FORWARD", SERVER), ("INPUT", GATEWAY_INSIDE)], ids=["FORWARD", "INPUT"])
-@pytest.mark.parametrize("family, kind, match, payload", CASES)
+@pytest.mark.parametrize(("hook", "target"), [("FORWARD", SERVER), ("INPUT", GATEWAY_INSIDE)], ids=["FORWARD", "INPUT"])
+@pytest.mark.parametrize(("family", "kind", "match", "payload"), CASES)
 def test_the_answer_is_the_kernel_s(lab: Lab, serve: Callable, wire: Wire, hook: str, target: Port, family: int,
                                     kind: str, match: str, payload: Packet):
     packet = ip(family, target.address(family)) / payload
@@ -145,7 +145,7 @@ def test_the_answer_is_the_kernel_s(lab: Lab, serve: Callable, wire: Wire, hook:
 BROADCAST = "192.0.2.255"
 
 
-@pytest.mark.parametrize("kind, match, packet, counter", [
+@pytest.mark.parametrize(("kind", "match", "packet", "counter"), [
     pytest.param("tcp-reset", "-p tcp", ip(4, SERVER.ipv4) / TCP(flags="R"), "rejects_suppressed", id="an RST"),
     pytest.param("icmp-port-unreachable", "-p udp", ip(4, SERVER.ipv4) / UDP(chksum=1) / b"x", "rejects_suppressed",
                  id="a bad checksum"),
@@ -165,7 +165,7 @@ def test_silence(lab: Lab, serve: Callable, wire: Wire, kind: str, match: str, p
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("kind, protocol", [("tcp-reset", "tcp"), ("port-unreachable", "udp")])
+@pytest.mark.parametrize(("kind", "protocol"), [("tcp-reset", "tcp"), ("port-unreachable", "udp")])
 def test_a_program_of_this_host_is_told(lab: Lab, serve: Callable, family: int, kind: str, protocol: str):
     """The answer to a packet that leaves goes through the loopback interface."""
     if kind == "port-unreachable":

@@ -50,7 +50,8 @@ class Held:
             end.settimeout(timeout_s)
             while self._left[end]:
                 data = end.recv(len(self._left[end]))
-                assert data and self._left[end].startswith(data)
+                assert data
+                assert self._left[end].startswith(data)
                 self._left[end] = self._left[end][len(data):]
 
     def exchange(self, data: bytes = b"and so on") -> None:

@@ -67,7 +67,8 @@ def test_verdicts_that_cannot_be_sent_are_kept_and_no_more_are_made(lab: Lab, se
             for _ in range(5):
                 before = loop.counters()["send_errors"]
                 run_until(loop, lambda before=before: loop.counters()["send_errors"] > before + 2, "sends that fail")
-            assert loop.counters()["packets"] == 64 and queued().queued == 256
+            assert loop.counters()["packets"] == 64
+            assert queued().queued == 256
         run_until(loop, lambda: queued().queued == 0, "an empty queue")
         assert [taker.recv(10) for _ in range(256)] == [b"%d" % number for number in range(256)]
     counters = loop.counters()
@@ -90,7 +91,8 @@ def test_orphans_whose_verdicts_cannot_be_sent_are_dropped_later(lab: Lab, serve
                 run_until(loop, lambda before=before: loop.counters()["send_errors"] > before + 2, "sends that fail")
         run_until(loop, lambda: queued().queued == 0, "an empty queue")
         counters = loop.counters()
-        assert counters["orphans_dropped"] + counters["packets"] == 300 and counters["internal"] == 0
+        assert counters["orphans_dropped"] + counters["packets"] == 300
+        assert counters["internal"] == 0
         assert counters["orphans_dropped"] == 200 + 64, "the batch that was received when sending failed is one of orphans, too"
         assert [taker.recv(10) for _ in range(36)] == [b"%d" % number for number in range(264, 300)]
         loop.close()
@@ -129,7 +131,7 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
 """
 
 
-@pytest.mark.parametrize("user, error", [(65534, errno.EPERM), (0, errno.ECONNREFUSED)])
+@pytest.mark.parametrize(("user", "error"), [(65534, errno.EPERM), (0, errno.ECONNREFUSED)])
 def test_strangers_cannot_put_packets_into_the_queue_s_socket(lab: Lab, serve: Callable, user: int, error: int):
     """A user without rights is told so by netlink itself; another program of root's finds a socket that hears the kernel alone."""
     loop = serve(judging=False)

@@ -92,7 +92,7 @@ def fetches(lab: Lab, page: str) -> bool:
     return lab.run("client", ["curl", "-sS", "-m", "1", page]).stdout == services.FILE_TEXT
 
 
-@pytest.mark.parametrize("page, address", [(PAGE, CLIENT.ipv4), (PAGE6, CLIENT.ipv6)], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize(("page", "address"), [(PAGE, CLIENT.ipv4), (PAGE6, CLIENT.ipv6)], ids=["IPv4", "IPv6"])
 def test_bans_and_unbans(lab: Lab, jail: Jail, page: str, address: str) -> None:
     jail.fail_login(address, times=2)
     jail.fail_login("192.0.2.77", times=3)

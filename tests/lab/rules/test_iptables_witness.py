@@ -149,7 +149,7 @@ def test_words_that_scripts_look_for(kernel: Kernel, wording: str) -> None:
     assert wording in theirs(kernel, 4, words, "-legacy")[2]
 
 
-@pytest.mark.parametrize("family, table, chain", list(RULES))
+@pytest.mark.parametrize(("family", "table", "chain"), list(RULES))
 def test_every_rule_prints_and_lists_alike(kernel: Kernel, family: int, table: str, chain: str) -> None:
     different = []
     for line in RULES[family, table, chain]:

@@ -105,7 +105,7 @@ COMMIT
 """
 
 
-@pytest.mark.parametrize("family, text", [(4, BOTH), (6, BOTH), (4, ONLY_V4), (6, ONLY_V6)])
+@pytest.mark.parametrize(("family", "text"), [(4, BOTH), (6, BOTH), (4, ONLY_V4), (6, ONLY_V6)])
 def test_the_same_text_from_both(kernel: Kernel, family: int, text: str) -> None:
     kernel.restore(family, "*raw\nCOMMIT\n*filter\nCOMMIT\n")
     kernel.restore(family, text)
@@ -114,7 +114,7 @@ def test_the_same_text_from_both(kernel: Kernel, family: int, text: str) -> None
     assert sections(printed) == {name: lines for name, lines in sections(saved).items() if name in sections(printed)}
 
 
-@pytest.mark.parametrize("family, text", [(4, BOTH), (6, BOTH), (4, ONLY_V4), (6, ONLY_V6)])
+@pytest.mark.parametrize(("family", "text"), [(4, BOTH), (6, BOTH), (4, ONLY_V4), (6, ONLY_V6)])
 def test_the_kernel_takes_what_pyfw_prints(kernel: Kernel, family: int, text: str) -> None:
     printed = print_ruleset(parse_save(text), family=family)
     kernel.restore(family, "*raw\nCOMMIT\n*filter\nCOMMIT\n")

@@ -63,10 +63,13 @@ def test_a_family_has_its_own_view(run: Run) -> None:
 
 def test_restore_is_all_or_nothing(lab: Lab, run: Run) -> None:
     saved = run("pyfw-iptables-save", "-t", "filter").stdout
-    assert "*filter" in saved and "-A FORWARD -p icmp -j ACCEPT\n" in saved
+    assert "*filter" in saved
+    assert "-A FORWARD -p icmp -j ACCEPT\n" in saved
     broken = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -j ACCEPT\n-A FORWARD -p tcp --dport nonsense -j ACCEPT\nCOMMIT\n"
     refused = run("pyfw-iptables-restore", text=broken)
-    assert refused.returncode != 0 and "line:4:" in refused.stderr and "nonsense" in refused.stderr
+    assert refused.returncode != 0
+    assert "line:4:" in refused.stderr
+    assert "nonsense" in refused.stderr
     assert run("pyfw-iptables", "-S", "FORWARD").stdout == "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n"
     assert pings(lab)
     empty = "*filter\n:FORWARD DROP [7:77]\nCOMMIT\n"
@@ -95,17 +98,21 @@ def test_only_what_is_saved_survives_a_reload(lab: Lab, run: Run, tmp_path: Path
 def test_unsupported_lines_are_refused_or_left_out(run: Run) -> None:
     text = f"*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n{RULES}"
     refused = run("pyfw-iptables-restore", text=text)
-    assert refused.returncode != 0 and "table nat" in refused.stderr
+    assert refused.returncode != 0
+    assert "table nat" in refused.stderr
     taken = run("pyfw-iptables-restore", "--skip-unsupported", text=text)
-    assert taken.returncode == 0 and "warning: line:1:1: table nat" in taken.stderr
+    assert taken.returncode == 0
+    assert "warning: line:1:1: table nat" in taken.stderr
     nat = run("pyfw-iptables", "-t", "nat", "-S")
-    assert nat.returncode == 3 and "stays with the kernel" in nat.stderr
+    assert nat.returncode == 3
+    assert "stays with the kernel" in nat.stderr
 
 
 def test_without_a_daemon(run: Run, firewall: Firewall) -> None:
     firewall.stop()
     done = run("pyfw-iptables", "-S")
-    assert done.returncode == 3 and done.stderr.startswith("pyfw-iptables: ")
+    assert done.returncode == 3
+    assert done.stderr.startswith("pyfw-iptables: ")
 
 
 def test_sets_and_marks_act(lab: Lab, run: Run) -> None:
@@ -134,4 +141,5 @@ def test_a_ruleset_with_nat_runs_without_it(lab: Lab, tmp_path: Path) -> None:
     firewall.argv.append("--skip-unsupported")
     with firewall:
         assert pings(lab)
-    assert "warning: " in firewall.log.read_text() and "this table is left out" in firewall.log.read_text()
+    assert "warning: " in firewall.log.read_text()
+    assert "this table is left out" in firewall.log.read_text()

@@ -284,6 +284,8 @@ def test_errors_are_worded_alike(ipset: Ipset) -> None:
         if mine[0] != status or (not alike and not command.startswith("test")):
             differing.append((command, mine, (status, message)))
     assert not differing
-    assert len(ipset.save().split("add full ")) == 3 and "add full " not in ours.save()     # what cannot fit is not begun
+    # what cannot fit is not begun
+    assert len(ipset.save().split("add full ")) == 3
+    assert "add full " not in ours.save()
     ipset.restore("flush full\n")
     assert sets(ours.save()) == sets(ipset.save())

@@ -76,7 +76,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     terminal.close()
 
 
-@pytest.mark.parametrize("typed, given", [
+@pytest.mark.parametrize(("typed", "given"), [
     ("pyfwctl list-con\t", "list-conntrack"),
     ("pyfwctl li\tr\t", "list-rules"),
     ("pyfwctl --soc\t/tmp/x vers\t", "--socket /tmp/x version"),

@@ -38,7 +38,7 @@ def test_a_config_without_rules_is_said_to_accept_everything(config: Path):
     assert "everything is accepted" in pyfw("check", "-c", config).stdout
 
 
-@pytest.mark.parametrize("rules, column, word", [
+@pytest.mark.parametrize(("rules", "column", "word"), [
     ("FORWARD: {rules: [-j nowhere]}", 26, "nowhere"),
     ("FORWARD: {rules: ['-s $LAN -j DROP']}", 27, "LAN"),
     ("FORWARD: {rules: [{jump: DROP, src: 10.0.0.0/33}]}", 41, "33"),
@@ -55,7 +55,8 @@ def test_a_mistake_in_a_rule_has_its_place(config: Path, rules: str, column: int
 def test_a_set_can_replace_a_policy(config: Path):
     assert pyfw("check", "-c", config, "--set", "rules.filter.FORWARD.policy=ACCEPT").returncode == 0
     wrong = pyfw("check", "-c", config, "--set", "rules.filter.FORWARD.policy=MAYBE")
-    assert wrong.returncode == 2 and "MAYBE" in wrong.stderr
+    assert wrong.returncode == 2
+    assert "MAYBE" in wrong.stderr
 
 
 @pytest.mark.parametrize("missing", ["pyfw.engine.engine", "pyfw.rules.program.program", "netfilterqueue._impl"])
@@ -69,7 +70,8 @@ def test_a_missing_module_is_named_with_the_command_that_builds_it(config: Path,
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["run", "--nonsense"], ["check", "extra"]])
 def test_wrong_usage_ends_with_2(arguments: list[str]):
     done = pyfw(*arguments)
-    assert done.returncode == 2 and done.stderr.startswith("usage: pyfw")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: pyfw")
 
 
 def test_help_knows_every_subcommand():

@@ -19,7 +19,7 @@ FLOW = "udp      17 3599 src=10.0.0.{0} dst=192.0.2.1 sport=5000 dport=53 packet
        "src=192.0.2.1 dst=10.0.0.{0} sport=53 dport=5000 packets=0 bytes=0 mark=0 use=1\n"
 
 
-@pytest.mark.parametrize("arguments, status, stdout, stderr", [
+@pytest.mark.parametrize(("arguments", "status", "stdout", "stderr"), [
     (["count"], 0, "3\n", ""),
     (["list-conntrack"], 0, FLOW.format(0) + FLOW.format(1) + FLOW.format(2), ""),
     (["list-conntrack", "-s", "10.0.0.1", "-p", "udp", "--dport", "53", "-u", "UNREPLIED"], 0, FLOW.format(1), ""),
@@ -68,7 +68,8 @@ def test_without_a_daemon_one_line_names_the_socket(tmp_path):
 
 def test_a_path_too_long_is_one_line(tmp_path):
     done = pyfwctl("--socket", str(tmp_path / ("x" * 200)), "count")
-    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_socket_can_stand_after_the_command_or_in_the_environment(control):
@@ -132,7 +133,8 @@ def test_a_text_without_end_is_not_read_to_its_end(control, words):
 @pytest.mark.parametrize("protocol", ["٣", "²", "9" * 5000, "256"])
 def test_a_protocol_is_a_number_or_a_name(control, protocol):
     done = pyfwctl("--socket", str(control.path), "list-conntrack", "-p", protocol)
-    assert done.returncode == 2 and done.stderr.startswith("pyfwctl: unknown protocol")
+    assert done.returncode == 2
+    assert done.stderr.startswith("pyfwctl: unknown protocol")
 
 
 @pytest.mark.parametrize("file", ["\0", "\ud800"])

@@ -28,7 +28,8 @@ def drawn(show: TopScreen | StatsScreen, width: int = 100, height: int = 14) -> 
     with console.file:
         console.print(show.draw(width, height))
     lines = console.export_text().splitlines()
-    assert len(lines) == height and all(len(line) <= width for line in lines)
+    assert len(lines) == height
+    assert all(len(line) <= width for line in lines)
     return [line.rstrip() for line in lines]
 
 
@@ -81,7 +82,7 @@ def test_a_screen(top: TopScreen) -> None:
     ]
 
 
-@pytest.mark.parametrize("width, height", [(100, 14), (40, 12), (20, 10), (200, 60)])
+@pytest.mark.parametrize(("width", "height"), [(100, 14), (40, 12), (20, 10), (200, 60)])
 def test_it_fits_any_screen(top: TopScreen, width: int, height: int) -> None:
     lines = drawn(top, width, height)
     assert sum("10.0." in line or line.strip().startswith("0") for line in lines[8:-1]) <= height - 9
@@ -96,7 +97,8 @@ def test_addresses_and_filters_are_no_markup() -> None:
     show = TopScreen({"command": "top", "src": "[red]x[/red]"})
     show.take(sampled() | {"refused": {"[b]": {"total": 1, "rate": 1.0}}})
     lines = drawn(show)
-    assert lines[3] == "refused  [b] 1/s (1)" and lines[6].endswith("filter -s [red]x[/red]")
+    assert lines[3] == "refused  [b] 1/s (1)"
+    assert lines[6].endswith("filter -s [red]x[/red]")
 
 
 def test_help_covers_the_keys(top: TopScreen) -> None:
@@ -108,13 +110,14 @@ def test_help_covers_the_keys(top: TopScreen) -> None:
     assert all(word in text for word in ("quit", "sort by", "reverse", "filter", "pause", "interval", "help"))
     assert "PACKETS/S" not in text
     pressed(top, "q")                   # leaves the help, not the program
-    assert not top.over and drawn(top)[7].startswith("BYTES/S")
+    assert not top.over
+    assert drawn(top)[7].startswith("BYTES/S")
 
 
 # -- what keys do ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keys, changes", [
+@pytest.mark.parametrize(("keys", "changes"), [
     ("", {}), ("b", {}), ("p", {"sort": "packets"}), ("a", {"sort": "age"}), ("apb", {}),
     ("r", {"reverse": True}), ("rr", {"reverse": False}), ("+", {"interval": 2.0}), ("--", {"interval": 0.2}), ("+-", {}),
     ("-" * 9, {"interval": 0.1}), ("+" * 9, {"interval": 60.0}),
@@ -128,12 +131,13 @@ def test_keys_change_what_is_asked_for(top: TopScreen, keys: str, changes: dict)
 
 def test_q_quits_but_not_out_of_a_filter(top: TopScreen) -> None:
     pressed(top, "/q")
-    assert not top.over and drawn(top)[-1] == "filter: q_"
+    assert not top.over
+    assert drawn(top)[-1] == "filter: q_"
     pressed(top, "\x1bq")
     assert top.over
 
 
-@pytest.mark.parametrize("keys, note", [
+@pytest.mark.parametrize(("keys", "note"), [
     ("/-p\r", "filter: argument -p/--proto/--protocol: expected one argument"), ("/443\r", "filter: unrecognized arguments: 443"),
     ("/--sport x\r", "filter: argument --sport/--orig-port-src: invalid int value: 'x'"), ("/'\r", "filter: No closing quotation"),
     ("/-h\r", "filter: unrecognized arguments: -h"), ("/-o nf\r", "filter: unrecognized arguments: -o nf"),
@@ -150,14 +154,16 @@ def test_a_filter_that_the_daemon_refuses_gives_way_to_the_one_before(top: TopSc
     before = pressed(top, "/-s 10.0.0.1\n")
     assert pressed(top, "/-s nowhere\n") != before
     top.note("src: 'nowhere' is not an address")
-    assert top.request(24) == before and drawn(top)[-1] == "src: 'nowhere' is not an address"
+    assert top.request(24) == before
+    assert drawn(top)[-1] == "src: 'nowhere' is not an address"
 
 
 def test_a_pause_holds_the_screen_still(top: TopScreen) -> None:
     shown = drawn(top)
     pressed(top, " ")
     top.take(sampled() | {"time": 0.0, "matched": 77})
-    assert drawn(top)[6] == shown[6] + ", PAUSED" and drawn(top)[7:] == shown[7:]
+    assert drawn(top)[6] == shown[6] + ", PAUSED"
+    assert drawn(top)[7:] == shown[7:]
     pressed(top, " ")
     assert "of 77 connections" in drawn(top)[6]
 
@@ -166,7 +172,8 @@ def test_the_command_line_is_where_it_begins() -> None:
     show = TopScreen({"command": "top", "sort": "age", "reverse": True, "interval": 5.0, "protocol": "tcp", "lines": 3})
     assert show.request(24) == {"command": "top", "json": True, "sort": "age", "reverse": True, "interval": 5.0, "protocol": "tcp",
                                 "lines": 3}
-    assert show.request(10)["lines"] == 1 and show.request(3)["lines"] == 1
+    assert show.request(10)["lines"] == 1
+    assert show.request(3)["lines"] == 1
     assert TopScreen({"command": "top"}).request(5000)["lines"] == 1000
 
 
@@ -175,7 +182,8 @@ def test_intervals_step_from_any() -> None:
 
 
 def test_filters_are_read_as_list_conntrack_reads_them() -> None:
-    assert read_filter("") == {} and read_filter("-u ASSURED --state ESTABLISHED -d '2001:db8::/32'") == {
+    assert read_filter("") == {}
+    assert read_filter("-u ASSURED --state ESTABLISHED -d '2001:db8::/32'") == {
         "status": "ASSURED", "state": "ESTABLISHED", "dst": "2001:db8::/32"}
 
 
@@ -192,7 +200,8 @@ def stats() -> StatsScreen:
 
 def test_counters_with_their_rates(stats: StatsScreen) -> None:
     lines = drawn(stats, 70, 7)
-    assert lines[0].endswith(", every 1 s") and [line.split() for line in lines[1:5]] == [
+    assert lines[0].endswith(", every 1 s")
+    assert [line.split() for line in lines[1:5]] == [
         ["packets", "5000", "1.50k/s"], ["version", "0.1"], ["states.NEW", "3", "0/s"], ["states.INVALID", "0", "0/s"]]
     assert lines[-1].startswith("q quit")
 
@@ -217,9 +226,11 @@ def test_keys_of_counters(stats: StatsScreen) -> None:
     assert stats.request(24) == {"command": "stats", "watch": 2.0, "json": True}
     stats.press(" ")
     stats.take({"time": 0.0, "elapsed": 1.0, "statistics": {"other": 1}, "rates": {}})
-    assert "PAUSED" in drawn(stats, 70, 7)[0] and "packets" in drawn(stats, 70, 7)[1]
+    assert "PAUSED" in drawn(stats, 70, 7)[0]
+    assert "packets" in drawn(stats, 70, 7)[1]
     stats.press(" ")
-    assert "other" in drawn(stats, 70, 7)[1] and not stats.over
+    assert "other" in drawn(stats, 70, 7)[1]
+    assert not stats.over
     stats.press("q")
     assert stats.over
 
@@ -249,13 +260,15 @@ def test_keys_on_a_terminal(served: RunningServer) -> None:
         assert terminal.settings() != terminal.before
         terminal.press("/-s 10.0.0.2\n")
         frame = terminal.wait_for("the filter", shows("1 of 1 connections"))
-        assert frame[8].split()[5] == "10.0.0.2:5000" and "filter -s 10.0.0.2" in frame[6]
+        assert frame[8].split()[5] == "10.0.0.2:5000"
+        assert "filter -s 10.0.0.2" in frame[6]
         terminal.press("/-s nowhere\n")
         terminal.wait_for("the refusal", shows("src: 'nowhere' is not an address"))
         terminal.press("/\na")
         terminal.wait_for("all of them, by age", lambda frame: "3 of 3 connections, oldest first" in frame[6])
         terminal.press("q")
-        assert terminal.end() == (0, "") and terminal.is_restored
+        assert terminal.end() == (0, "")
+        assert terminal.is_restored
     wait_until(lambda: served.server.counters()["connections"] == 0)
 
 
@@ -266,7 +279,8 @@ def test_a_terminal_that_changes_its_size(served: RunningServer) -> None:
         frame = terminal.wait_for("all lines", shows("3 of 3 connections"), HEARTBEAT_S / 2)    # nothing else would draw it again
         assert len(frame) == 30
         terminal.press("q")
-        assert terminal.end() == (0, "") and terminal.is_restored
+        assert terminal.end() == (0, "")
+        assert terminal.is_restored
 
 
 @pytest.mark.parametrize("arguments", [("top",), ("stats", "--watch")], ids="-".join)
@@ -275,7 +289,8 @@ def test_signals_end_it_politely(served: RunningServer, number: signal.Signals, 
     with screen(served, *arguments) as terminal:
         terminal.wait_for("a sample", shows("every 1 s"))
         terminal.process.send_signal(number)
-        assert terminal.end() == (128 + number, "") and terminal.is_restored
+        assert terminal.end() == (128 + number, "")
+        assert terminal.is_restored
 
 
 def test_interrupt_and_stop_come_from_the_keyboard_too(served: RunningServer) -> None:
@@ -294,7 +309,8 @@ def test_interrupt_and_stop_come_from_the_keyboard_too(served: RunningServer) ->
             terminal.read(1)
         assert terminal.settings() != terminal.before
         terminal.press("\x03")
-        assert terminal.end() == (130, "") and terminal.is_restored
+        assert terminal.end() == (130, "")
+        assert terminal.is_restored
 
 
 def test_a_daemon_that_ends_is_one_line(tmp_path: Path) -> None:
@@ -304,10 +320,11 @@ def test_a_daemon_that_ends_is_one_line(tmp_path: Path) -> None:
         with screen(served) as terminal:
             terminal.wait_for("a sample", shows("0 of 0"))
             daemon.close()
-            assert terminal.end() == (3, f"pyfwctl: the daemon at {path} is gone\n") and terminal.is_restored
+            assert terminal.end() == (3, f"pyfwctl: the daemon at {path} is gone\n")
+            assert terminal.is_restored
 
 
-@pytest.mark.parametrize("arguments, status, message", [
+@pytest.mark.parametrize(("arguments", "status", "message"), [
     (("top", "-s", "nowhere"), 2, "pyfwctl: src: 'nowhere' is not an address or a network"),
     (("top", "-i", "0"), 2, "pyfwctl: --interval takes 0.1 to 3600 seconds, not 0"),
     (("top", "-n", "0"), 2, "pyfwctl: --lines takes a number from 1 to 1000, not 0"),
@@ -316,17 +333,23 @@ def test_a_daemon_that_ends_is_one_line(tmp_path: Path) -> None:
 def test_a_refusal_is_one_line_on_the_old_screen(served: RunningServer, arguments: tuple[str, ...], status: int, message: str) -> None:
     with screen(served, *arguments) as terminal:
         ended, text = terminal.end()
-        assert ended == status and text.startswith(message) and text.count("\n") == 1 and terminal.is_restored
+        assert ended == status
+        assert text.startswith(message)
+        assert text.count("\n") == 1
+        assert terminal.is_restored
 
 
 def test_no_daemon_is_one_line_and_no_screen(tmp_path: Path) -> None:
     with OnTerminal([*PYFWCTL, "--socket", tmp_path / "none", "top"]) as terminal:
         status, _ = terminal.end()
-        assert status == 3 and terminal.output.startswith(f"pyfwctl: no pyfw daemon at {tmp_path / 'none'}")
+        assert status == 3
+        assert terminal.output.startswith(f"pyfwctl: no pyfw daemon at {tmp_path / 'none'}")
         assert terminal.settings() == terminal.before
 
 
 def test_a_terminal_that_can_do_nothing_gets_text(served: RunningServer) -> None:
     with OnTerminal(["/usr/bin/env", "TERM=dumb", *PYFWCTL, "--socket", served.path, "top", "-i", "0.1"]) as terminal:
         status, _ = terminal.end()
-        assert status == 0 and "shown    3 of 3 connections\n" in terminal.output.replace("\r", "") and "\x1b" not in terminal.output
+        assert status == 0
+        assert "shown    3 of 3 connections\n" in terminal.output.replace("\r", "")
+        assert "\x1b" not in terminal.output

@@ -35,7 +35,7 @@ def check(directory: Path, text: str | bytes, **files: str | bytes) -> str:
     return str(raised.value).replace(f"{directory}/", "")
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     ("variables:\n" + doubled("  a0: xxxxxxxx\n", "  a{new}: $a{old}$a{old}\n"), "pyfw.yaml:16:8: the variables in variables.a14 come to more"),
     ("variables: {a: $a}\n", "pyfw.yaml:1:16: undefined variable $a"),
     (LONG + CHAIN + "        - -j " + "$b" * 300_000, "pyfw.yaml:7:14: the variables here come to more than 65536 characters"),
@@ -53,11 +53,12 @@ def check(directory: Path, text: str | bytes, **files: str | bytes) -> str:
 ])
 def test_a_config(tmp_path: Path, text: str | bytes, complaint: str) -> None:
     said = check(tmp_path, text)
-    assert said.startswith(complaint) and "\n" not in said
+    assert said.startswith(complaint)
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("kind", ["rules: {{file: {}}}", "sets: [{}]", "policy: {{shadow: {}}}", "rules: {{filter: {{file: {}}}}}"])
-@pytest.mark.parametrize("file, complaint", [
+@pytest.mark.parametrize(("file", "complaint"), [
     ("/dev/zero", "it is a device, a pipe or a socket"), ("fifo", "it is a device, a pipe or a socket"), ("huge", "it has more than"),
     ("/", "Is a directory"), ('"\\0"', "no file can have this name"), ("none", "No such file")])
 def test_a_file_that_is_no_text(tmp_path: Path, kind: str, file: str, complaint: str) -> None:
@@ -65,10 +66,11 @@ def test_a_file_that_is_no_text(tmp_path: Path, kind: str, file: str, complaint:
     with (tmp_path / "huge").open("wb") as sparse:
         sparse.truncate(1 << 40)
     said = check(tmp_path, kind.format(file) + "\n")
-    assert re.match(r"pyfw\.yaml:1:\d+: ", said) and complaint in said
+    assert re.match(r"pyfw\.yaml:1:\d+: ", said)
+    assert complaint in said
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     ("-A INPUT " + "-s 10.0.0.1 " * 500_000, "2:6142: a line has at most 1024 words"),
     ("-A INPUT -s " + "1" * 5_000_000, "2:13: a word has at most 65536 characters"),
     ("-A INPUT -s '" + "1" * 5_000_000, "2:13: the quote ' is not closed on this line"),
@@ -80,7 +82,8 @@ def test_a_file_that_is_no_text(tmp_path: Path, kind: str, file: str, complaint:
 def test_rules(tmp_path: Path, text: str | bytes, complaint: str) -> None:
     text = text if isinstance(text, bytes) else text.encode()
     said = check(tmp_path, "rules: {file: hostile.rules}\n", hostile=b"*filter\n" + text + b"\n")
-    assert f"hostile.rules:{complaint}" in said and "\n" not in said
+    assert f"hostile.rules:{complaint}" in said
+    assert "\n" not in said
 
 
 def test_many_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

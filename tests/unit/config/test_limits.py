@@ -55,7 +55,7 @@ limits:
     assert (limits.adaptive, limits.when_full) == (AdaptiveConfig(50, 110), "drop")
 
 
-@pytest.mark.parametrize("text, rate", [
+@pytest.mark.parametrize(("text", "rate"), [
     ("30/10s", Rate(30, 10)), ("15/5", Rate(15, 5)), ("100/m", Rate(100, 60)), ("1/1d", Rate(1, 86400)), ("65535/2h", Rate(65535, 7200))])
 def test_rates(text, rate):
     assert per_source(f"{{max_new: {text}}}").max_new == rate
@@ -76,7 +76,7 @@ def test_changes_need_a_restart():
     assert changed_keys(new, config("limits: {when_full: drop, per_source: {max_states: 4}}")) == ["limits.per_source.max_states"]
 
 
-@pytest.mark.parametrize("text, message", [
+@pytest.mark.parametrize(("text", "message"), [
     ("limits: {per_sorce: {}}", "gw.yaml:1:10: unknown key 'per_sorce' in limits, did you mean 'per_source'?"),
     ("limits: {per_source: {max_state: 1}}", "gw.yaml:1:23: unknown key 'max_state' in limits.per_source, did you mean 'max_states'?"),
     ("limits: {per_source: {}}",
@@ -106,7 +106,7 @@ def test_mistakes(text, message):
     assert mistake(text) == message
 
 
-@pytest.mark.parametrize("names, message", [
+@pytest.mark.parametrize(("names", "message"), [
     ("missing", "does not exist; create it in a file under `sets:`, such as `create missing hash:ip timeout 3600`"),
     ("ports", "is of type hash:ip,port; it must be hash:ip or hash:net"),
     ("both", "is of type list:set; it must be hash:ip or hash:net"),

@@ -57,16 +57,18 @@ def test_every_option_is_read():
     assert whole.helpers == {"ftp": HelperConfig((21, 2121), {"strict": False, "loose": True, "assume_announcer": True})}
     assert whole.state.dir == Path("/run/pyfw/gw")
     assert (whole.control.socket, whole.control.group) == (Path("/run/pyfw/gw.sock"), "wheel")
-    assert whole.log.drops and whole.metrics.listen == LoopbackAddress("127.0.0.1", 9469)
+    assert whole.log.drops
+    assert whole.metrics.listen == LoopbackAddress("127.0.0.1", 9469)
     assert whole.variables == {"MGMT": "eth9", "LAN": "10.0.0.0/8", "BOTH": "10.0.0.0/8,eth9", "PORT": "22"}
 
 
 def test_defaults_are_those_of_the_dataclasses():
     assert config("hooks: [INPUT, FORWARD, OUTPUT]") == Config()
-    assert Config().queue.when_down == "drop" and Config().queue.on_overload == "drop"
+    assert Config().queue.when_down == "drop"
+    assert Config().queue.on_overload == "drop"
 
 
-@pytest.mark.parametrize("text, helpers", [
+@pytest.mark.parametrize(("text", "helpers"), [
     ("helpers:", {}),
     ("helpers: {}", {}),
     ("helpers: {ftp: }", {"ftp": HelperConfig((21,), {})}),
@@ -82,7 +84,7 @@ def test_a_group_can_be_turned_off():
     assert config("control: {group: null}").control.group is None
 
 
-@pytest.mark.parametrize("written, address", [
+@pytest.mark.parametrize(("written", "address"), [
     ("", None), ("null", None),
     ("127.0.0.1:9469", LoopbackAddress("127.0.0.1", 9469)), ("127.8.9.10:1", LoopbackAddress("127.8.9.10", 1)),
     ("'[::1]:65535'", LoopbackAddress("::1", 65535)), ("'[0:0::1]:80'", LoopbackAddress("::1", 80)),
@@ -92,7 +94,7 @@ def test_metrics_are_for_this_machine(written, address):
     assert config(f"metrics: {{listen: {written}}}").metrics.listen == address
 
 
-@pytest.mark.parametrize("text, message", [
+@pytest.mark.parametrize(("text", "message"), [
     # keys
     ("que: 1", "gw.yaml:1:1: unknown key 'que' in the config, did you mean 'queue'?"),
     ("queue: {}\nzzz: 1", "gw.yaml:2:1: unknown key 'zzz' in the config, known here: queue, hooks, exempt, conntrack, "
@@ -199,7 +201,7 @@ def test_a_mistake_is_named_with_its_place_and_its_remedy(text, message):
     assert mistake(text) == message
 
 
-@pytest.mark.parametrize("override, changed", [
+@pytest.mark.parametrize(("override", "changed"), [
     ("conntrack.tcp.loose=false", "conntrack.tcp.loose"),
     ("queue.number=5", "queue.number"),
     ("queue={number: 5}", "queue.number"),
@@ -225,7 +227,7 @@ def test_a_variable_can_be_set():
     assert config(text, "variables.MGMT=eth7").exempt.interfaces == ("eth7",)
 
 
-@pytest.mark.parametrize("override, message", [
+@pytest.mark.parametrize(("override", "message"), [
     ("queue.number=many", "--set queue.number=many: queue.number must be a whole number from 0 to 65535, not 'many'"),
     ("queue.nummer=1", "--set queue.nummer=1: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("qeue.number=1", "--set qeue.number=1: unknown key 'qeue' in the config, did you mean 'queue'?"),
@@ -248,7 +250,7 @@ def test_an_alias_is_overridden_in_one_place_only():
     assert config(text, "conntrack.tcp.loose=false").conntrack.tcp.loose is False
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(("content", "message"), [
     (None, "cannot read the config file: No such file or directory"),
     (b"\xff\xfe\x00", "not a text in UTF-8 (byte 0); is this a config file?"),
     (b"queue: {number: x}", ":1:17: queue.number must be a whole number from 0 to 65535, not 'x'"),
@@ -259,7 +261,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(str(path)) and str(caught.value).endswith(message)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).endswith(message)
 
 
 def test_a_directory_is_no_config(tmp_path):
@@ -301,7 +304,7 @@ def test_a_shadow_is_iptables_text_or_the_rules_of_another_config(beside, tmp_pa
     assert [chain.name for _, chain in text.chains() if chain.rules] == ["FORWARD"]
 
 
-@pytest.mark.parametrize("policy, message", [
+@pytest.mark.parametrize(("policy", "message"), [
     ("shadow: gone.rules", "gw.yaml:1:18: policy.shadow: {dir}/gone.rules: No such file or directory"),
     ("shadow: bad.rules", "{dir}/bad.rules:2:15: there is no target or chain 'nowhere'"),
     ("shadow: bad.yaml", "{dir}/bad.yaml:1:36: the policy of FORWARD is ACCEPT or DROP, not MAYBE"),
@@ -331,7 +334,8 @@ def test_settings_of_two_configs_are_mixed_by_key():
 
 def test_rules_may_come_from_overrides_alone():
     config = parse_config("{}\n", "gw.yaml", Path("/"), ["rules.filter.FORWARD.policy=DROP", "rules.filter.FORWARD.rules=[-p icmp -j ACCEPT]"])
-    assert config.rule_count == 1 and config.rules.table("filter").chain("FORWARD").policy == "DROP"
+    assert config.rule_count == 1
+    assert config.rules.table("filter").chain("FORWARD").policy == "DROP"
     assert parse_config("{}\n", "gw.yaml", Path("/"), ["rules="]).rules is None
 
 

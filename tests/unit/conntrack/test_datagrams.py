@@ -19,11 +19,13 @@ def answer() -> bytes:
 def test_question_and_answer(watch):
     asked = watch.send(question())
     assert (asked.state, asked.direction) == (NEW, Direction.ORIGINAL)
-    assert watch.only()["timeout"] == 30 and not watch.only()["seen_reply"]
+    assert watch.only()["timeout"] == 30
+    assert not watch.only()["seen_reply"]
     answered = watch.send(answer())
     assert (answered.state, answered.direction) == (ESTABLISHED, Direction.REPLY)
     assert watch.send(question()).state is ESTABLISHED
-    assert watch.only()["timeout"] == 30 and not watch.only()["assured"]
+    assert watch.only()["timeout"] == 30
+    assert not watch.only()["assured"]
 
 
 def test_questions_without_answer_stay_new_and_renew_the_timer(watch):
@@ -33,7 +35,7 @@ def test_questions_without_answer_stay_new_and_renew_the_timer(watch):
     assert watch.only()["timeout"] == 30
 
 
-@pytest.mark.parametrize("seconds, stream", [(1.9, False), (2.0, False), (2.1, True)])
+@pytest.mark.parametrize(("seconds", "stream"), [(1.9, False), (2.0, False), (2.1, True)])
 def test_a_conversation_that_goes_on_after_two_seconds_is_a_stream(watch, seconds, stream):
     watch.send(question())
     watch.send(answer())
@@ -60,12 +62,12 @@ def test_udp_without_checksum_is_fine(watch):
     assert watch.send(question(checksum=0)).state is NEW
 
 
-@pytest.mark.parametrize("length, state", [(7, INVALID), (8, NEW), (11, NEW), (12, NEW), (13, INVALID)])
+@pytest.mark.parametrize(("length", "state"), [(7, INVALID), (8, NEW), (11, NEW), (12, NEW), (13, INVALID)])
 def test_udp_may_say_less_than_ip_but_not_more(watch, length, state):
     assert watch.send(question(length=length, checksum=0)).state is state
 
 
-@pytest.mark.parametrize("coverage, state", [(0, NEW), (7, INVALID), (8, NEW), (12, NEW), (13, INVALID)])
+@pytest.mark.parametrize(("coverage", "state"), [(0, NEW), (7, INVALID), (8, NEW), (12, NEW), (13, INVALID)])
 def test_how_much_a_udplite_checksum_may_cover(watch, coverage, state):
     assert watch.send(udplite(CLIENT, SERVER, 1, 2, b"test", coverage=coverage)).state is state
 

@@ -70,7 +70,7 @@ def test_it_is_used_once(master):
     assert expectations(master.watch) == {"entries": 0, "max_entries": 4, "created": 1, "used": 1, "expired": 0}
 
 
-@pytest.mark.parametrize("packet, state", [
+@pytest.mark.parametrize(("packet", "state"), [
     (coming(7000), RELATED), (coming(7000, sport=65535), RELATED), (coming(7001), NEW),
     (coming(7000, source="10.0.1.3"), NEW), (tcp(SERVER, "10.0.0.3", 20, 7000, SYN), NEW),
     (udp(SERVER, CLIENT, 20, 7000), NEW), (tcp(SERVER, CLIENT, 20, 7000, ACK), RELATED),
@@ -192,7 +192,7 @@ def test_no_payload_that_was_cut(watch, helper):
     assert helper.segments == []
 
 
-@pytest.mark.parametrize("attribute, value", [("max_expected", 0), ("timeout_s", -1)])
+@pytest.mark.parametrize(("attribute", "value"), [("max_expected", 0), ("timeout_s", -1)])
 def test_a_helper_that_could_never_expect_anything_is_refused(attribute, value):
     helper = Announcer()
     setattr(helper, attribute, value)

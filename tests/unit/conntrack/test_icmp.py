@@ -38,7 +38,7 @@ INIT = chunk(1, struct.pack("!IIHHI", 77, 65535, 1, 1, 1))
 
 # -- requests and replies ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("ends, request_type, reply_type", [
+@pytest.mark.parametrize(("ends", "request_type", "reply_type"), [
     (ENDS, 8, 0), (ENDS, 13, 14), (ENDS, 15, 16), (ENDS, 17, 18), (ENDS6, 128, 129), (ENDS6, 139, 140),
 ])
 def test_a_request_and_its_replies(watch, ends, request_type, reply_type):
@@ -72,7 +72,7 @@ def test_a_reply_must_fit_its_request(watch, stray):
     assert (judgement.state, judgement.reason) == (INVALID, Reason.ICMP_NO_REQUEST)
 
 
-@pytest.mark.parametrize("ends, type, reason", [
+@pytest.mark.parametrize(("ends", "type", "reason"), [
     *((ENDS, type, Reason.ICMP_NO_REQUEST) for type in (0, 1, 2, 6, 7, 9, 10, 14, 16, 18)),
     (ENDS, 19, Reason.ICMP_TYPE), (ENDS, 255, Reason.ICMP_TYPE),
     *((ENDS6, type, Reason.ICMP_NO_REQUEST) for type in (129, 138, 140, 141, 144, 150, 153, 255)),
@@ -96,7 +96,7 @@ def test_discovery_is_untracked(watch, type):
 
 # -- errors --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("first, reply, router, error", [
+@pytest.mark.parametrize(("first", "reply", "router", "error"), [
     *((udp(*ENDS, 5000, 53, b"who?"), udp(SERVER, CLIENT, 53, 5000), ROUTER, type) for type in (3, 4, 5, 11, 12)),
     *((udp(*ENDS6, 5000, 53), udp(SERVER6, CLIENT6, 53, 5000), ROUTER6, type) for type in (1, 2, 3, 4, 100, 127)),
     (tcp(*ENDS, 1, 2, 2), tcp(SERVER, CLIENT, 2, 1, 18, ack=1), ROUTER, 3),
@@ -132,7 +132,7 @@ def test_a_connection_that_expired_has_no_errors(watch):
     assert watch.send(icmp(ROUTER, CLIENT, 3, payload=first)).reason is Reason.ICMP_UNKNOWN
 
 
-@pytest.mark.parametrize("first, enough", [
+@pytest.mark.parametrize(("first", "enough"), [
     (udp(*ENDS, 5000, 53), 24), (tcp(*ENDS, 1, 2, 2), 24), (icmp(*ENDS, 8, id=7), 28), (ip(*ENDS, 103, b"abc"), 20),
     (udp(*ENDS6, 5000, 53), 44), (icmp(*ENDS6, 128, id=7), 48),
     (extended(*ENDS6, [HOPOPTS, DSTOPTS], UDP, udp_datagram(*ENDS6, 5000, 53)), 60),
@@ -147,7 +147,7 @@ def test_how_much_an_error_must_quote(watch, first, enough):
         assert (judgement.state, judgement.reason) == (INVALID, Reason.ICMP_QUOTE), length
 
 
-@pytest.mark.parametrize("quote, reason", [
+@pytest.mark.parametrize(("quote", "reason"), [
     (ip(*ENDS, UDP, udp_datagram(*ENDS, 5000, 53), fragment=1), Reason.ICMP_QUOTE),
     (ip(*ENDS, UDP, udp_datagram(*ENDS, 5000, 53), options=b"\1" * 40)[:60], Reason.ICMP_QUOTE),
     (pptp(*ENDS, 1, protocol=0x0800), Reason.ICMP_QUOTE),
@@ -181,7 +181,7 @@ def test_a_quote_whose_extensions_lead_nowhere(watch):
     assert watch.send(icmp(ROUTER6, CLIENT6, 1, payload=quote)).reason is Reason.ICMP_QUOTE
 
 
-@pytest.mark.parametrize("ends, router, foreigner, error, words", [
+@pytest.mark.parametrize(("ends", "router", "foreigner", "error", "words"), [
     (ENDS, ROUTER, "10.0.0.66", 3, "outer daddr 10.0.0.66 != inner 10.0.0.2"),
     (ENDS6, ROUTER6, "fd00::66", 1, "outer daddr != inner saddr"),
 ])

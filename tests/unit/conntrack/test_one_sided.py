@@ -62,7 +62,9 @@ def assured_table(protocol: str, replies: tuple[str, str]) -> Watch:
     watch = Watch(max_entries=ENTRIES)
     speak(watch, [TALKS[protocol](*pair) for pair in hosts()], replies)
     records = watch.records()
-    assert len(records) == ENTRIES and all(record["assured"] for record in records)      # as in the kernel
+    # as in the kernel
+    assert len(records) == ENTRIES
+    assert all(record["assured"] for record in records)
     return watch
 
 
@@ -73,7 +75,8 @@ def test_who_answers_itself_cannot_keep_others_out(protocol):
     watch = assured_table(protocol, replies=INSIDE)
     honest = [TcpConversation(watch, sport=1000 + number).open() for number in range(ENTRIES // 2)]
     assert all(conversation.client.data(10).state is CtState.ESTABLISHED for conversation in honest)
-    assert watch.table()["table_full"] == 0 and watch.table()["early_drop"] == len(honest)
+    assert watch.table()["table_full"] == 0
+    assert watch.table()["early_drop"] == len(honest)
     for _ in range(4):                                      # and does not get them out again
         speak(watch, [TALKS[protocol](*pair) for pair in hosts()], INSIDE)
     assert all(conversation.client.data(10).state is CtState.ESTABLISHED for conversation in honest)
@@ -93,7 +96,7 @@ def test_where_both_sides_are_behind_one_interface_the_reply_may_come_in_there()
     assert watch.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).reason is Reason.TABLE_FULL
 
 
-@pytest.mark.parametrize("begins, answers", [
+@pytest.mark.parametrize(("begins", "answers"), [
     ((Hook.INPUT, ("eth0", "")), (Hook.OUTPUT, ("", "eth0"))),
     ((Hook.OUTPUT, ("", "eth0")), (Hook.INPUT, ("eth0", ""))),
     ((Hook.OUTPUT, ("", "lo")), (Hook.OUTPUT, ("", "lo"))),
@@ -138,13 +141,14 @@ def test_a_refusal_does_not_vouch_for_what_comes_after_it():
     assert watch.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).verdict is Verdict.ACCEPT
 
 
-@pytest.mark.parametrize("replies, reason", [(INSIDE, Reason.NONE), (OUTSIDE, Reason.TABLE_FULL)])
+@pytest.mark.parametrize(("replies", "reason"), [(INSIDE, Reason.NONE), (OUTSIDE, Reason.TABLE_FULL)])
 def test_a_successor_knows_who_was_answered(replies, reason):
     memory = bytearray(Engine.memory_size(1, 16))
     watch = Watch(max_entries=1, memory=memory)
     speak(watch, [TALKS["tcp"](CLIENT, SERVER)], replies)
     successor = Watch(max_entries=1, memory=memory)
-    assert successor.engine.adopted == 1 and successor.only()["assured"]
+    assert successor.engine.adopted == 1
+    assert successor.only()["assured"]
     assert successor.send(udp(CLIENT, SERVER, 1, 53), links=INSIDE).reason is reason
 
 
@@ -170,7 +174,7 @@ TO_ITSELF = [udp(CLIENT, CLIENT, 7, 7), udp(CLIENT, CLIENT, 7, 8), tcp(CLIENT6, 
 
 
 @pytest.mark.parametrize("packet", TO_ITSELF)
-@pytest.mark.parametrize("hook, links", [(Hook.FORWARD, INSIDE), (Hook.INPUT, ("eth0", "")), (Hook.INPUT, ("lo0", ""))])
+@pytest.mark.parametrize(("hook", "links"), [(Hook.FORWARD, INSIDE), (Hook.INPUT, ("eth0", "")), (Hook.INPUT, ("lo0", ""))])
 def test_a_foreign_host_begins_nothing_with_itself(watch, packet, hook, links):
     for _ in range(3):
         judgement = watch.send(packet, hook, links)
@@ -179,6 +183,6 @@ def test_a_foreign_host_begins_nothing_with_itself(watch, packet, hook, links):
 
 
 @pytest.mark.parametrize("packet", TO_ITSELF)
-@pytest.mark.parametrize("hook, links", [(Hook.OUTPUT, ("", "lo")), (Hook.INPUT, ("lo", "")), (Hook.FORWARD, ("", ""))])
+@pytest.mark.parametrize(("hook", "links"), [(Hook.OUTPUT, ("", "lo")), (Hook.INPUT, ("lo", "")), (Hook.FORWARD, ("", ""))])
 def test_this_host_may(watch, packet, hook, links):
     assert watch.send(packet, hook, links).state is CtState.NEW

@@ -223,10 +223,12 @@ def test_of_sources_without_connections_the_oldest_is_forgotten_first_and_counte
         watch.send(udp(f"10.0.0.{number}", SERVER, 1, 53))
     watch.wait(31)
     watch.engine.sweep(watch.now_ns)
-    assert watch.table()["entries"] == 0 and len(rows(watch)) == 4
+    assert watch.table()["entries"] == 0
+    assert len(rows(watch)) == 4
     assert watch.send(udp("10.0.0.1", SERVER, 2, 53)).reason is Reason.SOURCE_NEW       # the window is a long one
     watch.send(udp("10.0.0.9", SERVER, 1, 53))
-    assert watch.engine.counters()["limits"]["forgotten"] == 1 and len(rows(watch)) == 4
+    assert watch.engine.counters()["limits"]["forgotten"] == 1
+    assert len(rows(watch)) == 4
     forgotten = ({f"10.0.0.{number}" for number in range(1, 5)} - rows(watch).keys()).pop()
     assert watch.send(udp(forgotten, SERVER, 2, 53)).reason is Reason.NONE
 
@@ -241,14 +243,15 @@ def test_a_flood_of_forged_sources_does_not_touch_the_counts_of_those_who_have_c
     assert rows(watch)[HOSTS[0]]["states"] == 3 == rows(watch)[HOSTS[0]]["connections"]
     assert watch.send(udp(HOSTS[0], SERVER, 1, 53)).reason is Reason.SOURCE_STATES
     limits = watch.engine.counters()["limits"]
-    assert limits["sources"] <= 64 and limits["forgotten"] > 1000
+    assert limits["sources"] <= 64
+    assert limits["forgotten"] > 1000
     counts_are_the_tables(watch)
 
 
 # -- what is one source --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix4, prefix6, one, another, stranger", [
+@pytest.mark.parametrize(("prefix4", "prefix6", "one", "another", "stranger"), [
     (32, 64, "10.0.0.1", "10.0.0.1", "10.0.0.2"), (24, 64, "10.0.0.1", "10.0.0.250", "10.0.1.1"),
     (25, 64, "10.0.0.1", "10.0.0.127", "10.0.0.128"), (1, 64, "10.0.0.1", "127.0.0.1", "128.0.0.1"),
     (32, 64, "2001:db8:0:1::1", "2001:db8:0:1:ffff::9", "2001:db8:0:2::1"),

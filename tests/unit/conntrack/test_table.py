@@ -89,7 +89,8 @@ def test_a_land_syn_is_a_simultaneous_open(watch):
 def test_a_packet_that_rules_drop_leaves_no_trace(watch):
     watch.engine.load(Program(parse_save("*filter\n:FORWARD DROP\n-A FORWARD -p udp --dport 53 -j ACCEPT\nCOMMIT\n")))
     assert watch.send(question(1, dport=54)).verdict is Verdict.DROP
-    assert watch.records() == [] and watch.table()["created"] == 0
+    assert watch.records() == []
+    assert watch.table()["created"] == 0
     assert watch.send(question(1, dport=53)).verdict is Verdict.ACCEPT
     assert watch.table()["created"] == 1
 
@@ -100,7 +101,8 @@ def test_a_dropped_first_packet_evicts_nobody():
         watch.send(question(number))
     watch.engine.load(Program(parse_save("*filter\n:FORWARD DROP\nCOMMIT\n")))
     assert watch.send(question(9)).reason is Reason.POLICY
-    assert watch.table()["entries"] == 4 and watch.table()["early_drop"] == 0
+    assert watch.table()["entries"] == 4
+    assert watch.table()["early_drop"] == 0
 
 
 def test_what_a_packet_does_to_a_known_connection_stays_though_rules_drop_it(tcp):
@@ -140,7 +142,7 @@ def test_an_expired_entry_is_invisible_before_it_is_swept(watch):
     assert count_entries(watch.engine, watch.now_ns) == 0
 
 
-@pytest.mark.parametrize("again, direction", [
+@pytest.mark.parametrize(("again", "direction"), [
     (question(1), Direction.ORIGINAL), (udp(SERVER, "10.1.0.1", 53, 5000), Direction.ORIGINAL),
 ], ids=["the same side", "the other side"])
 def test_a_packet_that_comes_too_late_begins_anew(watch, again, direction):
@@ -159,9 +161,11 @@ def test_the_sweep_goes_through_the_table_in_slices():
         watch.send(question(number))
     watch.wait(31)
     freed = [watch.engine.sweep(watch.now_ns) for _ in range(3)]
-    assert sum(freed) == 10000 and max(freed) <= 8 * 512
+    assert sum(freed) == 10000
+    assert max(freed) <= 8 * 512
     assert watch.engine.sweep(watch.now_ns) == 0
-    assert watch.table()["entries"] == 0 and watch.table()["expired"] == 10000
+    assert watch.table()["entries"] == 0
+    assert watch.table()["expired"] == 10000
 
 
 def test_the_sweep_leaves_the_living(watch):

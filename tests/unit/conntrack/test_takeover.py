@@ -88,7 +88,8 @@ def test_the_file_of_another_boot_or_layout_is_not_taken_over(change):
     _, memory = busy()
     second = watch_over(memory, **change)
     assert second.engine.adopted == 0
-    assert second.records() == [] and expect_text(second.engine, second.now_ns) == ""
+    assert second.records() == []
+    assert expect_text(second.engine, second.now_ns) == ""
     assert second.send(udp(SERVER, CLIENT, 53, 5)).state is CtState.NEW
 
 
@@ -109,7 +110,8 @@ def test_more_slots_in_use_than_there_are_is_not_believed():
 def test_memory_that_never_was_a_table():
     memory = bytearray(Random(1).randbytes(Engine.memory_size(ENTRIES, EXPECTATIONS)))
     watch = watch_over(memory)
-    assert watch.engine.adopted == 0 and watch.records() == []
+    assert watch.engine.adopted == 0
+    assert watch.records() == []
 
 
 @pytest.mark.parametrize("slot", range(1, 12))

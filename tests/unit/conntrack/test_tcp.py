@@ -59,7 +59,7 @@ def test_a_refused_connection_leaves_at_once(tcp):
     assert tcp.client.ack().state is NEW, "nothing is remembered: a pickup"
 
 
-@pytest.mark.parametrize("flags, state", [
+@pytest.mark.parametrize(("flags", "state"), [
     (SYN, NEW), (SYN | URG, NEW), (SYN | PSH, NEW), (SYN | ECE | CWR, NEW), (ACK, NEW), (ACK | PSH, NEW),
     (ACK | URG, NEW), (SYN | ACK, INVALID), (FIN | ACK, INVALID), (RST, INVALID), (RST | ACK, INVALID),
     (0, INVALID), (PSH, INVALID), (URG, INVALID), (FIN, INVALID), (SYN | FIN, INVALID), (SYN | RST, INVALID),

@@ -95,7 +95,7 @@ def test_ignored_packets_touch_neither_timer_nor_counters(tcp):
     assert tcp.record == before
 
 
-@pytest.mark.parametrize("end, flags, passes", [
+@pytest.mark.parametrize(("end", "flags", "passes"), [
     ("client", SYN, True), ("server", SYN | ACK, True), ("server", SYN, False), ("client", SYN | ACK, False),
 ])
 def test_the_handshake_said_again_in_a_live_connection(tcp, end, flags, passes):

@@ -24,7 +24,7 @@ def sack_blocks(*blocks: tuple[int, int]) -> bytes:
 
 
 # Offsets from the first number that the client has not used; the server takes 1000 bytes.
-@pytest.mark.parametrize("offset, length, reason", [
+@pytest.mark.parametrize(("offset", "length", "reason"), [
     (0, 1, Reason.NONE),
     (0, 2000, Reason.NONE),                 # the start counts, as in the kernel
     (1000, 0, Reason.NONE),
@@ -45,7 +45,7 @@ def test_where_the_window_for_data_ends(tcp, offset, length, reason):
     assert judgement.state is (INVALID if reason is Reason.TCP_SEQ_OVER else ESTABLISHED)
 
 
-@pytest.mark.parametrize("offset, reason", [
+@pytest.mark.parametrize(("offset", "reason"), [
     (0, Reason.NONE), (1, Reason.TCP_ACK_OVER), (-65999, Reason.NONE), (-66000, Reason.NONE),
     (-66001, Reason.TCP_ACK_UNDER),
 ])
@@ -56,7 +56,7 @@ def test_where_the_window_for_acknowledgements_ends(tcp, offset, reason):
     assert judgement.state is (INVALID if reason is Reason.TCP_ACK_OVER else ESTABLISHED)
 
 
-@pytest.mark.parametrize("numbers, text", [
+@pytest.mark.parametrize(("numbers", "text"), [
     ({"seq": 900_000}, "SEQ is over upper bound 66537 (over the window of the receiver)"),
     ({"ack": 900_000}, "ACK is over upper bound 5002 (ACKed data not seen yet)"),
     ({"seq": 1001 - 70_000}, f"SEQ is under lower bound {(1000 - 65535) % 2**32} (already ACKed data retransmitted)"),
@@ -97,7 +97,7 @@ def test_a_liberal_tracker_refuses_rsts_only():
 
 # -- scaling -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("client_options, server_options, reach", [
+@pytest.mark.parametrize(("client_options", "server_options", "reach"), [
     (b"", b"", 1000),
     (scale(7), b"", 1000),                  # scaling counts only where both offered it
     (b"", scale(7), 1000),
@@ -167,7 +167,7 @@ def test_blocks_are_not_read_where_sack_was_not_agreed(tcp):
 
 # -- numbers that wrap ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("client_seq, server_seq", [
+@pytest.mark.parametrize(("client_seq", "server_seq"), [
     (2**32 - 1, 2**32 - 1), (2**32 - 700, 2**31 - 700), (2**31 - 1, 0), (0, 2**32 - 2),
 ])
 def test_a_transfer_over_the_end_of_the_numbers(watch, client_seq, server_seq):
@@ -180,7 +180,7 @@ def test_a_transfer_over_the_end_of_the_numbers(watch, client_seq, server_seq):
     assert watch.reasons() == {}
 
 
-@pytest.mark.parametrize("distance, reason", [(2**31 - 1, Reason.TCP_SEQ_OVER), (2**31 + 70000, Reason.TCP_SEQ_UNDER)])
+@pytest.mark.parametrize(("distance", "reason"), [(2**31 - 1, Reason.TCP_SEQ_OVER), (2**31 + 70000, Reason.TCP_SEQ_UNDER)])
 def test_half_the_numbers_are_future_and_half_are_past(tcp, distance, reason):
     tcp.open()
     assert tcp.client.ack(seq=1001 + distance).reason is reason

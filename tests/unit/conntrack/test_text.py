@@ -65,7 +65,7 @@ def test_counters_of_both_directions(watch):
         "src=10.0.1.2 dst=10.0.0.2 sport=80 dport=40000 packets=1 bytes=40 [ASSURED] mark=0 use=1")
 
 
-@pytest.mark.parametrize("packet, beginning", [
+@pytest.mark.parametrize(("packet", "beginning"), [
     (udplite(*ENDS, 5, 6), "udplite  136 29 src=10.0.0.2 dst=10.0.1.2 sport=5 dport=6 [UNREPLIED] "),
     (sctp(*ENDS, 5, 6, 0, chunk(1, struct.pack("!IIHHI", 1, 1, 1, 1, 1))),
      "sctp     132 9 CLOSED src=10.0.0.2 dst=10.0.1.2 sport=5 dport=6 [UNREPLIED] "),
@@ -84,7 +84,7 @@ def test_how_lines_begin(silent, packet, beginning):
     assert line_of(silent, packet).startswith(beginning)
 
 
-@pytest.mark.parametrize("request_type, reply_type", [(8, 0), (13, 14), (15, 16), (17, 18)])
+@pytest.mark.parametrize(("request_type", "reply_type"), [(8, 0), (13, 14), (15, 16), (17, 18)])
 def test_a_reply_tuple_of_icmp_has_the_answers_type(silent, request_type, reply_type):
     assert line_of(silent, icmp(*ENDS, request_type, id=65535)) == (
         f"icmp     1 29 src=10.0.0.2 dst=10.0.1.2 type={request_type} code=0 id=65535 [UNREPLIED] "
@@ -113,7 +113,7 @@ def test_icmpv6_in_nf_style_with_counters(watch):
         f"{BACK6}type=129 code=0 id=7 packets=0 bytes=0 mark=0 use=1")
 
 
-@pytest.mark.parametrize("address, groups", [
+@pytest.mark.parametrize(("address", "groups"), [
     ("::1", "0000:0000:0000:0000:0000:0000:0000:0001"),
     ("2001:db8:ffff::abcd", "2001:0db8:ffff:0000:0000:0000:0000:abcd"),
     ("::ffff:192.0.2.1", "0000:0000:0000:0000:0000:ffff:c000:0201"),
@@ -124,7 +124,7 @@ def test_addresses_are_never_shortened(silent, address, groups):
 
 # -- the last second -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("seconds, left", [(0, 30), (0.001, 29), (29, 1), (29.001, 0), (29.999, 0)])
+@pytest.mark.parametrize(("seconds", "left"), [(0, 30), (0.001, 29), (29, 1), (29.001, 0), (29.999, 0)])
 def test_seconds_left_are_whole_ones(silent, seconds, left):
     silent.send(udp(*ENDS, 5000, 53))
     silent.wait(seconds)

@@ -51,7 +51,8 @@ def test_the_tcp_table_is_that_of_linux(direction, packet_class):
 @pytest.mark.parametrize("table", [sctp_states.ORIGINAL, sctp_states.REPLY], ids=["original", "reply"])
 def test_the_sctp_table_has_a_row_per_chunk_and_a_column_per_state(table):
     assert set(table) == set(sctp_states.CHUNKS)
-    assert len(table) == 11 and len(sctp_states.STATES) == 9
+    assert len(table) == 11
+    assert len(sctp_states.STATES) == 9
     for chunk, row in table.items():
         results = row.split()
         assert len(results) == len(sctp_states.STATES), chunk

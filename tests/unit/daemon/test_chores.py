@@ -45,7 +45,7 @@ def test_a_chore_that_fails_is_done_again(beside: Chores, defects: Defects) -> N
     assert defects.count == 2
 
 
-@pytest.mark.parametrize("work, count", [(lambda: 1 // 0, 1), (lambda: None, 0)])
+@pytest.mark.parametrize(("work", "count"), [(lambda: 1 // 0, 1), (lambda: None, 0)])
 def test_work_that_nobody_waits_for_is_looked_at(beside: Chores, defects: Defects, work: Callable[[], object], count: int) -> None:
     beside.apart(work)
     beside.in_background(lambda: None).result()     # the worker does one after another

@@ -122,7 +122,8 @@ def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
     gateway.write("gateway.rules", MOST.replace("*filter\n", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"))
     with pytest.raises(ConfigError, match=r"gateway\.rules:.* still being let go of: try again"):
         gateway.rules.reload()
-    assert gateway.sets() == before and gateway.engine.program is program
+    assert gateway.sets() == before
+    assert gateway.engine.program is program
     gateway.engine.environment.sets.change("create", ["b", "hash:ip"], 0)
     gateway.engine.environment.sets.change("destroy", ["b"], 0)
     # When the others have gone, it is done.
@@ -130,7 +131,8 @@ def test_a_reload_that_finds_no_room_changes_nothing(gateway: Gateway) -> None:
     for _ in range(40):
         gateway.engine.sweep(0)
     gateway.rules.reload()
-    assert "198.51.100.0/24" in gateway.sets() and gateway.engine.environment.sets.find("b").references == 2
+    assert "198.51.100.0/24" in gateway.sets()
+    assert gateway.engine.environment.sets.find("b").references == 2
 
 
 def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
@@ -139,7 +141,8 @@ def test_rules_refer_to_the_sets_that_come_with_them(gateway: Gateway) -> None:
     gateway.write("gateway.rules", "*filter\n-A FORWARD -m set --match-set b src -j DROP\n"
                                    "-A FORWARD -m set --match-set a src,dst -j DROP\nCOMMIT\n")
     gateway.rules.reload()
-    assert dropped(gateway.engine, "192.0.2.7") and dropped(gateway.engine, "198.51.100.9")
+    assert dropped(gateway.engine, "192.0.2.7")
+    assert dropped(gateway.engine, "198.51.100.9")
     assert not dropped(gateway.engine, "192.0.2.1"), "the control"
     gateway.engine.environment.sets.change("add", ["b", "192.0.2.1"], 0)
     assert dropped(gateway.engine, "192.0.2.1")
@@ -168,7 +171,9 @@ def test_a_reload_with_sets_compiles_the_rules_and_the_shadow_once(gateway: Gate
     gateway.write("shadow.rules", shadow)
     gateway.write("pyfw.yaml", "sets: [a.ipset]\nrules: {file: gateway.rules}\npolicy: {shadow: shadow.rules}\n")
     gateway.rules.reload()
-    assert len(compiled) == 2 and "match-set" not in compiled[0] and "match-set" in compiled[1]
+    assert len(compiled) == 2
+    assert "match-set" not in compiled[0]
+    assert "match-set" in compiled[1]
 
 
 @pytest.mark.parametrize("sets", ["sets: [a.ipset]\n", ""])
@@ -246,7 +251,8 @@ def test_a_change_is_refused_from_the_reload_until_its_rules_are_taken_back(gate
         gateway.rules.serve_rules(NEW)
     with pytest.raises(ConfigError, match="on trial"):
         gateway.rules.reload()
-    assert not gateway.confirm() and gateway.text() == on_trial
+    assert not gateway.confirm()
+    assert gateway.text() == on_trial
     gateway.waiting.pop()()
     assert gateway.text() == former
     gateway.rules.serve_rules(NEW)
@@ -257,7 +263,8 @@ def test_a_change_is_done_once_the_rules_are_confirmed(gateway: Gateway) -> None
     gateway.rules.reload(60)
     with pytest.raises(CommandFailed, match=ON_TRIAL):
         gateway.rules.serve_rules(NEW)
-    assert not dropped(gateway.engine, "192.0.2.66") and gateway.confirm()
+    assert not dropped(gateway.engine, "192.0.2.66")
+    assert gateway.confirm()
     gateway.rules.serve_rules(NEW)
     assert dropped(gateway.engine, "192.0.2.66")
 

@@ -53,7 +53,8 @@ def test_directories_that_are_root_s(tmp_path: Path, shared: Path):
     assert same(tmp_path / "far" / "." / "..", tmp_path)
     assert same(tmp_path / "far", tmp_path / "one")
     assert same(shared / "link", shared / "ours")
-    assert same(Path("/"), Path("/")) and same(Path("/.."), Path("/"))
+    assert same(Path("/"), Path("/"))
+    assert same(Path("/.."), Path("/"))
 
 
 def test_missing_directories_are_made(tmp_path: Path, shared: Path):
@@ -106,7 +107,7 @@ def a_stranger_s_link(wanted: Path, above: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("spoil, name, reason", [
+@pytest.mark.parametrize(("spoil", "name", "reason"), [
     (stranger_s, "wanted", "belongs to user 65534 and not to root: chown it, or choose another directory"),
     (in_a_stranger_s, "above", "belongs to user 65534 and not to root: chown it, or choose another directory"),
     (everybody_s, "wanted", "can be written by others (mode 1777): chmod go-w it, or choose another directory"),
@@ -131,7 +132,8 @@ def test_directories_that_are_not_root_s_alone(tmp_path: Path, spoil: Spoil, nam
     assert str(refused.value) == f"{place}: {reason} (state.dir, where the state of connections is kept)"
     with pytest.raises(UnsafePath):
         bind_unix_socket(wanted / "control.sock", None)
-    assert os.lstat(wanted) == before and set(os.listdir(wanted)) <= {"wanted", "other"}
+    assert os.lstat(wanted) == before
+    assert set(os.listdir(wanted)) <= {"wanted", "other"}
 
 
 @pytest.mark.root
@@ -212,7 +214,7 @@ def unix_socket(path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", [TABLE, BATCH, LOCK])
-@pytest.mark.parametrize("put, reason", [
+@pytest.mark.parametrize(("put", "reason"), [
     (link_to(Path("/etc/hostname")), "is a symbolic link: remove it"),
     (hard_link, "has 2 names (hard links), of which one may be anywhere: remove it"),
     (of_a_stranger, "belongs to user 65534 and not to root: remove it"),
@@ -296,7 +298,7 @@ except StateFileError as error:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("name, size", [(TABLE, 4096), (BATCH, 4096)])
+@pytest.mark.parametrize(("name", "size"), [(TABLE, 4096), (BATCH, 4096)])
 def test_a_full_disk_is_known_at_the_start(tmp_path: Path, name: str, size: int):
     """The files of a predecessor have holes, and there is no space for them."""
     with_tmpfs = f"mount -t tmpfs -o size=64k,mode=700 tmpfs {tmp_path} && exec {sys.executable} - {tmp_path} {name} {size}"

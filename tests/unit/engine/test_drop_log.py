@@ -59,7 +59,7 @@ def test_what_tracking_says_of_an_invalid_packet_comes_with_its_numbers(watch):
     assert f" SEQ={conversation.client.seq + 10**6} ACK={conversation.server.seq} " in line
 
 
-@pytest.mark.parametrize("text, head", [
+@pytest.mark.parametrize(("text", "head"), [
     (":FORWARD DROP", "DROP: filter:FORWARD:policy:1 POLICY"),
     ("-A FORWARD -j REJECT", "DROP: filter:FORWARD:rule:1 RULE"),
     (":FORWARD ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -p udp -j DROP", "DROP: raw:PREROUTING:rule:1 RULE"),
@@ -85,7 +85,7 @@ def test_what_no_rule_dropped_names_none(watch):
     assert heads(drops)[-1] == "DROP: - TABLE_FULL (table full)"      # though rule 1 accepted it
 
 
-@pytest.mark.parametrize("data, line", [
+@pytest.mark.parametrize(("data", "line"), [
     (b"", "DROP: - IP_TRUNCATED (IP packet shorter than its header says) IN=eth0 OUT=eth1 MAC= LEN=0"),
     (b"\x15rest", "DROP: - NOT_IP (not IP) IN=eth0 OUT=eth1 MAC= LEN=5"),
     (b"\x45rest", "DROP: - IP_TRUNCATED (IP packet shorter than its header says) IN=eth0 OUT=eth1 MAC= TRUNCATED"),
@@ -178,7 +178,7 @@ class Censor:
         return Finding(verdict=Verdict.DROP) if segment.payload == b"no" else None
 
 
-@pytest.mark.parametrize("payload, verdict, drops", [(b"no", "DROP", {"HELPER_PARTIAL": 1}), (b"yes", "ACCEPT", {})])
+@pytest.mark.parametrize(("payload", "verdict", "drops"), [(b"no", "DROP", {"HELPER_PARTIAL": 1}), (b"yes", "ACCEPT", {})])
 def test_a_helpers_packet_is_counted_once_it_has_its_verdict(payload, verdict, drops):
     """A counter that is read meanwhile must not have to be taken back: to Prometheus that is a restart."""
     censor = Censor()

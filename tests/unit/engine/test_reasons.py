@@ -273,7 +273,8 @@ def test_an_invalid_packet_leaves_no_trace_and_is_what_a_rule_for_invalid_drops(
 
     assert (judgement.verdict, judgement.rule) == (Verdict.DROP, "filter:FORWARD:rule:1")
     assert judgement.reason is case.reason          # what is wrong with it says more than which rule dropped it
-    assert watch.table()["entries"] == entries and watch.lines() == lines
+    assert watch.table()["entries"] == entries
+    assert watch.lines() == lines
 
 
 def test_ttl_counts_where_packets_are_forwarded_only(watch):

@@ -78,7 +78,8 @@ def test_all_else_stays():
     tcp.watch.wait(7)
     before = tcp.record
     assert relearn_windows(tcp.watch.engine) == 1
-    assert tcp.record == before and before["state"] == "ESTABLISHED"
+    assert tcp.record == before
+    assert before["state"] == "ESTABLISHED"
     tcp.server.window = 1000            # times 128, as agreed at the beginning
     tcp.server.ack()
     tcp.client.ack()
@@ -242,7 +243,8 @@ def test_what_has_not_begun_or_is_over_has_nothing_to_learn(begin: Callable[[Tcp
 
 def test_a_connection_that_ends_after_relearning_ends_in_order():
     tcp = relearnt().close()
-    assert tcp.state == "TIME_WAIT" and tcp.watch.reasons() == {}
+    assert tcp.state == "TIME_WAIT"
+    assert tcp.watch.reasons() == {}
 
 
 def test_every_connection_of_a_large_table_learns_anew():

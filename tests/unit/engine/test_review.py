@@ -40,7 +40,9 @@ def accepts(watch: Watch, *lines: str) -> bool:
     """Whether the only connection survives; it is not of unknown origin."""
     before = watch.lines("nf")
     lines_, unknown = killed(watch, program(watch, *lines))
-    assert unknown == 0 and len(before) == 1 and lines_ in ([], before)
+    assert unknown == 0
+    assert len(before) == 1
+    assert lines_ in ([], before)
     return not lines_
 
 
@@ -62,7 +64,7 @@ def test_without_rules_all_stays(watch):
     assert list(review(watch.engine, None, watch.now_ns)) == []
 
 
-@pytest.mark.parametrize("packet, rule, other", [
+@pytest.mark.parametrize(("packet", "rule", "other"), [
     (tcp(CLIENT, SERVER, 1, 80, SYN), "-p tcp --dport 80 --syn -m state --state NEW", "-p tcp ! --syn"),
     (tcp(CLIENT6, SERVER6, 1, 80, SYN), f"-s {CLIENT6} -p tcp --sport 1", "-m state --state ESTABLISHED"),
     (udp(CLIENT, SERVER, 1, 53, bytes(500)), "-p udp --dport 53", "-m length --length 100:"),
@@ -88,7 +90,7 @@ def test_the_first_packet_is_made_anew(watch, packet, rule, other):
     assert not accepts(watch, f"-A FORWARD {other} -j ACCEPT")
 
 
-@pytest.mark.parametrize("hook, indev, outdev, rule", [
+@pytest.mark.parametrize(("hook", "indev", "outdev", "rule"), [
     (Hook.INPUT, "eth7", "", "-A INPUT -i eth7 -j ACCEPT"),
     (Hook.OUTPUT, "", "wan0", "-A OUTPUT -o wan0 -j ACCEPT"),
     (Hook.FORWARD, "a" * 15, "b" * 15, f"-A FORWARD -i {'a' * 15} -o {'b' * 15} -j ACCEPT"),
@@ -223,7 +225,8 @@ def test_a_large_table_is_gone_through_in_parts():
     for number in range(3000):
         watch.send(udp(f"10.1.{number >> 8}.{number & 255}", SERVER, 5000 + number % 2, 53))
     slices = list(review(watch.engine, program(watch, "-A FORWARD -p udp --sport 5000 -j ACCEPT"), watch.now_ns))
-    assert len(slices) > 3 and sum(part.killed for part in slices) == 1500
+    assert len(slices) > 3
+    assert sum(part.killed for part in slices) == 1500
     assert watch.table()["entries"] == 1500
 
 

@@ -122,7 +122,7 @@ def test_packets_that_no_rule_is_asked_about_are_not_judged():
 
 # -- the raw table --------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("live_raw, shadow_raw, told", [
+@pytest.mark.parametrize(("live_raw", "shadow_raw", "told"), [
     ("-A PREROUTING -p udp -j DROP", "-A PREROUTING -p tcp -j DROP", [(1, "DROP", "PREROUTING:rule:1", "ACCEPT", "PREROUTING:policy:2")]),
     ("-A PREROUTING -p tcp -j DROP", "-A PREROUTING -p udp -j DROP", [(1, "ACCEPT", "FORWARD:rule:1", "DROP", "PREROUTING:rule:1")]),
     ("-A PREROUTING -p udp -j DROP", "-A PREROUTING -p udp -j DROP", []),
@@ -220,7 +220,8 @@ def test_beyond_so_many_kinds_of_difference_packets_are_only_counted():
     for port in ports:
         watch.send(dns(5, port))
     assert (watch.tally("otherwise"), watch.tally("unkept")) == (300, 44)
-    assert len(watch.found) == 256 and all(found.packets == 1 for found in watch.found)
+    assert len(watch.found) == 256
+    assert all(found.packets == 1 for found in watch.found)
     watch.send(dns(6, 300))                                 # those that were read have made room
     assert (len(watch.found), watch.tally("unkept")) == (257, 44)
 
@@ -242,7 +243,8 @@ def test_reset_counts_anew():
     watch.send(dns(1))
     assert len(watch.found) == 1
     watch.engine.shadow.reset()
-    assert watch.found == [] and watch.tally("judged") == 0
+    assert watch.found == []
+    assert watch.tally("judged") == 0
     assert watch.engine.shadow.program.counters()["filter", "FORWARD"][0] == (0, 0)
     watch.send(dns(2))
     assert watch.told == [(1, "ACCEPT", "FORWARD:rule:1", "DROP", "FORWARD:policy:1")]
@@ -253,7 +255,8 @@ def test_taken_away_it_sees_no_more():
     shadow = watch.engine.shadow
     watch.engine.load_shadow(None)
     watch.send(dns())
-    assert watch.engine.shadow is None and shadow.counters()["judged"] == 0
+    assert watch.engine.shadow is None
+    assert shadow.counters()["judged"] == 0
 
 
 def test_both_families_come_to_one_difference_with_an_example():

@@ -73,7 +73,8 @@ def test_known_connections_of_a_source_at_its_limit_go_on():
     watch = limited(max_states=2)
     first, _ = open_tcp(watch, 2)
     watch.send(udp(CLIENT, SERVER, 1, 53))
-    assert first.client.data(100).verdict is Verdict.ACCEPT and first.server.ack().verdict is Verdict.ACCEPT
+    assert first.client.data(100).verdict is Verdict.ACCEPT
+    assert first.server.ack().verdict is Verdict.ACCEPT
 
 
 def test_a_place_is_free_when_a_connection_ends():
@@ -116,7 +117,8 @@ def test_the_question_foretells_it_and_changes_nothing():
     TcpConversation(watch, sport=5).open()
     before = watch.engine.counters()
     assert (foretold().reason, foretold().rule, foretold(OTHER).reason) == (Reason.SOURCE_STATES, None, Reason.NONE)
-    assert watch.engine.counters() == before and listed(watch) == []
+    assert watch.engine.counters() == before
+    assert listed(watch) == []
     assert watch.send(tcp(CLIENT, SERVER, 9, 80, SYN)).reason is Reason.SOURCE_STATES
     assert listed(watch) == [CLIENT]
 
@@ -132,7 +134,8 @@ def test_completed_handshakes_beyond_the_limit_list_their_source(limit):
     open_tcp(watch, 4)
     assert listed(watch) == []
     watch.send(tcp(CLIENT, SERVER, 9, 80, SYN))
-    assert listed(watch) == [CLIENT] and limits(watch)["overloaded"] == 1
+    assert listed(watch) == [CLIENT]
+    assert limits(watch)["overloaded"] == 1
     assert watch.send(tcp(CLIENT, SERVER, 9, 80, SYN)).reason is Reason.RULE
     assert watch.send(tcp(OTHER, SERVER, 9, 80, SYN)).reason is Reason.NONE
     watch.wait(61)
@@ -148,7 +151,8 @@ def test_forged_packets_list_nobody(limit):
         watch.send(tcp(CLIENT, SERVER, sport, 80, SYN))
         watch.send(udp(CLIENT, SERVER, sport, 53))
         watch.send(tcp(CLIENT, SERVER, sport, 81, ACK, seq=1, ack=1))
-    assert listed(watch) == [] and limits(watch)["overloaded"] == 0
+    assert listed(watch) == []
+    assert limits(watch)["overloaded"] == 0
     watch.engine.sweep(watch.now_ns)
     assert rows(watch)[CLIENT]["connections"] == 3
     assert watch.engine.counters()["verdicts"]["DROP"] > 200        # the control: they were too many
@@ -163,7 +167,8 @@ def test_handshakes_that_one_side_made_up_list_nobody():
             watch.send(packet, links=("eth0", "eth1"))
     assert all(record["assured"] for record in watch.records())
     assert watch.send(tcp(CLIENT, SERVER, 4, 80, SYN)).reason is Reason.SOURCE_STATES
-    assert listed(watch) == [] and limits(watch)["overloaded"] == 0
+    assert listed(watch) == []
+    assert limits(watch)["overloaded"] == 0
 
 
 def test_a_network_is_listed_whole():
@@ -202,7 +207,8 @@ def test_a_set_of_another_kind_that_took_the_name_is_counted_and_left_alone():
     sets.find("blocked").swap(sets.find("ports"))
     open_tcp(watch, 1)
     watch.send(tcp(CLIENT, SERVER, 9, 80, SYN))
-    assert listed(watch) == [] and limits(watch)["not_listed"] == 1
+    assert listed(watch) == []
+    assert limits(watch)["not_listed"] == 1
 
 
 def test_a_set_that_limits_refer_to_cannot_be_destroyed():
@@ -223,7 +229,8 @@ def test_a_listed_source_loses_all_its_connections_and_no_other_does():
     watch.send(tcp(CLIENT, SERVER, 1, 80, SYN))
     assert watch.engine.sweep(watch.now_ns) == 700
     assert limits(watch)["flushed"] == 700
-    assert {record["original"]["src"] for record in watch.records()} == {OTHER} and watch.table()["entries"] == 5
+    assert {record["original"]["src"] for record in watch.records()} == {OTHER}
+    assert watch.table()["entries"] == 5
     counts_are_the_tables(watch)
 
 
@@ -254,7 +261,8 @@ def test_without_flush_they_stay():
     open_tcp(watch, 3)
     watch.send(tcp(CLIENT, SERVER, 9, 80, SYN))
     watch.engine.sweep(watch.now_ns)
-    assert listed(watch) == [CLIENT] and watch.table()["entries"] == 3
+    assert listed(watch) == [CLIENT]
+    assert watch.table()["entries"] == 3
 
 
 # -- adaptive timeouts ---------------------------------------------------------------------------------------------------

@@ -147,8 +147,10 @@ def test_a_whole_connection_is_foretold_packet_by_packet(glass: Glass) -> None:
 def test_reopening_shows_both_connections(glass: Glass) -> None:
     tcp = TcpConversation(glass).open().close()
     answer = glass.foretold(TcpConversation(glass, client_seq=900_000).client.packet(SYN))
-    assert "TIME_WAIT" in answer.known.line and answer.known.tcp_state is TcpState.TIME_WAIT
-    assert answer.packet_trace.begins and "SYN_SENT" in answer.packet_trace.connection
+    assert "TIME_WAIT" in answer.known.line
+    assert answer.known.tcp_state is TcpState.TIME_WAIT
+    assert answer.packet_trace.begins
+    assert "SYN_SENT" in answer.packet_trace.connection
     assert tcp.state == "SYN_SENT"
 
 
@@ -156,9 +158,11 @@ def test_an_expected_connection_and_its_master(glass: Glass, helper: Announcer) 
     Master(glass, helper).announce(30000)
     answer = glass.foretold(coming(30000))
     assert answer.judgement.state == CtState.RELATED
-    assert answer.packet_trace.expected and "dport=6100" in answer.master
+    assert answer.packet_trace.expected
+    assert "dport=6100" in answer.master
     answer = glass.foretold(coming(30000, sport=21))
-    assert answer.judgement.state == CtState.NEW and answer.master is None
+    assert answer.judgement.state == CtState.NEW
+    assert answer.master is None
 
 
 def test_an_expectation_of_the_connection_that_is_reopened(glass: Glass, helper: Announcer) -> None:
@@ -177,7 +181,8 @@ def test_the_helper_is_not_asked(glass: Glass, helper: Announcer) -> None:
     master = Master(glass, helper)
     shown = len(helper.segments)
     answer = glass.ask(master.tcp.client.packet(ACK | PSH, b"PORT"))
-    assert answer.packet_trace.inspected and answer.packet_trace.helper == "announcer"
+    assert answer.packet_trace.inspected
+    assert answer.packet_trace.helper == "announcer"
     assert len(helper.segments) == shown
 
 
@@ -198,7 +203,8 @@ def test_an_expired_connection_is_none(glass: Glass) -> None:
     glass.send(udp(CLIENT, SERVER, 1, 2))
     glass.wait(1000)
     answer = glass.foretold(udp(CLIENT, SERVER, 1, 2))
-    assert answer.known is None and answer.packet_trace.begins
+    assert answer.known is None
+    assert answer.packet_trace.begins
 
 
 def test_a_connection_that_ends_at_once(glass: Glass) -> None:
@@ -206,7 +212,8 @@ def test_a_connection_that_ends_at_once(glass: Glass) -> None:
     tcp = TcpConversation(glass)
     tcp.client.syn()
     answer = glass.foretold(tcp.server.packet(RST | ACK, ack=tcp.client.seq))
-    assert answer.known is not None and answer.judgement.direction == Direction.REPLY
+    assert answer.known is not None
+    assert answer.judgement.direction == Direction.REPLY
 
 
 def test_what_is_known_of_a_connection_changes_nothing(glass: Glass, conversation: TcpConversation) -> None:
@@ -221,7 +228,9 @@ def test_what_is_known_of_a_connection_changes_nothing(glass: Glass, conversatio
 
 def test_without_rules(watch: Watch) -> None:
     answer = dry_run(watch.engine, udp(CLIENT, SERVER, 1, 2), Hook.FORWARD, now_ns=watch.now_ns)
-    assert answer.judgement.verdict == Verdict.ACCEPT and answer.packet_trace.steps == [] and answer.packet_trace.begins
+    assert answer.judgement.verdict == Verdict.ACCEPT
+    assert answer.packet_trace.steps == []
+    assert answer.packet_trace.begins
     assert watch.lines() == []
 
 
@@ -231,7 +240,8 @@ def test_more_rules_than_an_answer_holds() -> None:
     engine.load(Program(parse_save("-P FORWARD DROP\n" + "-A FORWARD -s 192.0.2.1\n" * 70_000), engine.environment))
     asked = PacketSpec(udp(CLIENT, SERVER, 1, 2), Hook.FORWARD)
     answer = asked.put(engine, 1)
-    assert len(answer.packet_trace.steps) == 65536 and answer.packet_trace.met == 70_001
+    assert len(answer.packet_trace.steps) == 65536
+    assert answer.packet_trace.met == 70_001
     assert "(4465 more rules are not shown)" in explanation_text(answer_record(answer, asked))
 
 

@@ -26,7 +26,7 @@ def asked(words: str, watch: Watch | None = None) -> PacketSpec:
     return packet_spec(spec, watch.engine, watch.now_ns)
 
 
-@pytest.mark.parametrize("words, summary", [
+@pytest.mark.parametrize(("words", "summary"), [
     ("tcp 10.0.0.5:4000 203.0.113.7:443", "10.0.0.5:4000 > 203.0.113.7:443 tcp S"),
     ("tcp 10.0.0.5 203.0.113.7:https --flags SYN,ACK", "10.0.0.5:40000 > 203.0.113.7:443 tcp S."),
     ("tcp 10.0.0.5 203.0.113.7:443 --flags none --length 50", "10.0.0.5:40000 > 203.0.113.7:443 tcp none 10 bytes"),
@@ -69,7 +69,7 @@ def test_lengths_and_checksums_are_right(words: str) -> None:
             assert getattr((IP if IP in parsed else IPv6)(bytes(parsed))[layer], field) == right
 
 
-@pytest.mark.parametrize("words, hook", [
+@pytest.mark.parametrize(("words", "hook"), [
     ("", Hook.FORWARD), ("--in eth0", Hook.INPUT), ("--out eth0", Hook.OUTPUT), ("--in eth0 --out eth1", Hook.FORWARD),
     ("--in eth0 --hook FORWARD", Hook.FORWARD), ("--hook output", Hook.OUTPUT),
 ])
@@ -82,7 +82,7 @@ def test_what_else_can_be_said() -> None:
     assert (found.mark, found.hardware, found.owner, found.outdev) == (16, b"\2\0\0\0\0\1", (33, 0), "lo")
 
 
-@pytest.mark.parametrize("words, complaint", [
+@pytest.mark.parametrize(("words", "complaint"), [
     ("", "the following arguments are required: WORD"),
     ("tcp 10.0.0.5:1", "tcp SRC:PORT DST:PORT is expected, not 1 words behind tcp"),
     ("tcp 10.0.0.5:1 10.0.0.6", "the destination's port is missing"),
@@ -114,7 +114,8 @@ def test_what_else_can_be_said() -> None:
 def test_refusals(words: str, complaint: str) -> None:
     with pytest.raises(SpecError) as error:
         asked(words)
-    assert complaint in str(error.value) and "\n" not in str(error.value)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # -- the next packet of a known connection -----------------------------------------------------------------------------------
@@ -146,7 +147,8 @@ def test_a_connection_that_is_over_begins_anew(watch: Watch) -> None:
 def test_what_is_said_is_not_changed(watch: Watch) -> None:
     TcpConversation(watch).open()
     found = asked(f"tcp {CLIENT}:40000 {SERVER}:80 --flags RST --seq 5 --ack 6", watch)
-    assert found.notes == () and summarize(found.data).endswith(" tcp R")
+    assert found.notes == ()
+    assert summarize(found.data).endswith(" tcp R")
     assert found.data[24:32] == (5).to_bytes(4) + (6).to_bytes(4)
 
 
@@ -154,7 +156,8 @@ def test_the_tag_of_a_known_sctp_association(watch: Watch) -> None:
     watch.send(sctp(CLIENT, SERVER, 1, 2, 0, chunk(1, (77).to_bytes(4) + bytes(11) + b"\1")))
     watch.send(sctp(SERVER, CLIENT, 2, 1, 77, chunk(2, (88).to_bytes(4) + bytes(11) + b"\1")))
     found = asked(f"sctp {CLIENT}:1 {SERVER}:2", watch)
-    assert found.data[24:28] == (88).to_bytes(4) and found.notes == ("chunk DATA",)
+    assert found.data[24:28] == (88).to_bytes(4)
+    assert found.notes == ("chunk DATA",)
 
 
 # -- capture files -------------------------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def test_a_frame_of_a_capture(capture: Path) -> None:
     assert summarize(asked(f"pcap {capture} --frame 3").data).startswith("10.0.0.7:1 >")
 
 
-@pytest.mark.parametrize("frame, complaint", [(2, "frame 2 carries no IP packet"), (9, "has no frame 9: it has 3")])
+@pytest.mark.parametrize(("frame", "complaint"), [(2, "frame 2 carries no IP packet"), (9, "has no frame 9: it has 3")])
 def test_frames_that_are_none(capture: Path, frame: int, complaint: str) -> None:
     with pytest.raises(SpecError, match=complaint):
         asked(f"pcap {capture} --frame {frame}")
@@ -181,7 +184,10 @@ def test_frames_that_are_none(capture: Path, frame: int, complaint: str) -> None
 
 def test_a_capture_goes_to_the_daemon_as_bytes(capture: Path) -> None:
     words = without_files(["--json", "pcap", str(capture), "--frame", "3", "--in", "eth0"])
-    assert str(capture) not in words and sum(map(len, words)) < 60_000
+    assert str(capture) not in words
+    assert sum(map(len, words)) < 60_000
     found = asked(" ".join(words))
-    assert found.indev == "eth0" and found.length == 40_028 and len(found.data) == 16 * 1024
+    assert found.indev == "eth0"
+    assert found.length == 40_028
+    assert len(found.data) == 16 * 1024
     assert without_files(["tcp", "1.1.1.1:1", "2.2.2.2:2"]) == ["tcp", "1.1.1.1:1", "2.2.2.2:2"]

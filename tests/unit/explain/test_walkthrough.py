@@ -25,7 +25,7 @@ def way(rules: str | Ruleset, question: str, table: str = "filter", family: int 
     return list(visits(answer.packet_trace))
 
 
-@pytest.mark.parametrize("rule, question, why", [
+@pytest.mark.parametrize(("rule", "question", "why"), [
     ("-s 192.0.2.0/24", TCP, "-s 192.0.2.0/24: packet has 10.0.0.5"),
     ("! -s 10.0.0.0/8", TCP, "! -s 10.0.0.0/8: packet has 10.0.0.5"),
     ("-d 192.0.2.1", TCP, "-d 192.0.2.1/32: packet has 203.0.113.7"),
@@ -61,13 +61,15 @@ def test_why_not(rule: str, question: str, why: str) -> None:
 
 def test_the_raw_table_knows_neither_state_nor_way_out() -> None:
     state, device, _ = way("-A PREROUTING -m state --state NEW\n-A PREROUTING -p udp -j NOTRACK", TCP, "raw")
-    assert state.why == "no state is known yet" and device.why == "-p udp: packet has tcp"
+    assert state.why == "no state is known yet"
+    assert device.why == "-p udp: packet has tcp"
 
 
 def test_a_broken_header_is_dropped_where_it_is_asked_for() -> None:
     short = ip(CLIENT, SERVER, 6, b"123").hex()
     (dropped,) = way("-A FORWARD -p tcp --dport 22", f"hex {short}")
-    assert dropped.outcome == "dropped" and "missing or broken" in dropped.why
+    assert dropped.outcome == "dropped"
+    assert "missing or broken" in dropped.why
 
 
 def test_jumps_and_returns_are_told_with_their_depth() -> None:
@@ -93,7 +95,7 @@ def test_policies_by_family() -> None:
 
 @pytest.mark.parametrize("question", [TCP, UDP, ICMP, "tcp [2001:db8::1]:40000 [2001:db8::2]:443", "icmpv6 ::1 ::2", "gre ::1 ::2",
                                       "hex 450000180000200040060000 0a0000020a000102 00000000 --trusted", "sctp 10.0.0.5:1 10.0.0.6:2"])
-@pytest.mark.parametrize("family, table, chain", list(VOCABULARY))
+@pytest.mark.parametrize(("family", "table", "chain"), list(VOCABULARY))
 def test_the_whole_vocabulary_has_words(family: int, table: str, chain: str, question: str) -> None:
     rules = VOCABULARY[family, table, chain]
     hook = {"INPUT": "--in eth0", "OUTPUT": "--out eth0"}.get(chain, "" if table == "filter" else "--in eth0 --out eth1")

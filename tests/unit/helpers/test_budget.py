@@ -91,7 +91,8 @@ def test_a_connection_without_its_helper_stays_without(watch: Watch, helper: Cou
     watch.wait(60)
     assert say(conversation, 10) == {"NONE"}
     assert helper.seen[40001] == seen
-    assert say(opened(watch, 40002), 10) == {"NONE"} and helper.seen[40002] == 10
+    assert say(opened(watch, 40002), 10) == {"NONE"}
+    assert helper.seen[40002] == 10
 
 
 def test_large_segments_cost_more(watch: Watch, helper: Counting) -> None:
@@ -120,4 +121,5 @@ def test_another_clock_is_no_reason_to_refuse(watch: Watch, helper: Counting) ->
 
 def test_where_the_clock_stands_still_nothing_is_refused(watch: Watch, helper: Counting) -> None:
     watch.engine.budget.unlimited = True            # as `replay --at-once` has it
-    assert say(opened(watch, 40001), 1500) == {"NONE"} and helper.seen[40001] == 1500
+    assert say(opened(watch, 40001), 1500) == {"NONE"}
+    assert helper.seen[40001] == 1500

@@ -66,7 +66,7 @@ def test_any_memory_can_be_read_and_is_kept(layout, memory):
     assert fields(layout.load(stored)) == fields(kept)
 
 
-@pytest.mark.parametrize("memory, step", [
+@pytest.mark.parametrize(("memory", "step"), [
     (bytes(MEMORY_SIZE), Step.BEGINNING), (b"\xff" * MEMORY_SIZE, Step.IN_STEP)], ids=["new", "taken over"])
 def test_a_new_connections_memory_knows_nothing(memory, step):
     assert fields(Dialogue.load(memory)) == fields(Dialogue(step))

@@ -22,7 +22,7 @@ TO_CLIENT = "10.0.1.2 > 10.0.0.2"
 TO_SERVER = "10.0.0.2 > 10.0.1.2"
 
 
-@pytest.mark.parametrize("line, expected", [
+@pytest.mark.parametrize(("line", "expected"), [
     # PORT
     ("> PORT 10,0,0,2,19,137\r\n", f"{TO_CLIENT} 5001"),
     ("> port 10,0,0,2,19,137\r\n", f"{TO_CLIENT} 5001"),
@@ -112,7 +112,7 @@ V6_CLIENT = "2001:db8:1::2 > 2001:db8::2"
 V6_SERVER = "2001:db8::2 > 2001:db8:1::2"
 
 
-@pytest.mark.parametrize("line, expected", [
+@pytest.mark.parametrize(("line", "expected"), [
     ("> EPRT |2|2001:db8::2|5001|\r\n", f"{V6_CLIENT} 5001"),
     ("> EPRT |2|2001:DB8:0:0:0:0:0:2|5001|\r\n", f"{V6_CLIENT} 5001"),
     ("> EPRT |2|002001:000000db8::02|5001|\r\n", f"{V6_CLIENT} 5001"),
@@ -150,7 +150,7 @@ def test_one_line_over_ipv6(talk, line, expected):
     assert decision(talk(FtpHelper(strict=False), **IPV6), line) == expected
 
 
-@pytest.mark.parametrize("line, expected", [
+@pytest.mark.parametrize(("line", "expected"), [
     ("> PORT 10,0,0,99,19,137\r\n", "10.0.1.2 > 10.0.0.99 5001"),
     ("< 227 (192,0,2,1,19,137)\r\n", "10.0.0.2 > 192.0.2.1 5001"),
     ("> EPRT |1|10.0.0.99|5001|\r\n", "10.0.1.2 > 10.0.0.99 5001"),
@@ -160,7 +160,7 @@ def test_loose_believes_another_hosts_address(talk, line, expected):
     assert decision(talk(FtpHelper(strict=False)), line) is None
 
 
-@pytest.mark.parametrize("lines, expected", [
+@pytest.mark.parametrize(("lines", "expected"), [
     # the first line of each direction is never examined
     (["> PORT 10,0,0,2,19,137\r\n"], None),
     (["< 227 (10,0,1,2,19,137)\r\n"], None),
@@ -189,7 +189,7 @@ def test_where_lines_start(connect, lines, expected):
 
 
 @pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize("cut, whole", [
+@pytest.mark.parametrize(("cut", "whole"), [
     ("> PO", "> PORT 10,0,0,2,19,137\r\n"),
     ("> PORT 10,0,0,2,19,1", "> PORT 10,0,0,2,19,137\r\n"),
     ("> EPRT |1|10.0.", "> EPRT |1|10.0.0.2|5001|\r\n"),

@@ -153,7 +153,7 @@ LINES = [
     ([], CLIENT, b"EPRT |1|10.0.0.2|5001|\r\n", [DONE], CLIENT_OPEN),
     ([], CLIENT, b"PASVX\r\n", ANSWERED, None),
 ]
-EACH_LINE = pytest.mark.parametrize("before, sender, line, after, whole", LINES, ids=[case[2].decode().strip() for case in LINES])
+EACH_LINE = pytest.mark.parametrize(("before", "sender", "line", "after", "whole"), LINES, ids=[case[2].decode().strip() for case in LINES])
 
 
 def deliver(conversation, sender, cuts, line, *, merges: bool) -> bool:

@@ -17,7 +17,7 @@ SERVER_OPEN = "10.0.0.2 > 10.0.1.2 5001"
 CLIENT_OPEN = "10.0.1.2 > 10.0.0.2 5001"
 
 
-@pytest.mark.parametrize("lines, opened", [
+@pytest.mark.parametrize(("lines", "opened"), [
     # asked and answered
     (["> PASV\r\n", PASV], SERVER_OPEN),
     (["> pasv\r\n", PASV], SERVER_OPEN),
@@ -66,7 +66,7 @@ def test_passive(talk, lines, opened):
 
 
 @pytest.mark.parametrize("announce", [PORT, EPRT])
-@pytest.mark.parametrize("before, after, opened", [
+@pytest.mark.parametrize(("before", "after", "opened"), [
     ([], [DONE], CLIENT_OPEN),
     ([], ["< 250 done\r\n"], CLIENT_OPEN),
     ([], ["< 200-done\r\n", "< 200 indeed\r\n"], CLIENT_OPEN),
@@ -106,7 +106,7 @@ def test_active(talk, announce, before, after, opened):
     assert conversation.opened == opened
 
 
-@pytest.mark.parametrize("line, remark", [
+@pytest.mark.parametrize(("line", "remark"), [
     ("> PORT 10,0,0,2,0,22\r\n", "announced port 22 is below 1024"),
     ("> PORT 10,0,0,2,3,255\r\n", "announced port 1023 is below 1024"),
     ("> PORT 10,0,0,2,0,0\r\n", "announced port 0 is below 1024"),
@@ -128,7 +128,7 @@ def test_refused_announcements_pass_and_open_nothing(talk, line, remark):
     assert conversation.expectation is None
 
 
-@pytest.mark.parametrize("reply, remark", [
+@pytest.mark.parametrize(("reply", "remark"), [
     ("< 227 (10,0,1,2,0,22)\r\n", "announced port 22 is below 1024"),
     ("< 227 (10,0,1,258,19,137)\r\n", "announced numbers do not make an address and a port"),
     ("< 227 (10,0,0,2,19,137)\r\n", "announced address is not the announcer's own"),
@@ -140,7 +140,7 @@ def test_refused_answers(talk, reply, remark):
     assert conversation.remark == remark
 
 
-@pytest.mark.parametrize("lines, opened", [
+@pytest.mark.parametrize(("lines", "opened"), [
     (["> EPSV\r\n", EPSV], "2001:db8::2 > 2001:db8:1::2 5001"),
     (["> EPRT |2|2001:db8::2|5001|\r\n", DONE], "2001:db8:1::2 > 2001:db8::2 5001"),
     (["> EPRT |2|2001:db8::3|5001|\r\n", DONE], None),
@@ -163,7 +163,7 @@ def test_nothing_is_held_back_before_the_welcome(connect):
 
 
 @pytest.mark.parametrize("line", ["< 2", "< 22", "< 227", "< 227 ", "< 227 Entering", "< 229 (|||50"])
-@pytest.mark.parametrize("before, dropped", [
+@pytest.mark.parametrize(("before", "dropped"), [
     (["> PASV\r\n"], True), (["> EPSV\r\n"], True), (["> PASV\r\n", "< 227-passive\r\n"], True),
     ([], False), (["> NOOP\r\n"], False), (["> PASV\r\n", "< 500-no, but:\r\n"], False), (["> NOOP\r\nPASV\r\n"], False)])
 def test_a_reply_cut_in_two_is_dropped_where_it_may_be_the_awaited_one(talk, line, before, dropped):
@@ -246,7 +246,7 @@ def test_a_long_multi_line_reply_in_one_segment_is_one_reply(talk):
     assert conversation.opened == CLIENT_OPEN
 
 
-@pytest.mark.parametrize("option, value", [("strict", "no"), ("loose", 1), ("strict", None), ("assume_announcer", 0)])
+@pytest.mark.parametrize(("option", "value"), [("strict", "no"), ("loose", 1), ("strict", None), ("assume_announcer", 0)])
 def test_options_are_true_or_false(option, value):
     with pytest.raises(TypeError, match=f"{option}: must be true or false, not {value!r}"):
         FtpHelper(**{option: value})
@@ -260,7 +260,7 @@ def test_both_directions_are_apart(talk):
 
 # -- whose reply is it? ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("lines, opened", [
+@pytest.mark.parametrize(("lines", "opened"), [
     # a reply to what was sent before the request, though other replies went by
     (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> PASV\r\n", PASV], None),
     (["> STAT a\r\n", "> NOOP\r\n", "< 213 a\r\n", "> PASV\r\n", PASV, PASV], SERVER_OPEN),

@@ -71,7 +71,7 @@ def test_available_imports_nothing(install):
     assert "lazy_dist" not in sys.modules
 
 
-@pytest.mark.parametrize("name, options, message", [
+@pytest.mark.parametrize(("name", "options", "message"), [
     ("ftp", {"tight": True}, "helper ftp: got an unexpected keyword argument 'tight'; it takes: strict, loose"),
     ("ftp", {"strict": "yes"}, "helper ftp: strict: must be true or false, not 'yes'"),
     ("mychat", {"colour": "green"}, "helper mychat: colour: must be red or blue, not 'green'"),

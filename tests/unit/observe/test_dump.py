@@ -45,7 +45,7 @@ def name_of(record: dict) -> str:
     return str(original.get("sport") or original.get("id") or "gre")
 
 
-@pytest.mark.parametrize("conditions, names", [
+@pytest.mark.parametrize(("conditions", "names"), [
     ({}, "1 2 3 4 5 6 7 gre"),
     ({"family": 4}, "1 2 4 5 6 7 gre"), ({"family": 6}, "3"),
     ({"protocol": 6}, "1 2 3 4"), ({"protocol": 17}, "5 6"), ({"protocol": 1}, "7"), ({"protocol": 0}, ""),
@@ -78,7 +78,7 @@ def test_selections(town, conditions, names):
     assert len(town.lines(selection=selection)) == len(names.split())
 
 
-@pytest.mark.parametrize("conditions, words", [
+@pytest.mark.parametrize(("conditions", "words"), [
     ({"family": 5}, "family must be 4 or 6, not 5"),
     ({"protocol": 256}, "protocol must be 0 to 255, not 256"),
     ({"protocol": "tcp"}, "protocol must be 0 to 255, not 'tcp'"),
@@ -103,7 +103,7 @@ def test_selections_that_cannot_be_say_what_is_wrong(conditions, words):
         Selection(**conditions)
 
 
-@pytest.mark.parametrize("mark, names", [
+@pytest.mark.parametrize(("mark", "names"), [
     ((0x12, 0xFFFFFFFF), "1"), ((0x10, 0xF0), "1 2"), ((0, 0xF0), "3"), ((0x12, 0xF0), ""), ((0, 0), "1 2 3")])
 def test_marks_are_compared_under_their_mask(watch, mark, names):
     rules = "".join(f"-A FORWARD -p udp --sport {port} -j CONNMARK --set-mark {value}\n" for port, value in ((1, 0x12), (2, 0x13)))
@@ -136,7 +136,8 @@ def delete(watch: Watch, selection: Selection) -> tuple[list[str], int]:
 
 def test_what_is_deleted_is_listed_and_gone(town):
     lines, matched = delete(town, Selection(protocol=17))
-    assert matched == len(lines) == 2 and all(line.startswith("udp ") for line in lines)
+    assert matched == len(lines) == 2
+    assert all(line.startswith("udp ") for line in lines)
     assert [name_of(record) for record in town.records()] == ["1", "2", "3", "4", "7", "gre"]
     assert town.send(udp(SERVER, CLIENT, 53, 6)).state is CtState.NEW
     assert town.table()["destroyed"] == 2
@@ -154,7 +155,8 @@ def test_nothing_to_delete(watch):
 
 def test_all_can_be_deleted(town):
     delete(town, Selection())
-    assert town.records() == [] and town.table()["entries"] == 0
+    assert town.records() == []
+    assert town.table()["entries"] == 0
 
 
 # -- large tables come in slices -----------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ def test_a_large_table_is_listed_in_pieces_each_entry_once():
         piece, cursor, matched = dump_text(watch.engine, Selection(), "nf", cursor, watch.now_ns)
         pieces, text, total = pieces + 1, text + piece, total + matched
     sources = [line.split("src=")[1].split()[0] for line in text.decode().splitlines()]
-    assert pieces > 1 and total == 5000
+    assert pieces > 1
+    assert total == 5000
     assert sorted(sources) == sorted(source(number) for number in range(5000))
     assert count_entries(watch.engine, watch.now_ns) == 5000
 
@@ -200,4 +203,5 @@ def test_no_line_is_torn_while_packets_come_and_entries_go():
         for line in watch.lines():
             assert LINE.fullmatch(line), line
     thread.join()
-    assert done and watch.table()["early_drop"] > 1000
+    assert done
+    assert watch.table()["early_drop"] > 1000

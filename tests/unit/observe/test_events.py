@@ -80,7 +80,7 @@ def test_the_life_of_a_tcp_connection(watch: Watch, tcp: TcpConversation) -> Non
             "dport=40000", "dport=40000 packets=4 bytes=160 [ASSURED]")]
 
 
-@pytest.mark.parametrize("packets, told", [
+@pytest.mark.parametrize(("packets", "told"), [
     ([QUESTION], ["    [NEW] udp      17 30 " + UDP.format("[UNREPLIED] ")]),
     ([QUESTION, ANSWER, QUESTION, ANSWER],
      ["    [NEW] udp      17 30 " + UDP.format("[UNREPLIED] "), " [UPDATE] udp      17 30 " + UDP.format("")]),
@@ -126,7 +126,8 @@ def test_a_helper_is_named_until_the_connection_goes() -> None:
         TcpConversation(watch, dport=21).client.syn()
         delete(watch)
         new, destroy = lines(listener)
-    assert new.endswith(" dport=40000 helper=ftp") and destroy.endswith(" dport=40000 packets=0 bytes=0")
+    assert new.endswith(" dport=40000 helper=ftp")
+    assert destroy.endswith(" dport=40000 packets=0 bytes=0")
 
 
 def test_without_accounting_nothing_is_counted() -> None:
@@ -193,7 +194,8 @@ def test_a_mark() -> None:
         assert lines(listener)[1:] == [f" [UPDATE] udp      17 30 {UDP.format('[UNREPLIED] ')} mark={mark}" for mark in (7, 0)]
         watch.send(udp(CLIENT, SERVER, 5001, 53, bytes(1)))
         (new,) = lines(listener)
-        assert kinds_of([new]) == ["NEW"] and new.endswith(" mark=7")
+        assert kinds_of([new]) == ["NEW"]
+        assert new.endswith(" mark=7")
 
 
 def test_a_refused_connection_counts_its_refusal(watch: Watch, tcp: TcpConversation) -> None:
@@ -210,7 +212,10 @@ def test_a_connection_that_begins_anew(watch: Watch, tcp: TcpConversation) -> No
     with listening(watch) as listener:
         TcpConversation(watch, client_seq=900_000).client.syn()
         destroy, new = lines(listener)
-    assert " TIME_WAIT " in destroy and "[DESTROY]" in destroy and "[NEW]" in new and " SYN_SENT " in new
+    assert " TIME_WAIT " in destroy
+    assert "[DESTROY]" in destroy
+    assert "[NEW]" in new
+    assert " SYN_SENT " in new
 
 
 def test_expired_and_found_or_swept(watch: Watch) -> None:
@@ -241,7 +246,7 @@ def test_kinds(watch: Watch, kinds: Kind) -> None:
         assert kinds_of(lines(listener)) == [kind.name for kind in Kind if kind & kinds]
 
 
-@pytest.mark.parametrize("conditions, number", [
+@pytest.mark.parametrize(("conditions", "number"), [
     ({}, 6), ({"dport": 53}, 2), ({"dport": 54}, 0), ({"protocol": 6}, 3), ({"family": 6}, 1), ({"state": "ESTABLISHED"}, 1),
     ({"status": ["UNREPLIED"]}, 3), ({"status": ["ASSURED"]}, 1), ({"src": CLIENT}, 5), ({"src": SERVER}, 0), ({"dst": "fd00:1::/64"}, 1),
 ])
@@ -285,7 +290,8 @@ def test_a_full_ring_loses_what_comes_and_says_where() -> None:
         flows(watch, 0, KEPT + 5)
         heard = listener.take()
         count = heard.shown.count(b"\n")
-        assert heard.lost == 0 and 0 < count < KEPT
+        assert heard.lost == 0
+        assert 0 < count < KEPT
         flows(watch, KEPT + 5, 3)
         told = []
         while True:
@@ -293,8 +299,10 @@ def test_a_full_ring_loses_what_comes_and_says_where() -> None:
             if heard.lost:
                 break
             told += heard.shown.decode().splitlines()
-        assert len(told) == KEPT - count and source(KEPT - 1) in told[-1]
-        assert heard.lost == 5 and [source(KEPT + 5 + i) in line for i, line in enumerate(heard.shown.decode().splitlines())] == [True] * 3
+        assert len(told) == KEPT - count
+        assert source(KEPT - 1) in told[-1]
+        assert heard.lost == 5
+        assert [source(KEPT + 5 + i) in line for i, line in enumerate(heard.shown.decode().splitlines())] == [True] * 3
         assert listener.take() == (0, b"")
         assert watch.engine.counters()["events"] == {"listeners": 1, "lost": 5}
 
@@ -317,7 +325,9 @@ def test_a_ring_that_is_read_goes_round() -> None:
         for first in range(0, 3 * KEPT, KEPT // 2):
             flows(watch, first, KEPT // 2)
             told = lines(listener)
-            assert len(told) == KEPT // 2 and source(first) in told[0] and source(first + KEPT // 2 - 1) in told[-1]
+            assert len(told) == KEPT // 2
+            assert source(first) in told[0]
+            assert source(first + KEPT // 2 - 1) in told[-1]
 
 
 def test_judging_goes_on_as_if_nobody_listened(watch: Watch) -> None:
@@ -331,7 +341,8 @@ def test_judging_goes_on_as_if_nobody_listened(watch: Watch) -> None:
             one.engine.sweep(one.now_ns)
         assert watch.lines() == alone.lines()
         ours, others = (one.engine.counters() for one in (watch, alone))
-        assert ours.pop("events") != others.pop("events") and ours == others
+        assert ours.pop("events") != others.pop("events")
+        assert ours == others
 
 
 def test_several_at_once_and_no_more(watch: Watch) -> None:

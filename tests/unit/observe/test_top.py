@@ -142,7 +142,8 @@ def test_without_accounting_nothing_has_a_rate() -> None:
     look(activity, watch)
     send(watch, 1, 10)
     watch.wait(1)
-    assert rates(look(activity, watch)) == [(1, 0, 0)] and not activity.counts
+    assert rates(look(activity, watch)) == [(1, 0, 0)]
+    assert not activity.counts
     assert Top(Watch().engine).counts
 
 
@@ -163,7 +164,7 @@ def busy(watch: Watch) -> tuple[Top, Watch]:
     return activity, watch
 
 
-@pytest.mark.parametrize("key, order", [("bytes", [4, 3, 2, 1, 5]), ("packets", [1, 3, 2, 4, 5]), ("age", [2, 4, 1, 3, 5])])
+@pytest.mark.parametrize(("key", "order"), [("bytes", [4, 3, 2, 1, 5]), ("packets", [1, 3, 2, 4, 5]), ("age", [2, 4, 1, 3, 5])])
 @pytest.mark.parametrize("lines", [0, 1, 2, 3, 5, 10])
 def test_the_first_so_many_in_order(busy: tuple[Top, Watch], key: str, order: list[int], lines: int) -> None:
     activity, watch = busy
@@ -171,7 +172,7 @@ def test_the_first_so_many_in_order(busy: tuple[Top, Watch], key: str, order: li
     assert activity.matched == 5
 
 
-@pytest.mark.parametrize("key, order", [("bytes", [5, 1, 2, 3, 4]), ("packets", [5, 4, 2, 3, 1]), ("age", [5, 3, 1, 4, 2])])
+@pytest.mark.parametrize(("key", "order"), [("bytes", [5, 1, 2, 3, 4]), ("packets", [5, 4, 2, 3, 1]), ("age", [5, 3, 1, 4, 2])])
 def test_the_last_come_first_if_reversed(busy: tuple[Top, Watch], key: str, order: list[int]) -> None:
     activity, watch = busy
     assert ports(look(activity, watch, key, 3, reverse=True)) == order[:3]
@@ -200,8 +201,10 @@ def test_a_filter_leaves_the_others_rates_alone(activity: Top, watch: Watch) -> 
     send(watch, 1, 10)
     send(watch, 2, 10)
     watch.wait(1)
-    assert rates(look(activity, watch, sport=2)) == [(2, 280, 10)] and activity.matched == 1
-    assert look(activity, watch, protocol=6) == [] and activity.matched == 0
+    assert rates(look(activity, watch, sport=2)) == [(2, 280, 10)]
+    assert activity.matched == 1
+    assert look(activity, watch, protocol=6) == []
+    assert activity.matched == 0
     send(watch, 1, 3)
     watch.wait(1)
     assert rates(look(activity, watch, sport=1)) == [(1, 84, 3)]        # not 13: the filter's walk remembered it, too
@@ -226,7 +229,8 @@ def test_what_cannot_be_is_refused(activity: Top) -> None:
 
 def test_an_empty_table_is_walked_at_once(watch: Watch) -> None:
     activity = Top(watch.engine)
-    assert look(activity, watch) == [] and activity.matched == 0
+    assert look(activity, watch) == []
+    assert activity.matched == 0
     assert activity.first() == []
 
 
@@ -251,4 +255,5 @@ def test_no_rate_is_wild_while_packets_come_and_entries_go() -> None:
         assert all(row["rate"] in ({"bytes": 28, "packets": 1}, {"bytes": 0, "packets": 0}) for row in look(activity, watch, lines=100))
     thread.join()
     gone = watch.table()
-    assert done and gone["early_drop"] + gone["expired"] > 1000
+    assert done
+    assert gone["early_drop"] + gone["expired"] > 1000

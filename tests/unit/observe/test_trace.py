@@ -43,7 +43,7 @@ PACKETS = {
 }
 
 
-@pytest.mark.parametrize("words, shown", [
+@pytest.mark.parametrize(("words", "shown"), [
     ("", "tcp udp icmp v6 gre"), ("-p tcp", "tcp"), ("-p udp", "udp v6"), ("! -p udp", "tcp icmp gre"), ("-4 -p udp", "udp"),
     ("-6", "v6"), ("-s 10.0.0.0/8", "tcp udp icmp gre"), ("-s 10.0.0.0/8 -p tcp --dport 80", "tcp"), ("-p tcp --dport 81", ""),
     ("-s 10.9.0.1,10.0.0.2 -p icmp", "icmp"), ("-i eth0", "tcp udp icmp v6 gre"), ("-i eth1", ""), ("-o eth1 -p tcp", "tcp"),
@@ -67,7 +67,7 @@ def test_a_filter_by_state_sees_the_state_of_the_packet_itself(guarded: Watch) -
     assert [packet_trace.facts.sport for packet_trace in passages] == [80, 40000]
 
 
-@pytest.mark.parametrize("words, complaint", [
+@pytest.mark.parametrize(("words", "complaint"), [
     ("-p tcp -j DROP", "leave -j and -g out"), ("-p tpc", "unknown protocol"), ("--dport 1", "--dport"), ("tcp", "an option is expected"),
     ("-A FORWARD", "-A"), ("-p tcp --dport", "needs a value"), ("-m nosuch", "there is no match 'nosuch'"),
 ])
@@ -81,7 +81,9 @@ def test_what_is_seen_is_the_way_through_the_rules(guarded: Watch) -> None:
     with tracing(guarded, "-p udp") as tracer:
         judgement = guarded.send(PACKETS["udp"])
         (packet_trace,) = tracer.take()
-    assert packet_trace.judgement == judgement and packet_trace.hook == Hook.FORWARD and packet_trace.begins
+    assert packet_trace.judgement == judgement
+    assert packet_trace.hook == Hook.FORWARD
+    assert packet_trace.begins
     record = packet_trace_record(packet_trace)
     assert [(visit["rule"], visit["outcome"], visit["why"]) for visit in record["filter"]] == [
         ("filter:FORWARD:rule:1", "no", "state is NEW"), ("filter:FORWARD:rule:2", "no", "-p tcp: packet has udp"),
@@ -108,14 +110,16 @@ def test_no_more_than_the_limit(guarded: Watch) -> None:
             guarded.send(PACKETS["tcp"])
         assert not tracer.is_over
         assert len(tracer.take()) == 3
-        assert tracer.is_over and tracer.suppressed == 0
+        assert tracer.is_over
+        assert tracer.suppressed == 0
 
 
 def test_no_more_than_so_many_a_second(guarded: Watch) -> None:
     with tracing(guarded, rate=10) as tracer:
         for _ in range(25):
             guarded.send(PACKETS["tcp"])
-        assert len(tracer.take()) == 10 and tracer.suppressed == 15
+        assert len(tracer.take()) == 10
+        assert tracer.suppressed == 15
         guarded.wait(0.5)
         for _ in range(25):
             guarded.send(PACKETS["tcp"])
@@ -167,8 +171,11 @@ def test_rules_replaced_meanwhile(guarded: Watch) -> None:
             guarded.engine.load(Program(parse_save(f"-P FORWARD {policy}\n-A FORWARD -p sctp\n"), guarded.engine.environment))
             guarded.send(PACKETS["udp"])
         first, second, third = tracer.take()
-    assert first.judgement.rule == "filter:FORWARD:policy:3" and third.judgement.rule == "filter:FORWARD:policy:2"
-    assert second.program is None and second.judgement.rule is None and second.judgement.verdict == Verdict.ACCEPT
+    assert first.judgement.rule == "filter:FORWARD:policy:3"
+    assert third.judgement.rule == "filter:FORWARD:policy:2"
+    assert second.program is None
+    assert second.judgement.rule is None
+    assert second.judgement.verdict == Verdict.ACCEPT
     assert packet_trace_record(second)["filter"] == []
 
 
@@ -178,7 +185,8 @@ def test_a_long_way_is_cut(guarded: Watch) -> None:
         guarded.send(PACKETS["udp"])
         (packet_trace,) = tracer.take()
     record = packet_trace_record(packet_trace)
-    assert len(record["filter"]) == 1024 and record["cut"] == 2001 - 1024
+    assert len(record["filter"]) == 1024
+    assert record["cut"] == 2001 - 1024
 
 
 def test_packets_that_are_none_are_not_shown(guarded: Watch) -> None:
@@ -193,7 +201,10 @@ def test_without_rules(watch: Watch) -> None:
     with tracing(watch) as tracer:
         watch.send(tcp(CLIENT, SERVER, 1, 2, ACK | PSH, payload=bytes(500)))
         (packet_trace,) = tracer.take()
-    assert packet_trace.steps == [] and packet_trace.program is None and len(packet_trace.data) == 128 and packet_trace.facts.length == 540
+    assert packet_trace.steps == []
+    assert packet_trace.program is None
+    assert len(packet_trace.data) == 128
+    assert packet_trace.facts.length == 540
 
 
 def test_an_engine_that_is_gone_takes_its_tracers_along() -> None:

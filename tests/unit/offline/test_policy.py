@@ -67,7 +67,7 @@ def test_a_sentence_that_holds_passes(tmp_path: Path, sentence: str) -> None:
     assert all(outcome.packets for outcome in run.outcomes)
 
 
-@pytest.mark.parametrize("sentence, complaint", [
+@pytest.mark.parametrize(("sentence", "complaint"), [
     ("tcp lan -> wan:443 => DROP", "verdict ACCEPT instead of DROP"),
     ("tcp lan -> wan:443 ESTABLISHED => ACCEPT", "state NEW instead of ESTABLISHED"),
     ("tcp lan -> wan:442-444 => ACCEPT", "ports 40000 -> 442: verdict DROP instead of ACCEPT"),
@@ -77,7 +77,8 @@ def test_a_sentence_that_holds_passes(tmp_path: Path, sentence: str) -> None:
 ])
 def test_a_sentence_that_does_not_hold_fails(tmp_path: Path, sentence: str, complaint: str) -> None:
     failures = [failure for outcome in play(tmp_path, f"  - {sentence}\n").failed for failure in outcome.failures]
-    assert failures and complaint in failures[0]
+    assert failures
+    assert complaint in failures[0]
 
 
 def test_sequences_with_replies_errors_and_time(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_capture(tmp_path: Path) -> None:
     assert play(tmp_path, case.format("ACCEPT")).failed[0].failures == ["frame 2: DROP NEW instead of ACCEPT NEW"]
 
 
-@pytest.mark.parametrize("cases, complaint", [
+@pytest.mark.parametrize(("cases", "complaint"), [
     ("  - tcp lan wan:443 => ACCEPT\n", "tests.yaml:7:5: 'tcp lan wan:443 => ACCEPT' is not a sentence"),
     ("  - tcp lna -> wan:443 => ACCEPT\n", "tests.yaml:7:5: unknown zone 'lna'; did you mean lan?"),
     ("  - tcp lan -> wan:443\n", "tests.yaml:7:5: what is expected is missing"),
@@ -138,7 +139,8 @@ def test_reports_and_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     files = [str(tmp_path / "tests.yaml"), "-c", str(tmp_path / "policy.yaml")]
     assert main(["test", *files]) == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("TAP version 14\n1..4\nok 1 - ") and "\nnot ok 3 - " in printed
+    assert printed.startswith("TAP version 14\n1..4\nok 1 - ")
+    assert "\nnot ok 3 - " in printed
     assert "# untouched: filter:FORWARD:rule:3  -A FORWARD -i eth1 -p udp -m udp --dport 53 -j ACCEPT\n" in printed
     assert main(["test", *files, "--format", "junit", "--output", str(tmp_path / "out.xml")]) == 1
     suite = ElementTree.parse(tmp_path / "out.xml").getroot()

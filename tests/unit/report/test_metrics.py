@@ -120,7 +120,7 @@ def test_the_reasons_of_drops_are_all_but_the_remarks():
         Reason.TCP_ACK_UNDER, Reason.HELPER_REFUSED, Reason.HELPER_BUSY}
 
 
-@pytest.mark.parametrize("name, labels, value", [
+@pytest.mark.parametrize(("name", "labels", "value"), [
     ("pyfw_build_info", {"version": "1.2.3"}, 1),
     ("pyfw_queue_depth", {}, 21), ("pyfw_queue_dropped_total", {}, 22), ("pyfw_queue_user_dropped_total", {}, 23),
     ("pyfw_queue_length", {}, 8192),
@@ -191,7 +191,7 @@ def test_a_chain_of_ones_own_has_no_policy(exposed):
     assert rule(exposed, "packets", "filter", "mine", "policy", 4) is None
 
 
-@pytest.mark.parametrize("rules, shown", [(MAX_RULES - 1, MAX_RULES - 1), (MAX_RULES, MAX_RULES), (MAX_RULES + 500, MAX_RULES)])
+@pytest.mark.parametrize(("rules", "shown"), [(MAX_RULES - 1, MAX_RULES - 1), (MAX_RULES, MAX_RULES), (MAX_RULES + 500, MAX_RULES)])
 def test_there_is_an_end_to_the_rules(statistics, rules, shown):
     """The first ones are shown, chain by chain, and every policy; how many there are can be seen."""
     here = rules // 2
@@ -206,11 +206,11 @@ def test_there_is_an_end_to_the_rules(statistics, rules, shown):
     assert (found["pyfw_rules", frozenset()], found["pyfw_rules_exported", frozenset()]) == (rules, shown)
 
 
-@pytest.mark.parametrize("comment, shown", [
+@pytest.mark.parametrize(("comment", "shown"), [
     ("a\\b", "a\\b"), ('say "hi"', 'say "hi"'), ("two\nlines", "two\\x0alines"), ("grün {x=1},", "grün {x=1},"),
     ("not UTF-8: \udce4", "not UTF-8: \\udce4"), ("red \x1b[31m, backwards \u202e", "red \\x1b[31m, backwards \\u202e"),
 ])
-@pytest.mark.parametrize("accept, parse", [("", text_string_to_metric_families), (OPEN_METRICS, parse_openmetrics)])
+@pytest.mark.parametrize(("accept", "parse"), [("", text_string_to_metric_families), (OPEN_METRICS, parse_openmetrics)])
 def test_any_comment_is_printed(statistics, comment, shown, accept, parse):
     program = Program(parse_save(":FORWARD ACCEPT\n-A FORWARD -m comment --comment plain -j ACCEPT"))
     (match,) = [match for match in program.ruleset.table("filter").chain("FORWARD").rules[0].matches if match.name == "comment"]
@@ -229,7 +229,8 @@ def test_any_comment_is_printed(statistics, comment, shown, accept, parse):
 ])
 def test_openmetrics_for_who_asks_for_it(engine, statistics, accept):
     text, content_type = Exposition(lambda: statistics, lambda: engine.program)(accept)
-    assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8") and content_type.isascii()
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert content_type.isascii()
     plain, _ = Exposition(lambda: statistics, lambda: engine.program)("")
     own = {key: value for key, value in samples(text.decode(), parse_openmetrics).items() if key[0].startswith("pyfw_")}
     assert own == {key: value for key, value in samples(plain.decode()).items() if key[0].startswith("pyfw_")}
@@ -253,7 +254,8 @@ def test_names_follow_the_conventions(engine, statistics):
     for family in text_string_to_metric_families(text.decode()):
         if not family.name.startswith("pyfw_"):
             continue
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)+", family.name) and family.documentation
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+", family.name)
+        assert family.documentation
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
     assert len({series.name for series in METRICS}) == len(METRICS)
@@ -309,4 +311,5 @@ def test_the_dashboard_can_be_imported():
         assert panel["type"] == "row" or panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     names = [variable["name"] for variable in dashboard()["templating"]["list"]]
     assert names == ["datasource", "instance"]
-    assert dashboard()["uid"] == "pyfw" and "id" not in dashboard()
+    assert dashboard()["uid"] == "pyfw"
+    assert "id" not in dashboard()

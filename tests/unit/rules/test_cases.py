@@ -50,17 +50,17 @@ def verdict(case: str, packet: Packet, state: CtState) -> Verdict:
     return rules.walk("filter", bytes(packet), hook, *devices, state).verdict
 
 
-@pytest.mark.parametrize("case, packet, state", ACCEPTED)
+@pytest.mark.parametrize(("case", "packet", "state"), ACCEPTED)
 def test_accepted(case: str, packet: Packet, state: CtState) -> None:
     assert verdict(case, packet, state) == Verdict.ACCEPT
 
 
-@pytest.mark.parametrize("case, packet, state", DROPPED)
+@pytest.mark.parametrize(("case", "packet", "state"), DROPPED)
 def test_dropped(case: str, packet: Packet, state: CtState) -> None:
     assert verdict(case, packet, state) == Verdict.DROP
 
 
-@pytest.mark.parametrize("state, expected", [(ESTABLISHED, Verdict.ACCEPT), (RELATED, Verdict.ACCEPT), (NEW, Verdict.DROP), (INVALID, Verdict.DROP)])
+@pytest.mark.parametrize(("state", "expected"), [(ESTABLISHED, Verdict.ACCEPT), (RELATED, Verdict.ACCEPT), (NEW, Verdict.DROP), (INVALID, Verdict.DROP)])
 def test_forward_established(state: CtState, expected: Verdict) -> None:
     rules = Program(parse_save((CASES / "forward_established.rules").read_text()))
     assert rules.walk("filter", bytes(OUT / UDP()), Hook.FORWARD, "eth0", "eth1", state).verdict == expected
@@ -72,7 +72,7 @@ def test_every_case_survives_printing(path: Path) -> None:
     assert parse_save(print_ruleset(ruleset)) == ruleset
 
 
-@pytest.mark.parametrize("line, complaint", [
+@pytest.mark.parametrize(("line", "complaint"), [
     ("iptables -A FORWARD -m state --state ESTABLISHED,RELATED -j ALLOW", "1:61: ALLOW is not a target; did you mean ACCEPT?"),
     ("iptables -A FORWARD -m state –state NEW -j ACCEPT", "1:30: '–state' begins with a typographic dash; write --state"),
     ("iptables -A INPUT -p tcp -s 0/0 --sport 513:65535 -d --dport 22", "1:51: -d needs a value, and --dport follows"),

@@ -46,7 +46,7 @@ def with_length(packet: bytes, length: int) -> bytes:
 
 # -- what no stack would take is dropped before any rule -----------------------------------------------------------
 
-@pytest.mark.parametrize("data, reason", [
+@pytest.mark.parametrize(("data", "reason"), [
     (b"", Reason.IP_TRUNCATED),
     (b"\x45", Reason.IP_TRUNCATED),
     (udp(*ENDS, 1, 2)[:19], Reason.IP_TRUNCATED),
@@ -90,7 +90,7 @@ def test_extension_headers_are_stepped_over(watch, headers):
     assert watch.send(udp(SERVER6, CLIENT6, 53, 5000)).direction is Direction.REPLY
 
 
-@pytest.mark.parametrize("headers, transport", [
+@pytest.mark.parametrize(("headers", "transport"), [
     ([NO_NEXT], b""), ([HOPOPTS, NO_NEXT], b""), ([HOPOPTS], b"\x3b\0"),
 ])
 def test_chains_that_end_in_nothing(watch, headers, transport):
@@ -165,7 +165,7 @@ SUMMED = [
 SUMMED_IDS = ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "icmp", "icmpv6", "sctp"]
 
 
-@pytest.mark.parametrize("packet, reason", SUMMED, ids=SUMMED_IDS)
+@pytest.mark.parametrize(("packet", "reason"), SUMMED, ids=SUMMED_IDS)
 def test_damage_is_told(packet, reason):
     assert Watch().send(packet).reason is Reason.NONE
     for position in (-1, -2, -3):
@@ -173,8 +173,8 @@ def test_damage_is_told(packet, reason):
         assert (judgement.state, judgement.reason) == (INVALID, reason), position
 
 
-@pytest.mark.parametrize("packet, reason", SUMMED, ids=SUMMED_IDS)
-@pytest.mark.parametrize("settings, options", [
+@pytest.mark.parametrize(("packet", "reason"), SUMMED, ids=SUMMED_IDS)
+@pytest.mark.parametrize(("settings", "options"), [
     ({}, {"trusted": True}), ({}, {"hook": Hook.OUTPUT}), ({"checksum": False}, {}),
 ], ids=["trusted", "our own packet", "switched off"])
 def test_when_checksums_are_not_verified(packet, reason, settings, options):
@@ -196,7 +196,7 @@ def test_addresses_belong_to_the_sum():
 
 # -- cut captures --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kept, reason", [
+@pytest.mark.parametrize(("kept", "reason"), [
     (19, Reason.IP_TRUNCATED), (20, Reason.TCP_TRUNCATED), (39, Reason.TCP_TRUNCATED), (40, Reason.NONE),
 ])
 def test_a_cut_packet_needs_its_headers(watch, kept, reason):

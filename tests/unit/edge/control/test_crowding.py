@@ -199,7 +199,7 @@ def longest_step_s(services: StillDaemon, name: str, **arguments: object) -> tup
         return max(longest_s, time.thread_time() - began_s), steps + 1
 
 
-@pytest.mark.parametrize("name, arguments", [
+@pytest.mark.parametrize(("name", "arguments"), [
     ("list-rules", {"verbose": True}), ("iptables-save", {"counters": True}), ("explain", {"words": ["udp", "192.0.2.1:1", "192.0.2.2:2"]})])
 def test_many_rules_are_told_step_by_step(name, arguments):
     """The same for ten times as many rules, at most: not ten times as long a step."""

@@ -96,7 +96,7 @@ def test_filters(control: RunningServer) -> None:
         assert deaf.answer() == deaf.answer() == {}         # it lives, and has nothing to tell
 
 
-@pytest.mark.parametrize("arguments, complaint", [
+@pytest.mark.parametrize(("arguments", "complaint"), [
     (["-e", "OLD"], "unknown event 'OLD': one of NEW, UPDATE, DESTROY, or several with commas"),
     (["-e", "NEW,"], "unknown event ''"),
     (["-o", "xml"], "unknown output 'xml': one of text, json, id, timestamp, extended, or several with commas"),
@@ -105,8 +105,10 @@ def test_filters(control: RunningServer) -> None:
 ])
 def test_what_cannot_be_listened_to(control: RunningServer, arguments: list[str], complaint: str) -> None:
     done = pyfwctl("--socket", str(control.path), "events", *arguments)
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(f"pyfwctl: {complaint}")
-    assert done.stderr.count("\n") == 1 and listeners(control) == 0
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"pyfwctl: {complaint}")
+    assert done.stderr.count("\n") == 1
+    assert listeners(control) == 0
 
 
 def test_a_listener_that_goes_away_is_forgotten(control: RunningServer) -> None:
@@ -114,7 +116,8 @@ def test_a_listener_that_goes_away_is_forgotten(control: RunningServer) -> None:
     with control.connect() as client:
         (refusal,) = client.ask(command="events")
     assert refusal == {"error": "4 listen to events already, and more would slow the packets down; try again later", "status": 1}
-    assert control.refusals("busy") == 1 and listeners(control) == MOST
+    assert control.refusals("busy") == 1
+    assert listeners(control) == MOST
     for client in clients:
         client.close()
     wait_until(lambda: listeners(control) == 0)
@@ -134,7 +137,8 @@ def test_who_reads_too_slowly_is_told_how_many_were_lost(roomy: RunningServer, o
             for record in answer.get("records", ()):
                 shown += record["event"] == "NEW"
                 gaps += record["count"] if record["event"] == "LOST" else 0
-    assert lost > 0 and shown >= KEPT
+    assert lost > 0
+    assert shown >= KEPT
     assert gaps == (lost if output == "json" else 0)
 
 
@@ -152,4 +156,5 @@ def test_as_a_program(control: RunningServer) -> None:
 
 
 def test_who_may_list_may_listen() -> None:
-    assert not COMMANDS["events"].needs_root and not COMMANDS["list-conntrack"].needs_root
+    assert not COMMANDS["events"].needs_root
+    assert not COMMANDS["list-conntrack"].needs_root

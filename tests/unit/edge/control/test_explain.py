@@ -72,30 +72,35 @@ def test_explain_a_captured_packet(ruled: RunningServer, tmp_path: Path) -> None
     capture = tmp_path / "c.pcap"
     wrpcap(str(capture), [LINK / IP(src="192.0.2.1", dst="10.0.0.1") / UDP(sport=53, dport=5000) / b"answer"])
     done = pyfwctl("--socket", str(ruled.path), "explain", "pcap", str(capture), "--in", "eth7", "--out", "eth1")
-    assert done.returncode == 0 and done.stdout.endswith("verdict   ACCEPT by filter:FORWARD:rule:1\n")
+    assert done.returncode == 0
+    assert done.stdout.endswith("verdict   ACCEPT by filter:FORWARD:rule:1\n")
 
 
-@pytest.mark.parametrize("words, complaint", [
+@pytest.mark.parametrize(("words", "complaint"), [
     (["tcp"], "tcp SRC:PORT DST:PORT is expected, not 0 words behind tcp"),
     (["pcap", "/nonexistent"], "/nonexistent"),
     (["udp", "1.1.1.1:1", "2.2.2.2:2", "--hop", "3"], "unrecognized arguments: --hop 3"),
 ])
 def test_bad_questions(ruled: RunningServer, words: list[str], complaint: str) -> None:
     done = pyfwctl("--socket", str(ruled.path), "explain", *words)
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("pyfwctl: ") and complaint in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("pyfwctl: ")
+    assert complaint in done.stderr
 
 
 def test_the_daemon_opens_no_file_for_anybody(ruled: RunningServer) -> None:
     with ruled.connect() as client:
         (answer,) = client.ask(command="explain", words=["pcap", "/etc/hostname"])
-    assert answer["status"] == 2 and "reads no files" in answer["error"]
+    assert answer["status"] == 2
+    assert "reads no files" in answer["error"]
 
 
-@pytest.mark.parametrize("command, expected", [("explain", "[TYPE] SRC DST"), ("trace", "--count N")])
+@pytest.mark.parametrize(("command", "expected"), [("explain", "[TYPE] SRC DST"), ("trace", "--count N")])
 def test_help(ruled: RunningServer, command: str, expected: str) -> None:
     done = pyfwctl("--socket", str(ruled.path), command, "--help")
-    assert done.returncode == 0 and expected in done.stdout
+    assert done.returncode == 0
+    assert expected in done.stdout
 
 
 def test_explain_without_a_daemon(tmp_path: Path) -> None:
@@ -106,11 +111,14 @@ def test_explain_without_a_daemon(tmp_path: Path) -> None:
         return subprocess.run([sys.executable, "-m", "pyfw", "explain", "-c", str(config), *words], capture_output=True, text=True,
                               timeout=30)
     accepted = explain("tcp", "10.0.0.1:1", "10.0.0.2:22")
-    assert accepted.returncode == 0 and accepted.stdout.endswith("verdict   ACCEPT by filter:FORWARD:rule:1\n")
+    assert accepted.returncode == 0
+    assert accepted.stdout.endswith("verdict   ACCEPT by filter:FORWARD:rule:1\n")
     dropped = explain("tcp", "10.0.0.1:1", "10.0.0.2:23", "--json")
-    assert dropped.returncode == 0 and json.loads(dropped.stdout)["verdict"]["rule"] == "filter:FORWARD:policy:2"
+    assert dropped.returncode == 0
+    assert json.loads(dropped.stdout)["verdict"]["rule"] == "filter:FORWARD:policy:2"
     refused = explain("tcp", "10.0.0.1:1")
-    assert refused.returncode == 2 and refused.stderr.startswith("pyfw: tcp SRC:PORT")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("pyfw: tcp SRC:PORT")
     config.write_text("bogus: 1\n")
     assert explain("tcp", "10.0.0.1:1", "10.0.0.2:22").returncode == 2
 
@@ -152,20 +160,23 @@ def test_no_more_traces_than_the_packets_can_bear(ruled: RunningServer) -> None:
         client.send(b'{"command": "trace", "words": ["-p", "tcp"]}\n')
         assert client.answer() == {}
     (refusal,) = clients[4].ask(command="trace")
-    assert refusal["status"] == 1 and "4 traces are under way" in refusal["error"]
+    assert refusal["status"] == 1
+    assert "4 traces are under way" in refusal["error"]
     for client in clients:
         client.close()
 
 
-@pytest.mark.parametrize("words, complaint", [
+@pytest.mark.parametrize(("words", "complaint"), [
     (["--count", "0"], "--count takes a number from 1 to 100000"), (["--count"], "--count takes a number"), (["--count=x"], "not 'x'"),
     (["-p", "tpc"], "unknown protocol 'tpc'"), (["-j", "DROP"], "leave -j and -g out"), (["tcp"], "unexpected 'tcp'"),
 ])
 def test_bad_traces(ruled: RunningServer, words: list[str], complaint: str) -> None:
     done = pyfwctl("--socket", str(ruled.path), "trace", *words)
-    assert (done.returncode, done.stdout) == (2, "") and complaint in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
     assert not watched(ruled)
 
 
 def test_only_root_sees_other_peoples_packets() -> None:
-    assert COMMANDS["trace"].needs_root and not COMMANDS["explain"].needs_root
+    assert COMMANDS["trace"].needs_root
+    assert not COMMANDS["explain"].needs_root

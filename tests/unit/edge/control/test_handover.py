@@ -32,7 +32,7 @@ def predecessor(listener: socket.socket, before: list[dict], after: list[dict] |
 REFUSED = pytest.raises(HandoverError, match="the predecessor goes on: no whole request within 120 s")
 
 
-@pytest.mark.parametrize("before, after, outcome", [
+@pytest.mark.parametrize(("before", "after", "outcome"), [
     ([DONE], [DONE], nullcontext()),
     ([], [DONE, DONE], nullcontext()),
     ([DONE], [], nullcontext()),

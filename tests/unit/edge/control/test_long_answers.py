@@ -34,7 +34,7 @@ class BusyDaemon(StillDaemon):
         future.set_result(work(*arguments))
 
 
-@pytest.mark.parametrize("command, arguments, by_worker", [
+@pytest.mark.parametrize(("command", "arguments", "by_worker"), [
     ("list-rules", {"verbose": True}, False), ("shadow", {"action": "rules"}, False), ("iptables-save", {"counters": True}, False),
     ("iptables", {"words": ["-S"]}, True), ("iptables", {"words": ["-L", "-v", "-n"]}, True)])
 def test_a_long_ruleset(command: str, arguments: dict, by_worker: bool) -> None:
@@ -44,5 +44,6 @@ def test_a_long_ruleset(command: str, arguments: dict, by_worker: bool) -> None:
         assert [type(next(answers)) for _ in range(3)] == [Pause] * 3       # nothing is printed yet
         daemon.work()
     pieces = [answer["text"] for answer in answers]
-    assert len(pieces) >= RULES // LINES_AT_ONCE and max(piece.count("\n") for piece in pieces) <= LINES_AT_ONCE
+    assert len(pieces) >= RULES // LINES_AT_ONCE
+    assert max(piece.count("\n") for piece in pieces) <= LINES_AT_ONCE
     assert "".join(pieces).count("DROP") == RULES

@@ -120,7 +120,7 @@ def test_the_metrics_are_served_until_it_stops(anywhere):
     assert not isinstance(anywhere, Path) or not anywhere.exists()
 
 
-@pytest.mark.parametrize("request_bytes, status, body", [
+@pytest.mark.parametrize(("request_bytes", "status", "body"), [
     (b"GET /metrics?name[]=x HTTP/1.0\r\n\r\n", 200, b"pyfw_up 1\n"),
     (b"HEAD /metrics HTTP/1.1\r\n\r\n", 200, b""),
     (b"GET / HTTP/1.1\r\n\r\n", 404, b"the metrics are at /metrics\n"),
@@ -141,7 +141,7 @@ def test_what_a_request_gets(metrics, request_bytes, status, body):
     assert (counters["answers"] == 2) == (status == 200)
 
 
-@pytest.mark.parametrize("headers, accept", [
+@pytest.mark.parametrize(("headers", "accept"), [
     (b"", ""), (b"Accept: a/b;q=1\r\n", "a/b;q=1"), (b"aCCEPT:a/b\r\nAccept: c/d\r\n", "a/b,c/d"),
     (b"Accept-Encoding: gzip\r\nX: Accept: y\r\n", ""), (b"Accept: \xff\r\n", "\xff"),
 ])
@@ -315,7 +315,7 @@ def test_a_dead_daemons_socket_is_replaced_and_a_living_ones_left_alone(tmp_path
         assert server.ask()[0] == 200
 
 
-@pytest.mark.parametrize("family, host", [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_an_address_that_is_taken_is_named(family, host):
     with running(LoopbackAddress(host, free_port(family))) as server:
         with pytest.raises(OSError, match="Address already in use") as caught:

@@ -61,7 +61,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return asked
 
 
-@pytest.mark.parametrize("request_, expected", [
+@pytest.mark.parametrize(("request_", "expected"), [
     ({"command": "iptables", "words": ["-L", "OUTPUT"], "family": 4}, {"getpwuid", "getgrgid", "getservbyport"}),
     ({"command": "iptables", "words": PARSED, "family": 4}, {"getpwnam", "getgrnam", "getservbyname"}),
     ({"command": "explain", "words": ["udp", "10.0.0.1:5000", "192.0.2.1:domain"]}, {"getservbyname"}),

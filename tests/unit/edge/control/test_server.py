@@ -62,7 +62,7 @@ def test_json_comes_as_records(control):
         assert sorted(record["original"]["src"] for record in records) == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
 
 
-@pytest.mark.parametrize("filters, matched, status", [
+@pytest.mark.parametrize(("filters", "matched", "status"), [
     ({}, 3, 0),
     ({"family": "ipv6"}, 0, 1),
     ({"output": "nf"}, 3, 0),
@@ -225,7 +225,7 @@ def test_ping_fails_while_packets_are_not_diverted(control):
 # -- bad input -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line, reason, message", [
+@pytest.mark.parametrize(("line", "reason", "message"), [
     (b"hello", "malformed", "not a line of JSON: Expecting value: line 1 column 1 (char 0)"),
     (b"", "malformed", "not a line of JSON: Expecting value: line 1 column 1 (char 0)"),
     (b"\xff\xfe\x00\x80", "malformed", "not a line of JSON: 'utf-8' codec can't decode byte 0xff in position 0: "
@@ -366,7 +366,7 @@ def first_answer(path: Path, **request) -> str:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("uid, gid, command, outcome", [
+@pytest.mark.parametrize(("uid", "gid", "command", "outcome"), [
     (NOBODY, NOBODY, "count", "permission denied: be root or a member of group games"),
     (NOBODY, NOBODY, "flush", "permission denied: be root or a member of group games"),
     (NOBODY, GROUP.gr_gid, "count", None),
@@ -385,7 +385,7 @@ def test_who_may_do_what(tmp_path, uid, gid, command, outcome):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("groups, may", [([GROUP.gr_gid], True), ([*range(5000, 5400), GROUP.gr_gid], False), ([1, 2, 3], False)])
+@pytest.mark.parametrize(("groups", "may"), [([GROUP.gr_gid], True), ([*range(5000, 5400), GROUP.gr_gid], False), ([1, 2, 3], False)])
 def test_a_member_is_whose_process_is_in_the_group(tmp_path, groups, may):
     """Of a process in more groups than can be asked for, the user database's word counts."""
     with running(tmp_path / "c", StillDaemon(), group="games") as server:
@@ -405,7 +405,7 @@ def test_of_very_many_groups_the_user_database_tells(tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("group, mode, owner", [("games", 0o660, GROUP.gr_gid), ("no-such-group", 0o600, 0),
+@pytest.mark.parametrize(("group", "mode", "owner"), [("games", 0o660, GROUP.gr_gid), ("no-such-group", 0o600, 0),
                                                 (None, 0o600, 0)])
 def test_the_socket_file_belongs_to_root_and_the_group(tmp_path, group, mode, owner):
     with running(tmp_path / "c", StillDaemon(), group=group) as server:

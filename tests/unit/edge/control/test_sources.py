@@ -34,7 +34,8 @@ def test_those_with_the_most(control):
     lines = "".join(answer.get("text", "") for answer in answers).splitlines()
     assert lines[:2] == ["2001:db8:0:5::/64 ( states 5, connections 0, rate 5/10s )",
                          "192.0.2.7 ( states 3, connections 0, rate 3/10s )"]
-    assert len(lines) == 3 and lines[2].endswith("( states 1, connections 0, rate 1/10s )")
+    assert len(lines) == 3
+    assert lines[2].endswith("( states 1, connections 0, rate 1/10s )")
 
 
 def test_all_of_them_as_objects(control):

@@ -56,7 +56,8 @@ def test_one_sample_takes_the_interval_and_has_all_rates(daemon: MovedDaemon) ->
     daemon.judge(2, 20)
     daemon.judge(9, 12)
     daemon.kernel = QueueCounters(0, 1, 5, 2, 65531, 40, 2, 0)
-    assert asked.wait() == 4 and asked.ended
+    assert asked.wait() == 4
+    assert asked.ended
     (sample,) = asked.records()
     connections = sample.pop("connections")
     assert sample == {
@@ -80,7 +81,9 @@ def test_samples_follow_each_other_the_first_of_them_soon(daemon: MovedDaemon) -
         waits.append(asked.wait())
         (sample,) = asked.records()
         rates_seen.append(sample["connections"][0]["rate"]["packets"])
-    assert waits == [0.5, 2, 2] and rates_seen == [10, 3, 0] and not asked.ended
+    assert waits == [0.5, 2, 2]
+    assert rates_seen == [10, 3, 0]
+    assert not asked.ended
 
 
 def test_what_the_peer_says_changes_the_next_sample_which_comes_soon(daemon: MovedDaemon) -> None:
@@ -94,15 +97,17 @@ def test_what_the_peer_says_changes_the_next_sample_which_comes_soon(daemon: Mov
     asked.hear({"command": "top", "json": True, "interval": 60.0, "src": "10.0.0.2"})
     assert asked.wait() == pytest.approx(0.4)
     (sample,) = asked.records()
-    assert sources(sample) == ["10.0.0.2"] and sample["matched"] == 1
-    assert sample["connections"][0]["rate"]["packets"] == 24 and sample["packets"]["ACCEPT"] == 144
+    assert sources(sample) == ["10.0.0.2"]
+    assert sample["matched"] == 1
+    assert sample["connections"][0]["rate"]["packets"] == 24
+    assert sample["packets"]["ACCEPT"] == 144
     asked.hear({"command": "top", "json": True, "sort": "age", "interval": 0.2})
     asked.wait()
     (sample,) = asked.records()
     assert sources(sample) == ["10.0.0.1", "10.0.0.2"]
 
 
-@pytest.mark.parametrize("request_, complaint", [
+@pytest.mark.parametrize(("request_", "complaint"), [
     ({"command": "top", "src": "nowhere"}, "src: 'nowhere' is not an address or a network"),
     ({"command": "top", "lines": 0}, "--lines takes a number from 1 to 1000, not 0"),
     ({"command": "count"}, "top is under way on this connection: send 'count' on another"),
@@ -123,8 +128,10 @@ def test_what_cannot_be_is_noted_and_changes_nothing(daemon: MovedDaemon, reques
 def test_a_long_silence_is_broken(daemon: MovedDaemon) -> None:
     asked = Asked(daemon, "top", once=True, interval=25.0)
     waits = [asked.wait(), asked.wait(), asked.wait()]
-    assert waits == [10, 10, 5] and asked.ended
-    assert asked.got[:2] == [{}, {}] and "text" in asked.got[2]
+    assert waits == [10, 10, 5]
+    assert asked.ended
+    assert asked.got[:2] == [{}, {}]
+    assert "text" in asked.got[2]
 
 
 def test_the_walk_takes_a_small_part_of_the_time(daemon: MovedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +161,7 @@ def test_remarks_about_packets_that_pass_are_no_refusals(daemon: MovedDaemon) ->
     assert asked.records()[0]["refused"] == {"NOT_IP": {"total": 1, "rate": 0.0}}
 
 
-@pytest.mark.parametrize("arguments, complaint", [
+@pytest.mark.parametrize(("arguments", "complaint"), [
     ({"lines": 1001}, "--lines takes a number from 1 to 1000, not 1001"),
     ({"interval": 0.05}, "--interval takes 0.1 to 3600 seconds, not 0.05"),
     ({"interval": float("nan")}, "--interval takes 0.1 to 3600 seconds, not nan"),
@@ -200,7 +207,7 @@ def test_without_accounting_the_text_says_so(daemon: MovedDaemon) -> None:
     assert "\nshown    0 of 0 connections; conntrack.accounting is off: they are not counted\n" in asked.got[0]["text"]
 
 
-@pytest.mark.parametrize("packet, row", [
+@pytest.mark.parametrize(("packet", "row"), [
     (udp(CLIENT6, SERVER6, 5, 53), ("udp", "UNREPLIED", f"[{CLIENT6}]:5", f"[{SERVER6}]:53")),
     (icmp("10.0.0.1", "10.0.0.2", 8, id=7), ("icmp", "UNREPLIED", "10.0.0.1", "10.0.0.2 type 8 id 7")),
     (gre("10.0.0.1", "10.0.0.2"), ("gre", "UNREPLIED", "10.0.0.1", "10.0.0.2")),
@@ -213,7 +220,7 @@ def test_rows_of_other_protocols(daemon: MovedDaemon, packet: bytes, row: tuple[
     assert cells(connection, plain, age_text)[3:] == row
 
 
-@pytest.mark.parametrize("number, text", [
+@pytest.mark.parametrize(("number", "text"), [
     (0, "0"), (0.0, "0"), (7, "7"), (7.0, "7"), (7.25, "7.2"), (99.94, "99.9"), (99.96, "100"), (999, "999"), (999.6, "1.00k"),
     (1234, "1.23k"), (12345, "12.3k"), (99_960, "100k"), (999_499, "999k"), (999_500, "1.00M"), (1.5e9, "1.50G"), (2e12, "2.00T"),
     (5e15, "5000T"), (-3, "-3"), (-1234.0, "-1.23k"),
@@ -222,7 +229,7 @@ def test_scaled_numbers(number: float, text: str) -> None:
     assert scaled(number) == text
 
 
-@pytest.mark.parametrize("seconds, text", [
+@pytest.mark.parametrize(("seconds", "text"), [
     (0, "0s"), (59.9, "59s"), (60, "1m00s"), (3599, "59m59s"), (7500, "2h05m"), (86400 * 4 + 3 * 3600, "4d03h")])
 def test_ages(seconds: float, text: str) -> None:
     assert age_text(seconds) == text
@@ -304,7 +311,8 @@ def test_only_so_many_watch_and_who_leaves_makes_room(served: RunningServer) -> 
         clients = [stack.enter_context(begun(served)) for _ in range(4)]
         with served.connect() as fifth:
             (refusal,) = fifth.ask(command="top")
-        assert refusal["status"] == 1 and "4 are watching the connections" in refusal["error"]
+        assert refusal["status"] == 1
+        assert "4 are watching the connections" in refusal["error"]
         clients[0].close()
         wait_until(lambda: served.server.counters()["connections"] == 3)
         begun(served).close()
@@ -312,7 +320,8 @@ def test_only_so_many_watch_and_who_leaves_makes_room(served: RunningServer) -> 
 
 
 def test_members_of_the_group_may_watch() -> None:
-    assert not COMMANDS["top"].needs_root and not COMMANDS["stats"].needs_root
+    assert not COMMANDS["top"].needs_root
+    assert not COMMANDS["stats"].needs_root
 
 
 # -- as programs, without a terminal -----------------------------------------------------------------------------
@@ -323,7 +332,8 @@ def test_where_there_is_no_terminal_top_prints_once(served: RunningServer, once:
     served.services.judge(1)
     done = pyfwctl("--socket", str(served.path), "top", *once, "-i", "0.1", "-n", "1", "-p", "udp")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[6:8] == ["shown    1 of 1 connections", ""] and done.stdout.count("10.0.0.1:5000") == 1
+    assert done.stdout.splitlines()[6:8] == ["shown    1 of 1 connections", ""]
+    assert done.stdout.count("10.0.0.1:5000") == 1
 
 
 def test_json_is_one_object(served: RunningServer) -> None:
@@ -353,4 +363,5 @@ def test_watch_has_an_interval_of_its_own(served: RunningServer) -> None:
     with watching:
         samples = [json.loads(watching.stdout.readline()) for _ in range(2)]
         watching.terminate()
-    assert samples[0]["elapsed"] == 0 and samples[1]["elapsed"] >= 1
+    assert samples[0]["elapsed"] == 0
+    assert samples[1]["elapsed"] >= 1

@@ -11,7 +11,9 @@ def test_the_longer_others_change_rules_the_less_often_it_looks():
     gaps = [GAP_S]
     while len(gaps) < 100:
         gaps.append(next_gap_s(gaps[-1], changed=True))
-    assert sorted(gaps) == gaps and gaps[1] > GAP_S and gaps[-1] == MAX_GAP_S
+    assert sorted(gaps) == gaps
+    assert gaps[1] > GAP_S
+    assert gaps[-1] == MAX_GAP_S
     assert sum(gaps) > 0.9 * len(gaps) * MAX_GAP_S
     assert next_gap_s(gaps[-1], changed=False) == GAP_S
 

@@ -39,7 +39,7 @@ def test_a_gateway():
         "-I FORWARD -j PYFW-FORWARD"]
 
 
-@pytest.mark.parametrize("version, error", [(4, "-p icmp -m icmp --icmp-type 3"), (6, "-p ipv6-icmp -m icmp6 --icmpv6-type 1")])
+@pytest.mark.parametrize(("version", "error"), [(4, "-p icmp -m icmp --icmp-type 3"), (6, "-p ipv6-icmp -m icmp6 --icmpv6-type 1")])
 def test_only_rejects_answers_are_exempt_and_only_where_they_leave(version: int, error: str):
     chains = Diversion(0, mark=0x8BADF00D).chains(version)
     assert chains["PYFW-OUTPUT"] == [
@@ -59,7 +59,7 @@ JUMP = "-A FORWARD -j PYFW-FORWARD"
 FIRST = "-I FORWARD -j PYFW-FORWARD"
 
 
-@pytest.mark.parametrize("rules, fault, repair", [
+@pytest.mark.parametrize(("rules", "fault", "repair"), [
     ([], "was missing", [FIRST]),
     ([JUMP], None, []),
     ([JUMP, "-A FORWARD -j ACCEPT"], None, []),
@@ -146,7 +146,7 @@ def test_every_fault_is_named():
         "PYFW-FORWARD had other rules"]
 
 
-@pytest.mark.parametrize("options, complaint", [
+@pytest.mark.parametrize(("options", "complaint"), [
     ({"hooks": ["PREROUTING"]}, "hook 'PREROUTING' cannot be diverted: choose from INPUT, FORWARD, OUTPUT"),
     ({"exempt": ["eth0 -j ACCEPT"]}, "'eth0 -j ACCEPT' cannot be an interface's name"),
     ({"exempt": ["eth0\n-F INPUT"]}, "'eth0\\n-F INPUT' cannot be an interface's name"),

@@ -28,7 +28,8 @@ def test_a_new_file(tmp_path: Path):
     assert bytes(state.memory) == bytes(SIZE)
     assert state.previous is None
     assert state.path.stat().st_mode & 0o777 == 0o600
-    assert state.boot_id == read_boot_id() and len(state.boot_id) == 16
+    assert state.boot_id == read_boot_id()
+    assert len(state.boot_id) == 16
     state.close()
 
 
@@ -49,7 +50,8 @@ def test_a_file_of_another_size_is_replaced_and_can_still_be_read(tmp_path: Path
     first.close()
     second = open_state_file(tmp_path, size)
     assert bytes(second.memory) == bytes(size)
-    assert len(second.previous) == SIZE and second.previous[:4] == b"conn"
+    assert len(second.previous) == SIZE
+    assert second.previous[:4] == b"conn"
     second.close()
     assert sorted(os.listdir(tmp_path)) == ["batch", "lock", "table"]
 
@@ -57,7 +59,8 @@ def test_a_file_of_another_size_is_replaced_and_can_still_be_read(tmp_path: Path
 def test_an_empty_file_is_replaced(tmp_path: Path):
     (tmp_path / "table").touch(0o600)
     state = open_state_file(tmp_path, SIZE)
-    assert state.previous is None and len(state.memory) == SIZE
+    assert state.previous is None
+    assert len(state.memory) == SIZE
     state.close()
 
 
@@ -74,7 +77,7 @@ def test_two_daemons_never_share_one_and_a_killed_one_gives_it_free(tmp_path: Pa
     state.close()
 
 
-@pytest.mark.parametrize("place, named, complaint", [
+@pytest.mark.parametrize(("place", "named", "complaint"), [
     ("/dev/null/state", "/dev/null", "Not a directory"),
     ("/proc/nowhere", "/proc/nowhere", "No such file or directory"),
 ])

@@ -77,7 +77,7 @@ def test_descriptors_are_stored_unpolled_and_replace_others_of_their_name(channe
         os.fstat(former)
 
 
-@pytest.mark.parametrize("environment, inherited", [
+@pytest.mark.parametrize(("environment", "inherited"), [
     ({"LISTEN_PID": "{pid}", "LISTEN_FDS": "0", "LISTEN_FDNAMES": ""}, {}),
     ({"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "queue:table"}, {}),
     ({"LISTEN_PID": "{pid}", "LISTEN_FDS": "many", "LISTEN_FDNAMES": "queue"}, {}),
@@ -89,7 +89,7 @@ def test_what_is_not_for_us_is_not_inherited(environment, inherited):
     assert environment == {}
 
 
-@pytest.mark.parametrize("pid, seconds", [("{pid}", 10.0), ("", 10.0), ("1", None)])
+@pytest.mark.parametrize(("pid", "seconds"), [("{pid}", 10.0), ("", 10.0), ("1", None)])
 def test_the_watchdog_is_ours_or_another_processs(pid, seconds):
     environment = {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": pid.format(pid=os.getpid())}
     assert ServiceManager(environment).watchdog_s == seconds

@@ -13,7 +13,7 @@ def test_bounds_go_from_10_us_to_100_ms():
     assert BOUNDS_NS == tuple(int(bound) * 1000 for bound in BOUNDS_US[:-1])
 
 
-@pytest.mark.parametrize("took_ns, bound", [
+@pytest.mark.parametrize(("took_ns", "bound"), [
     (0, "10"), (10_000, "10"), (10_001, "20"), (20_000, "20"), (99_999_999, "100000"), (100_000_000, "100000"),
     (100_000_001, "more"), (2**63, "more"),
 ])

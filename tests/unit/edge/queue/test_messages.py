@@ -51,7 +51,7 @@ def test_flags_in_attribute_types_do_not_matter():
     assert describe_message(message(header(1), number(MARK | 0x4000, 5), attribute(PAYLOAD | 0x8000, b"x")))["mark"] == 5
 
 
-@pytest.mark.parametrize("data, seen", [
+@pytest.mark.parametrize(("data", "seen"), [
     pytest.param(b"", {"kind": "malformed"}, id="empty"),
     pytest.param(WHOLE[:15], {"kind": "malformed"}, id="half a header"),
     pytest.param(message(header(9)), {"kind": "malformed", "id": 9}, id="no payload"),
@@ -86,11 +86,12 @@ def test_random_bytes_do_no_harm():
         described = describe_message(bytes(data[:chance.randrange(len(data) + 1)] if chance.random() < 0.3 else data))
         kinds.add(described["kind"])
         if described["kind"] == "packet":
-            assert described["hook"] <= 4 and described["payload"] in bytes(data)
+            assert described["hook"] <= 4
+            assert described["payload"] in bytes(data)
     assert kinds == {"packet", "error", "malformed", "other"}
 
 
-@pytest.mark.parametrize("mark, attributes", [
+@pytest.mark.parametrize(("mark", "attributes"), [
     (None, [(VERDICT_HDR, struct.pack("!II", 1, 0xFFFFFFFE))]),
     (0, [(VERDICT_HDR, struct.pack("!II", 1, 0xFFFFFFFE)), (MARK, bytes(4))]),
     (77, [(VERDICT_HDR, struct.pack("!II", 1, 0xFFFFFFFE)), (MARK, struct.pack("!I", 77))]),

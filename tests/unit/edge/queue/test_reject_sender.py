@@ -21,7 +21,7 @@ def answer(packet: Packet, kind: Reject, **options: bool) -> bytes | None:
     return build_reject(bytes(packet), kind, **options)
 
 
-@pytest.mark.parametrize("segment, reset", [
+@pytest.mark.parametrize(("segment", "reset"), [
     pytest.param(SYN, dict(seq=0, ack=1001, flags="RA"), id="SYN"),
     pytest.param(SYN / b"early data", dict(seq=0, ack=1011, flags="RA"), id="SYN with data"),
     pytest.param(TCP(seq=0xFFFFFFFF, flags="S"), dict(seq=0, ack=0, flags="RA"), id="SYN at the end of the numbers"),
@@ -30,7 +30,7 @@ def answer(packet: Packet, kind: Reject, **options: bool) -> bytes | None:
     pytest.param(TCP(seq=5, ack=99, flags="A") / b"data", dict(seq=99, ack=0, flags="R"), id="ACK with data"),
     pytest.param(TCP(seq=5, ack=99, flags="SA"), dict(seq=99, ack=0, flags="R"), id="SYN ACK"),
 ])
-@pytest.mark.parametrize("there, back", [(IP4, BACK4 / TCP()), (IP6, BACK6 / TCP())], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize(("there", "back"), [(IP4, BACK4 / TCP()), (IP6, BACK6 / TCP())], ids=["IPv4", "IPv6"])
 def test_a_reset(there: Packet, back: Packet, segment: Packet, reset: dict):
     expected = back.copy()
     sent = there / segment
@@ -42,7 +42,7 @@ def test_a_reset(there: Packet, back: Packet, segment: Packet, reset: dict):
     assert answer(sent, Reject.TCP_RESET) == bytes(expected)
 
 
-@pytest.mark.parametrize("kind, code", [
+@pytest.mark.parametrize(("kind", "code"), [
     (Reject.ICMP_NET_UNREACHABLE, 0), (Reject.ICMP_HOST_UNREACHABLE, 1), (Reject.ICMP_PROTO_UNREACHABLE, 2),
     (Reject.ICMP_PORT_UNREACHABLE, 3), (Reject.ICMP_NET_PROHIBITED, 9), (Reject.ICMP_HOST_PROHIBITED, 10),
     (Reject.ICMP_ADMIN_PROHIBITED, 13)])
@@ -52,7 +52,7 @@ def test_an_icmp_error(kind: Reject, code: int):
     assert answer(sent, kind) == bytes(expected)
 
 
-@pytest.mark.parametrize("kind, code", [
+@pytest.mark.parametrize(("kind", "code"), [
     (Reject.ICMP6_NO_ROUTE, 0), (Reject.ICMP6_ADM_PROHIBITED, 1), (Reject.ICMP6_ADDR_UNREACHABLE, 3),
     (Reject.ICMP6_PORT_UNREACHABLE, 4), (Reject.ICMP6_POLICY_FAIL, 5), (Reject.ICMP6_REJECT_ROUTE, 6)])
 def test_an_icmpv6_error(kind: Reject, code: int):
@@ -60,7 +60,7 @@ def test_an_icmpv6_error(kind: Reject, code: int):
     assert answer(sent, kind) == bytes(BACK6 / ICMPv6DestUnreach(code=code) / bytes(sent))
 
 
-@pytest.mark.parametrize("sent, kind, longest", [
+@pytest.mark.parametrize(("sent", "kind", "longest"), [
     (IP4 / UDP() / bytes(3000), Reject.ICMP_PORT_UNREACHABLE, 576),
     (IP6 / UDP() / bytes(3000), Reject.ICMP6_PORT_UNREACHABLE, 1280)], ids=["IPv4", "IPv6"])
 def test_an_error_quotes_as_much_as_fits(sent: Packet, kind: Reject, longest: int):
@@ -87,7 +87,7 @@ def checksum_off(packet: Packet) -> Packet:
     return packet
 
 
-@pytest.mark.parametrize("sent, kind", [
+@pytest.mark.parametrize(("sent", "kind"), [
     pytest.param(IP4 / TCP(flags="R"), Reject.TCP_RESET, id="an RST"),
     pytest.param(IP4 / TCP(flags="RA"), Reject.TCP_RESET, id="an RST with ACK"),
     pytest.param(IP6 / TCP(flags="R"), Reject.TCP_RESET, id="an RST over IPv6"),
@@ -121,7 +121,7 @@ def test_silence(sent: Packet, kind: Reject):
     assert answer(sent, kind) is None
 
 
-@pytest.mark.parametrize("sent, kind", [
+@pytest.mark.parametrize(("sent", "kind"), [
     pytest.param(IP4 / ICMP(type=8), Reject.ICMP_HOST_UNREACHABLE, id="a ping"),
     pytest.param(IP6 / ICMPv6EchoRequest(), Reject.ICMP6_NO_ROUTE, id="a ping over IPv6"),
     pytest.param(IP(src="192.0.2.2", dst="198.51.100.2", proto=89) / b"x", Reject.ICMP_PROTO_UNREACHABLE, id="OSPF"),

@@ -122,7 +122,7 @@ def test_iptables_lists_it_in_its_place() -> None:
     assert row == ["DROP       6    --  0.0.0.0/0            0.0.0.0/0           [audit]  tcp dpt:80"]
 
 
-@pytest.mark.parametrize("rule, message", [
+@pytest.mark.parametrize(("rule", "message"), [
     ("{proto: tcp, jump: DROP, audit: maybe}", "c.yaml:6:43: audit has no value: write audit: true"),
     ("{proto: tcp, jump: DROP, audits: true}", "c.yaml:6:36: unknown key 'audits' in a rule; did you mean audit?"),
     ("{proto: tcp, jump: nowhere, audit: true}", "there is no target or chain 'nowhere'"),

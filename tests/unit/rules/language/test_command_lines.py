@@ -15,7 +15,7 @@ def taken_apart(line: list[str], family: int = 4) -> tuple[object, ...]:
     return (request.command, request.taken, request.table, request.flags, request.counters, [word.text for word in request.words])
 
 
-@pytest.mark.parametrize("short, full", [
+@pytest.mark.parametrize(("short", "full"), [
     ("-nvL INPUT", "-n -v -L INPUT"), ("-vnL", "-v -n -L"), ("-nvxL INPUT 3", "-n -v -x -L INPUT 3"), ("-LINPUT -n", "-L INPUT -n"),
     ("-w5 -S", "-w 5 -S"), ("--wait=5 -S", "-S"), ("-tfilter -S", "-t filter -S"), ("--table=raw -S", "-t raw -S"),
     ("-L -n --line", "-L -n --line-numbers"),
@@ -55,7 +55,7 @@ def test_an_address_that_a_list_names_twice_is_two_rules_to_delete() -> None:
     assert "-j DROP" not in print_ruleset(edit(both, read_request(["-D", *twice], 4)).ruleset)
 
 
-@pytest.mark.parametrize("family, option", [(4, "-6"), (4, "--ipv6"), (6, "-4")])
+@pytest.mark.parametrize(("family", "option"), [(4, "-6"), (4, "--ipv6"), (6, "-4")])
 def test_the_other_familys_option_is_refused(family: int, option: str) -> None:
     with pytest.raises(CommandFailed, match=r"use pyfw-ip6?tables") as caught:
         read_request([option, "-A", "INPUT", "-j", "DROP"], family)
@@ -74,7 +74,7 @@ BEFORE = parse_save("-P INPUT DROP\n-A INPUT -s 9.9.9.9 -j ACCEPT")
 
 
 @pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     ("*filter", "line:1:1: COMMIT is expected at the end of table filter"),
     ("*filter\n:INPUT DROP [0:0]\n-A INPUT -j ACCEPT\n", "line:3:1: COMMIT is expected"),
     ("*filter\n-A INPUT -j ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -j NOTRACK", "line:5:1: COMMIT is expected at the end of table raw"),
@@ -104,7 +104,7 @@ def test_the_largest_counters() -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("family, kept", [(4, "-s 1.1.1.1/32"), (6, "-s ::1/128")])
+@pytest.mark.parametrize(("family", "kept"), [(4, "-s 1.1.1.1/32"), (6, "-s ::1/128")])
 def test_one_text_serves_both_families(family: int, kept: str, keep: bool) -> None:
     text = "*filter\n-A FORWARD -4 -s 1.1.1.1 -j ACCEPT\n-A FORWARD -6 -s ::1 -j ACCEPT\nCOMMIT"
     printed = print_ruleset(restore(BEFORE, text, family, keep=keep).ruleset)

@@ -233,12 +233,12 @@ def check(table: str, given: str, expected: str, outcome: str) -> None:
     assert parse_rule(f"-A chain {printed}", table=table, family=rules[0].family) == rules
 
 
-@pytest.mark.parametrize("given, expected, outcome", cases(HEADER + MATCHES.lstrip() + TARGETS.lstrip()))
+@pytest.mark.parametrize(("given", "expected", "outcome"), cases(HEADER + MATCHES.lstrip() + TARGETS.lstrip()))
 def test_filter_rule(given: str, expected: str, outcome: str) -> None:
     check("filter", given, expected, outcome)
 
 
-@pytest.mark.parametrize("given, expected, outcome", cases(RAW))
+@pytest.mark.parametrize(("given", "expected", "outcome"), cases(RAW))
 def test_raw_rule(given: str, expected: str, outcome: str) -> None:
     check("raw", given, expected, outcome)
 
@@ -246,7 +246,7 @@ def test_raw_rule(given: str, expected: str, outcome: str) -> None:
 LOCAL_IN, LOCAL_OUT = "-m addrtype --src-type LOCAL --limit-iface-in", "-m addrtype --src-type LOCAL --limit-iface-out"
 
 
-@pytest.mark.parametrize("chain, option, allowed", [
+@pytest.mark.parametrize(("chain", "option", "allowed"), [
     ("INPUT", LOCAL_IN, True), ("INPUT", LOCAL_OUT, False), ("OUTPUT", LOCAL_IN, False), ("OUTPUT", LOCAL_OUT, True),
     ("FORWARD", LOCAL_OUT, True),
     ("INPUT", "-i eth0", True), ("INPUT", "-o eth0", False), ("FORWARD", "-i eth0", True), ("FORWARD", "-o eth0", True),
@@ -273,7 +273,7 @@ def test_address_lists_of_both_families_pair_within_each() -> None:
         (6, "-s fd00::/8 -d 2001:db8::1/128 -j REJECT --reject-with icmp6-port-unreachable")]
 
 
-@pytest.mark.parametrize("rule, family", [
+@pytest.mark.parametrize(("rule", "family"), [
     ("-p tcp", None), ("-s 10.0.0.1", 4), ("-d ::1", 6), ("-p icmp --icmp-type 8", 4), ("-p icmpv6 --icmpv6-type 128", 6),
     ("-p icmp", None), ("-f", 4), ("-j REJECT", None), ("-j REJECT --reject-with icmp-net-prohibited", 4),
     ("-j REJECT --reject-with no-route", 6), ("-4 -p tcp", 4), ("-6 -p tcp", 6)])

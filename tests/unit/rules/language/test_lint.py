@@ -31,7 +31,7 @@ def warned(*lines: str, policy: str = "DROP") -> list[tuple[str, int]]:
     return [(warning.name, warning.location.line - 3) for warning in lint(ruleset(*lines, policy=policy))]
 
 
-@pytest.mark.parametrize("lines, expected", [
+@pytest.mark.parametrize(("lines", "expected"), [
     (["-A FORWARD -p tcp -j ACCEPT", "-A FORWARD -p tcp --dport 22 -j DROP"], [("never-matches", 2)]),
     (["-A FORWARD -s 10.0.0.0/8 -j DROP", "-A FORWARD -s 10.1.0.0/16 -p udp -j ACCEPT"], [("never-matches", 2)]),
     (["-A FORWARD -s 10.1.2.3 -j DROP", "-A FORWARD -s 10.1.2.3 -j ACCEPT"], [("never-matches", 2)]),

@@ -222,6 +222,7 @@ def test_a_yaml_text_changed_anywhere_makes_rules_or_one_complaint() -> None:
             load_rules(document.value[0][1], {"LAN": "eth1"}, Path("/nonexistent"), "c.yaml", Path.read_text)
             outcomes["rules"] += 1
         except RulesError as error:
-            assert error.location is not None and "\n" not in str(error)
+            assert error.location is not None
+            assert "\n" not in str(error)
             outcomes["complaint"] += 1
     assert min(outcomes.values()) > 100

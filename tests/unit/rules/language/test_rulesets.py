@@ -98,7 +98,7 @@ def test_inserted_address_lists_stand_in_reverse_as_iptables_leaves_them() -> No
         "-A FORWARD -s 3.3.3.3/32 -d 6.6.6.6/32", "-A FORWARD -s 3.3.3.3/32 -d 5.5.5.5/32"]
 
 
-@pytest.mark.parametrize("text, families", [
+@pytest.mark.parametrize(("text", "families"), [
     ("iptables -A INPUT -p tcp\n", [None]),
     ("iptables -A INPUT -p tcp\nip6tables -A INPUT -p udp\n", [4, 6]),
     ("-4 -A INPUT -p tcp\n-6 -A INPUT -p udp\n-A INPUT -p icmp\n", [4, 6, None])])
@@ -121,7 +121,7 @@ def test_one_table_text_always_has_its_table() -> None:
     assert parse_save("").tables == ()
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     ("-A INPUT -j ALLOW", "t:1:13: ALLOW is not a target; did you mean ACCEPT?"),
     ("-A INPUT -j accept", "t:1:13: there is no target or chain 'accept'; did you mean ACCEPT?"),
     ("-A INPUT -j geusts\n:guests - [0:0]", "t:1:13: there is no target or chain 'geusts'; did you mean guests?"),

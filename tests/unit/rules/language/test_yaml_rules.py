@@ -27,7 +27,7 @@ def rules_of(item: str, table: str = "filter", chain: str = "FORWARD") -> tuple:
     return ruleset.table(table).chain(chain).rules
 
 
-@pytest.mark.parametrize("mapping, line", [
+@pytest.mark.parametrize(("mapping", "line"), [
     ("{state: NEW, in: $LAN, proto: tcp, dport: 22, src: $ADMIN, jump: ACCEPT, comment: administration}",
      "-m state --state NEW -i eth1 -p tcp --dport 22 -s 192.0.2.0/24 -m comment --comment administration -j ACCEPT"),
     ("{dport: 22, proto: tcp, jump: DROP}", "-p tcp --dport 22 -j DROP"),
@@ -64,7 +64,7 @@ def test_a_mapping_and_a_line_are_the_same_rule(mapping: str, line: str) -> None
     assert written == rules_of(repr(f"-A FORWARD {line}"))
 
 
-@pytest.mark.parametrize("mapping, line", [
+@pytest.mark.parametrize(("mapping", "line"), [
     ("{proto: udp, dport: 514, jump: NOTRACK}", "-p udp --dport 514 -j NOTRACK"),
     ("{notrack: true, jump: CT}", "-j CT --notrack"),
     ("{proto: tcp, dport: 21, jump: CT, helper: ftp}", "-p tcp --dport 21 -j CT --helper ftp"),
@@ -133,7 +133,7 @@ def chain(rule: str) -> str:
     return f"rules:\n  filter:\n    INPUT:\n      rules:\n      - {rule}\n"
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     (chain("{dportt: 22}"), "5:10: unknown key 'dportt' in a rule; did you mean dport?"),
     (chain("{proto: tcp, dport: 70000}"), "5:29: --dport: port 70000 is out of range: 0 to 65535"),
     (chain("{src: 10.0.0.0/33}"), "5:15: --src: prefix length 33 is out of range"),

@@ -40,7 +40,7 @@ def line(packet: Packet | bytes, options: str = "") -> str:
     return format_log(record)
 
 
-@pytest.mark.parametrize("packet, options, expected", [
+@pytest.mark.parametrize(("packet", "options", "expected"), [
     (V4 / TCP(sport=40000, dport=80, flags="S", window=64240), "",
      HEAD4 + "LEN=40 TOS=0x00 PREC=0x00 TTL=64 ID=7 PROTO=TCP SPT=40000 DPT=80 WINDOW=64240 RES=0x00 SYN URGP=0 "),
     (IP(src="10.0.0.2", dst="192.0.2.80", id=7, flags="DF", tos=0xB8) / TCP(sport=1, dport=2, flags="NCEUAPRSF", urgptr=9, reserved=7), "",
@@ -90,7 +90,8 @@ def line(packet: Packet | bytes, options: str = "") -> str:
 def test_line(packet: Packet, options: str, expected: str | None) -> None:
     printed = line(packet, options)
     if expected is None:            # the kernel's own line stands in tests/lab/rules
-        assert printed.startswith((HEAD4, HEAD6)) and "PROTO=" in printed
+        assert printed.startswith((HEAD4, HEAD6))
+        assert "PROTO=" in printed
     else:
         assert printed == expected
 

@@ -36,7 +36,7 @@ def fits(rule: str, packet: Packet, **context: object) -> bool:
     return result.verdict == Verdict.ACCEPT
 
 
-@pytest.mark.parametrize("rule, packet, other", [
+@pytest.mark.parametrize(("rule", "packet", "other"), [
     ("-s 10.0.0.0/8", V4 / UDP(), IP(src="11.0.0.2") / UDP()),
     ("! -s 10.0.0.0/8", IP(src="11.0.0.2") / UDP(), V4 / UDP()),
     ("-s 10.0.0.2/255.0.0.255", V4 / UDP(), IP(src="10.0.0.3") / UDP()),
@@ -91,7 +91,7 @@ def test_match(rule: str, packet: Packet, other: Packet) -> None:
     assert not fits(rule, other)
 
 
-@pytest.mark.parametrize("rule, states", [
+@pytest.mark.parametrize(("rule", "states"), [
     ("-m state --state NEW", {CtState.NEW}),
     ("-m state ! --state NEW,INVALID", {CtState.ESTABLISHED, CtState.RELATED, CtState.UNTRACKED}),
     ("-m conntrack --ctstate ESTABLISHED,RELATED", {CtState.ESTABLISHED, CtState.RELATED}),
@@ -105,7 +105,7 @@ def test_state(rule: str, states: set[CtState]) -> None:
     assert {state for state in CtState if fits(rule, SYN, state=state)} == states
 
 
-@pytest.mark.parametrize("rule, devices, fit", [
+@pytest.mark.parametrize(("rule", "devices", "fit"), [
     ("-i eth0", ("eth0", "eth1"), True), ("-i eth0", ("eth01", "eth1"), False), ("-i eth0", ("eth", "eth1"), False),
     ("-i eth+", ("eth", "x"), True), ("-i eth+", ("eth77", "x"), True), ("-i eth+", ("et", "x"), False),
     ("! -i eth+", ("wlan0", "x"), True), ("! -i eth+", ("eth3", "x"), False),
@@ -131,7 +131,7 @@ def test_nothing_loaded_accepts_without_a_rule() -> None:
         assert walk(program(), SYN, table=table) == Walk(Verdict.ACCEPT, None, Reject.NONE, False, 0, None)
 
 
-@pytest.mark.parametrize("hook, table, decided", [
+@pytest.mark.parametrize(("hook", "table", "decided"), [
     (Hook.INPUT, "filter", "filter:INPUT:policy:1"), (Hook.FORWARD, "filter", "filter:FORWARD:policy:1"),
     (Hook.OUTPUT, "filter", "filter:OUTPUT:policy:1"), (Hook.PREROUTING, "filter", None), (Hook.POSTROUTING, "filter", None),
     (Hook.INPUT, "raw", "raw:PREROUTING:policy:1"), (Hook.FORWARD, "raw", "raw:PREROUTING:policy:1"),
@@ -141,7 +141,7 @@ def test_chain_of_a_hook(hook: Hook, table: str, decided: str | None) -> None:
     assert (result.verdict, result.rule) == (Verdict.ACCEPT, decided)
 
 
-@pytest.mark.parametrize("target, packet, reject", [
+@pytest.mark.parametrize(("target", "packet", "reject"), [
     ("DROP", SYN, Reject.NONE),
     ("REJECT", SYN, Reject.ICMP_PORT_UNREACHABLE),
     ("REJECT", V6 / UDP(), Reject.ICMP6_PORT_UNREACHABLE),
@@ -181,7 +181,7 @@ CHAINS = program(
     "-A side -p udp -j DROP")
 
 
-@pytest.mark.parametrize("dport, sport, verdict, rule", [
+@pytest.mark.parametrize(("dport", "sport", "verdict", "rule"), [
     (1, 1, Verdict.ACCEPT, "filter:FORWARD:rule:4"),        # one -> two => side, back into one, back into FORWARD
     (1, 2, Verdict.ACCEPT, "filter:FORWARD:rule:4"),        # RETURN
     (1, 3, Verdict.ACCEPT, "filter:FORWARD:rule:4"),        # goto within a jump returns past the chain that went
@@ -205,7 +205,7 @@ def test_the_deepest_nesting() -> None:
     assert walk(rules, V6 / UDP()).rule == "filter:c63:rule:1"
 
 
-@pytest.mark.parametrize("lines, notrack, helper", [
+@pytest.mark.parametrize(("lines", "notrack", "helper"), [
     (["-p tcp -j NOTRACK"], True, None),
     (["-p tcp -j CT --notrack"], True, None),
     (["-p tcp -j CT --helper tftp"], False, "tftp"),
@@ -220,7 +220,7 @@ def test_notrack_and_helper_go_on_and_the_first_one_counts(lines: list[str], not
     assert result.rule == f"raw:PREROUTING:policy:{len(lines) + 1}"
 
 
-@pytest.mark.parametrize("helpers, complaint", [((), "none is configured"), (("ftp",), "did you mean ftp")])
+@pytest.mark.parametrize(("helpers", "complaint"), [((), "none is configured"), (("ftp",), "did you mean ftp")])
 def test_unknown_helper(helpers: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(RulesError, match=f"^rules:2:18: no helper 'fpt'.*{complaint}"):
         program("*raw", "-A PREROUTING -j CT --helper fpt", environment=RuleEnvironment(helpers))
@@ -261,7 +261,7 @@ DROPPED = (Verdict.DROP, "filter:FORWARD:rule:1", (0, 0))
 PASSED_BY = (Verdict.ACCEPT, "filter:FORWARD:policy:2", (0, 0))
 
 
-@pytest.mark.parametrize("rule, packet, outcome", [
+@pytest.mark.parametrize(("rule", "packet", "outcome"), [
     ("-p tcp --dport 80", IP(proto=6) / Raw(b"x" * 19), DROPPED),           # header cut off
     ("-p tcp -m tcp", IP(proto=6), DROPPED),
     ("-p tcp --tcp-option 2", V4 / TCP(dataofs=7) / Raw(b"\x02\x04"), DROPPED),

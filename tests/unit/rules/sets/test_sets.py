@@ -56,7 +56,7 @@ MATCH = "-m set --match-set s src -j ACCEPT"
 # -- look-up -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind, element, inside, outside", [
+@pytest.mark.parametrize(("kind", "element", "inside", "outside"), [
     ("hash:ip", "192.0.2.1", "192.0.2.1", "192.0.2.2"),
     ("hash:ip", "192.0.2.0/30", "192.0.2.3", "192.0.2.4"),
     ("hash:ip", "192.0.2.7-192.0.2.9", "192.0.2.9", "192.0.2.10"),
@@ -182,7 +182,7 @@ def test_packets_ban_and_unban() -> None:
     assert elements(store, "s") == ["192.0.2.1 timeout 60", "192.0.2.2 timeout 60"]
 
 
-@pytest.mark.parametrize("exist, left", [("", 50), (" --exist", 60)])
+@pytest.mark.parametrize(("exist", "left"), [("", 50), (" --exist", 60)])
 def test_only_with_exist_does_a_packet_renew(exist: str, left: int) -> None:
     store = store_with("create s hash:ip timeout 60")
     firewall = Firewall(store, f"-j SET --add-set s src{exist}")
@@ -283,7 +283,7 @@ def test_comments_of_the_gone_are_forgotten() -> None:
 # -- texts -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, complaint", [
+@pytest.mark.parametrize(("text", "complaint"), [
     ("create s hash:ip\nadd s 1.1.1.1\nadd s 1.1.1.1\n", "f:3:7: Element cannot be added to the set: it's already added"),
     ("create s hash:ip\n\n# note\n  add t 1.1.1.1\n", "f:4:9: The set with the given name does not exist"),
     ("create s hash:ip\nadd s 1.1.1\nadd s 1.1.1.256\n", "f:3:7: Syntax error: cannot parse 1.1.1.256: resolving to IPv4"),
@@ -323,7 +323,7 @@ def test_no_text_is_worse_than_an_error(seed: int) -> None:
     assert saved(store_with(*saved(store))) == saved(store)
 
 
-@pytest.mark.parametrize("family, element", [
+@pytest.mark.parametrize(("family", "element"), [
     *((4, element) for element in (b"1.2.3.\xff", b"1.2.3.1\xfe", b"\xb0.2.3.4", b"1.2.3.4/2\xf8", b"1.2.3.4 timeout 1\xb0",
                                    b"1.2.3.4 packets \xff", b"1.2.3.4\0", b"1.2.3.4\0.5")),
     *((6, element) for element in (b"2001:db8::\xb1", b"2001:db8::1\0", b"2001:db8::1\x00:2", b"2001:db8::1/6\xff")),
@@ -342,7 +342,7 @@ class SlowStore(SetStore):
         return offset
 
 
-@pytest.mark.parametrize("kind, line", [
+@pytest.mark.parametrize(("kind", "line"), [
     ("hash:ip", b"add s 192.0.2.17 timeout 300 packets 1 bytes 60"),
     ("hash:ip netmask 24", b"add s 192.0.2.17 timeout 300"),
     ("hash:net", b"add s 192.0.2.16/28 timeout 300 packets 1 bytes 60 nomatch"),
@@ -371,7 +371,7 @@ def test_rules_with_sets_print_back() -> None:
     assert text in print_ruleset(parse_save(f"*filter\n{text}COMMIT\n"))
 
 
-@pytest.mark.parametrize("rule, complaint", [
+@pytest.mark.parametrize(("rule", "complaint"), [
     ("-m set --packets-gt 4", "--match-set"), ("-m set --match-set s sorc", "src"), ("-m set --match-set s " + "src," * 6 + "src", "6"),
     ("-m set --match-set s src --packets-gt 4 --packets-lt 4", "only one of"), ("-m set --match-set s", "--match-set"),
     ("-m set --match-set s src ! --packets-gt 4", "negated"), ("-j SET --exist", "--add-set"), ("-j SET --del-set s src --exist", "--add-set"),

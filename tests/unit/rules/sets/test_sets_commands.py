@@ -54,7 +54,7 @@ def daemon() -> Daemon:
     return Daemon("create s hash:ip timeout 600 counters", "add s 10.0.0.2", "add s 10.0.0.1 timeout 0", "create n hash:net")
 
 
-@pytest.mark.parametrize("line, text, status", [
+@pytest.mark.parametrize(("line", "text", "status"), [
     ("test s 10.0.0.1", "10.0.0.1 is in set s.", 0),
     ("test s 10.0.0.9", "10.0.0.9 is NOT in set s.", 1),
     ("test s 10.0.0.9 -q", "", 1),
@@ -121,7 +121,8 @@ def test_a_file_of_any_size_comes_in_pieces() -> None:
     for piece in pieces(request, io.BytesIO("\n".join(lines).encode())):
         assert len(json.dumps(piece)) < LINE_BYTES
         answers.append(daemon.run(**{name: value for name, value in piece.items() if name != "command"}))
-    assert answers[:-1] == [("", 0)] * (len(answers) - 1) and len(answers) > 10
+    assert answers[:-1] == [("", 0)] * (len(answers) - 1)
+    assert len(answers) > 10
     assert answers[-1] == ("Error in line 20002: Element cannot be added to the set: it's already added", 1)
     assert len(daemon.sets.find("s").contents) == 20_000
 
@@ -142,7 +143,8 @@ def test_a_range_that_cannot_fit_is_refused_before_its_first_element(daemon: Dae
     assert daemon.ask(f"add s {HUGE}") == ("Hash is full, cannot add more elements", 1)
     daemon.ask("create ports hash:ip,port")
     assert daemon.ask("add ports 10.0.0.0/24,tcp:1-65535") == ("Hash is full, cannot add more elements", 1)
-    assert len(daemon.sets.find("s").contents) == 2 and len(daemon.sets.find("ports").contents) == 0
+    assert len(daemon.sets.find("s").contents) == 2
+    assert len(daemon.sets.find("ports").contents) == 0
 
 
 def test_61_bytes_take_no_gigabytes() -> None:
@@ -171,7 +173,8 @@ def test_others_are_served_while_a_long_line_is_done(daemon: Daemon) -> None:
     for line in ("add big 10.0.0.0-10.3.255.255", "add big 10.0.0.0-10.3.255.255 -exist", "list -s big"):
         daemon.pauses = 0
         text, status = daemon.ask(line)
-        assert status == 0 and (daemon.pauses >= 20 or text.count("\n") > 262144)
+        assert status == 0
+        assert (daemon.pauses >= 20 or text.count("\n") > 262144)
     assert daemon.ask("del big 10.0.0.0-10.3.255.255") == ("", 0)
     assert len(daemon.sets.find("big").contents) == 0
 
@@ -197,7 +200,8 @@ def test_a_range_is_deleted_while_others_change_the_set() -> None:
     next(deleting)
     store.flush("s")
     store.restore(b"add s 10.0.0.0-10.0.1.255\n", 0)         # fewer than have been gone through
-    assert list(deleting) == [] and len(store.find("s").contents) == 512
+    assert list(deleting) == []
+    assert len(store.find("s").contents) == 512
     store.delete("s", ["9.0.0.0-255.255.255.255"], 0, exist=True)
     assert len(store.find("s").contents) == 0
 
