@@ -165,9 +165,9 @@ def follow(around: Surroundings, config: Config, engine: Engine) -> None:
         around.journal.say(review.result)
     if config.log.drops:
         around.journal.follow_drops(engine.log_drops())
-    engine.on_helper_error = lambda error: around.defects.report("helper failed, packet dropped", error)
+    engine.helpers.on_error = lambda error: around.defects.report("helper failed, packet dropped", error)
     around.journal.follow_growth("{} connections had too many segments for their helper, and go on without",
-                                 lambda: engine.budget.refused)
+                                 lambda: engine.helpers.budget.refused)
 
 
 def adopt_from_kernel(around: Surroundings, engine: Engine) -> int:

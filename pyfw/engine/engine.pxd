@@ -1,22 +1,16 @@
 """judge(packet, now): the one straight line that every packet takes.  Knows no socket, no clock."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.tracker cimport Found, Tracker
+from pyfw.engine.counters cimport Counters
 from pyfw.engine.drop_log cimport DropLog
-from pyfw.engine.helper_budget cimport HelperBudget
+from pyfw.engine.helper_runner cimport HelperRunner
 from pyfw.engine.judgement cimport CJudgement
 from pyfw.engine.observer cimport Observer
 from pyfw.engine.shadow cimport Shadow
 from pyfw.engine.source_limits cimport SourceLimits
-from pyfw.enums cimport REASONS
 from pyfw.lock cimport Lock
 from pyfw.rules.program.program cimport Context, Outcome, Program, RuleEnvironment
 from pyfw.wire.packet cimport Packet
-
-cdef struct Counters:
-    uint64_t packets[5][2]      # by CtStateNumber and VerdictNumber
-    uint64_t bytes[2]           # by VerdictNumber
-    uint64_t reason[REASONS][2]  # by ReasonNumber and VerdictNumber
 
 cdef enum Rulesets:
     ACTIVE_NONE = 0             # track and accept everything
@@ -29,9 +23,7 @@ cdef class Engine:
     cdef Program second
     cdef Rulesets active
     cdef Counters tally
-    cdef list helpers
-    cdef readonly HelperBudget budget   # what they may take of the packets' time
-    cdef object bindings        # of helpers to ports, as they were given
+    cdef readonly HelperRunner helpers
     cdef readonly SourceLimits limits   # None: there are none
     cdef Observer observer      # looks on if `observing`, which is changed with the lock held
     cdef readonly bint observing
@@ -44,7 +36,6 @@ cdef class Engine:
     cdef readonly RuleEnvironment environment   # what its programs refer to by name
     cdef public int64_t wall_offset_ns          # UTC (ns since 1970) less the clock that judge is handed
     cdef public int32_t zone_offset_s           # local time less UTC
-    cdef public object on_helper_error      # called with the exception that a helper raised; None: nobody
 
     # As Lock's.
     cdef void lock(self) noexcept nogil
@@ -62,12 +53,9 @@ cdef class Engine:
     cdef bint run_chain(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil
     cdef bint run_tables(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil
     cdef void accept(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil
-    cdef void part_with_helper(self, Found *found, CJudgement *judgement) noexcept nogil
     cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil
     cdef void count(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept nogil
-    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255
     cdef void retire_counts(self) noexcept nogil
-    cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255
 
 cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) except *
 cdef void copy_name(char *out, str name) except *

@@ -1,11 +1,11 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from typing_extensions import Buffer
 
 from pyfw.conntrack.settings import TrackingSettings
 from pyfw.engine.drop_log import DropLog
-from pyfw.engine.helper_budget import HelperBudget
+from pyfw.engine.helper_runner import HelperRunner
 from pyfw.engine.judgement import Judgement as Judgement
 from pyfw.engine.shadow import Shadow
 from pyfw.engine.source_limits import SourceLimits
@@ -17,12 +17,11 @@ from pyfw.rules.program.program import Program
 class Engine:
     wall_offset_ns: int
     zone_offset_s: int
-    on_helper_error: Callable[[Exception], object] | None
     def __init__(self, *, max_entries: int = 262144, expect_max: int = 4096, memory: Buffer | None = None, boot_id: bytes = ...,
                  previous: Buffer | None = None, tracking: TrackingSettings = ..., adaptive: tuple[int, int] | None = None,
                  evict: bool = True, helpers: Sequence[HelperBinding] = ()) -> None: ...
     @property
-    def budget(self) -> HelperBudget: ...
+    def helpers(self) -> HelperRunner: ...
     @property
     def limits(self) -> SourceLimits | None: ...
     @property

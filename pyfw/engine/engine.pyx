@@ -1,41 +1,39 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The engine: what becomes of a packet, given its bytes and the time.
 
-May know: packets, the tracker, rules, helpers.  Must not know: sockets, files, the clock.
+May know: packets, the tracker, rules, who runs helpers.  Must not know: sockets, files, the clock.
 
 The straight line: parse; raw chain; track (look up or begin, protocol update); filter chain; limits; commit; helper.
 
-Law: what is not `nogil` in this file is for callers in Python and for helpers; the queue loop and judge() run the same
+Law: what is not `nogil` in this file is for callers in Python; the queue loop and judge() run the same
 judge_packet().
 """
 import os
 
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport CONN_UNTOLD_SHIFT, HELPER_MEMORY, Conn
+from pyfw.conntrack.conn cimport CONN_UNTOLD_SHIFT
 from pyfw.conntrack.conncount cimport ConnCounter, free_counter
 from pyfw.conntrack.events cimport CHANGED_MARK
-from pyfw.conntrack.expect cimport EXPECT_ACTIVE, EXPECT_ADDED, EXPECT_INACTIVE, Expect, ExpectResult
 from pyfw.conntrack.first_seen cimport origin_of
 from pyfw.conntrack.tracker cimport Found, Tracker
-from pyfw.engine.helper_budget cimport HelperBudget
+from pyfw.engine.counters cimport counters_of
+from pyfw.engine.helper_runner cimport HelperRunner
 from pyfw.engine.judgement cimport judgement_of
 from pyfw.engine.observer cimport Observer
 from pyfw.engine.shadow cimport Shadow
 from pyfw.engine.source_limits cimport SourceLimits
 from pyfw.enums cimport (DIR_NONE, HOOK_FORWARD, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, REASON_HELPER_BUSY,
-                         REASON_HELPER_CLASH, REASON_HELPER_ERROR, REASON_HELPER_PARTIAL, REASON_HELPER_REFUSED, REASON_INTERNAL,
-                         REASON_NONE, REASON_POLICY, REASON_RULE, REASON_TABLE_FULL, REASON_TCP_IGNORED, REASON_TTL,
-                         STATE_ESTABLISHED, STATE_INVALID, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP)
+                         REASON_HELPER_REFUSED, REASON_INTERNAL, REASON_NONE, REASON_POLICY, REASON_RULE, REASON_TABLE_FULL,
+                         REASON_TCP_IGNORED, REASON_TTL, STATE_ESTABLISHED, STATE_INVALID, STATE_UNTRACKED, VERDICT_ACCEPT,
+                         VERDICT_DROP)
 from pyfw.rules.parts cimport Context, Outcome, RuleEnvironment, Trace
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.program.program cimport NO_RULE, Program
-from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, FAMILY_IPV4, IFNAMSIZ, Address, Packet, parse
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, IFNAMSIZ, Packet, parse
 
 from pyfw.conntrack.settings import TrackingSettings
-from pyfw.engine.judgement import DIRECTIONS, Judgement
-from pyfw.enums import CtState, Reason, Verdict
-from pyfw.helpers import Segment
+from pyfw.engine.judgement import Judgement
 from pyfw.rules.sets.store import SetStore
 from pyfw.rules.xt.addrtype import LocalAddresses
 
@@ -63,17 +61,14 @@ cdef class Engine:
                  tracking=TrackingSettings(), adaptive=None, evict=True, helpers=()):
         self.guard = Lock()
         self.observer = Observer()
-        self.budget = HelperBudget()
         if memory is None:
             memory = bytearray(Engine.memory_size(max_entries, expect_max))
         self.tracker = Tracker(max_entries, expect_max, memory, boot_id, os.urandom(16), previous)
         self.tracker.configure(tracking)
         self.tracker.table.configure(evicts=evict, adaptive=adaptive)
-        self.tracker.number_helpers(helpers)
-        self.bindings = helpers
-        self.helpers = [binding.helper for binding in helpers]
-        self.environment = RuleEnvironment([helper.name for helper in self.helpers], SetStore(self.guard), self.tracker.table,
-                                         LocalAddresses(self.guard))
+        self.helpers = HelperRunner(self.guard, self.tracker, helpers)
+        self.environment = RuleEnvironment([binding.helper.name for binding in helpers], SetStore(self.guard), self.tracker.table,
+                                           LocalAddresses(self.guard))
 
     @staticmethod
     def memory_size(max_entries: int, expect_max: int) -> int:
@@ -85,7 +80,7 @@ cdef class Engine:
         self.lock_background()
         self.tracker.table.relink()
         self.tracker.expectations.relink()
-        self.tracker.number_helpers(self.bindings)
+        self.tracker.number_helpers(self.helpers.bindings)
         if self.limits is not None:
             self.limits.sources.forget_all()
             self.limit_sources(self.limits)
@@ -111,18 +106,33 @@ cdef class Engine:
         """Connections taken over from a predecessor's memory."""
         return self.tracker.table.adopted
 
-    # -- the lock ----------------------------------------------------------------------------------------------
-
-    cdef void lock(self) noexcept nogil:
-        self.guard.lock()
-
-    cdef void lock_background(self) noexcept nogil:
-        self.guard.lock_background()
-
-    cdef void unlock(self) noexcept nogil:
-        self.guard.unlock()
-
     # -- one packet --------------------------------------------------------------------------------------------
+
+    def judge(self, bytes data not None, int hook, str indev="", str outdev="", uint64_t now=0, *, uint32_t mark=0,
+              length=None, bint trusted=False) -> Judgement:
+        """Decide about one packet: bytes from its IP header on, met at `hook` between two interfaces at `now` (ns).
+
+        length: bytes on the wire, where data is only the start of them.  trusted: an IP stack has seen the packet: its
+        checksums are right, and if it is to be forwarded, its TTL was counted down.
+        Runs the connection's helper, too.  Raises ValueError for a hook or an interface name that cannot be.
+        """
+        cdef Packet packet
+        cdef CJudgement judgement
+        cdef char[IFNAMSIZ] names_in
+        cdef char[IFNAMSIZ] names_out
+        present(&packet, data, hook, length, trusted)
+        packet.mark = mark
+        copy_name(names_in, indev)
+        copy_name(names_out, outdev)
+        packet.indev = names_in
+        packet.outdev = names_out
+        with nogil:
+            self.lock()
+            self.judge_packet(&packet, now, &judgement)
+            self.unlock()
+        if judgement.inspect:
+            self.inspect_packet(&packet, now, &judgement)
+        return judgement_of(&judgement, self.program)
 
     cdef void judge_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept nogil:
         """Decide about one packet.  `packet` comes with the caller's fields set, `judgement` is filled in."""
@@ -180,42 +190,6 @@ cdef class Engine:
         elif self.run_tables(TABLE_FILTER, context, &outcome, judgement):
             self.accept(context, &found, judgement)
 
-    cdef uint64_t active_serial(self) noexcept nogil:
-        """Program.serial of the rules that judge; 0: there are none."""
-        if self.active == ACTIVE_NONE:
-            return 0
-        return self.first.serial if self.active == ACTIVE_FIRST else self.second.serial
-
-    cdef void accept(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
-        """Confirm a new connection, and see whether a helper wants the payload."""
-        cdef const Packet *packet = context.packet
-        if found.conn == &self.tracker.fresh and not self.commit(context, found, judgement):
-            judgement.rule = NO_RULE            # that decided nothing
-            return
-        if found.slot and self.tracker.table.events.count:
-            self.tracker.tell(context.now_ns, found)
-        judgement.verdict = VERDICT_ACCEPT
-        judgement.conn = found.slot
-        judgement.conn_id = found.conn.id if found.slot else 0
-        if (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
-                and packet.payload_length > 0 and packet.captured == packet.length):
-            if self.budget.allows(found.conn.id, packet.payload_length, context.now_ns):
-                judgement.inspect = True
-            else:
-                self.part_with_helper(found, judgement)
-
-    cdef void part_with_helper(self, Found *found, CJudgement *judgement) noexcept nogil:
-        """Its segments are too many: the connection goes on without a helper, for good.
-
-        A helper that missed a part of a dialogue could take a reply for the answer to another command, and open what it
-        must not.  What was announced and is not active yet never will be.
-        """
-        found.conn.helper = 0
-        if judgement.reason.number == REASON_NONE:
-            judgement.reason.number = REASON_HELPER_BUSY
-        else:
-            self.tally.reason[REASON_HELPER_BUSY][VERDICT_ACCEPT] += 1
-
     cdef bint run_tables(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil:
         """Ask the rules, if there are any, and a shadow, if there is one, which does not count."""
         cdef bint accepted
@@ -226,17 +200,6 @@ cdef class Engine:
         if table == TABLE_FILTER or not accepted:
             self.shadow.compare(context, judgement, accepted, self.active_serial())
         return accepted
-
-    cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
-        """Enter a fresh connection; False: its source has too many, or the table."""
-        cdef const Packet *packet = context.packet
-        found.conn.origin = origin_of(self.tracker.table, packet.hook, packet.indev, packet.outdev)
-        if self.limits is not None and self.limits.refuses(context, found.conn, &judgement.reason):
-            return False
-        if not self.tracker.commit(context.now_ns, found):
-            judgement.reason.number = REASON_TABLE_FULL
-            return False
-        return True
 
     cdef bint run_chain(self, int table, Context *context, Outcome *outcome, CJudgement *judgement) noexcept nogil:
         """Walk the hook's chain; False if it drops the packet."""
@@ -262,6 +225,37 @@ cdef class Engine:
             judgement.reason.number = REASON_POLICY if outcome.by_policy else REASON_RULE
         return False
 
+    cdef void accept(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
+        """Confirm a new connection, and see whether a helper wants the payload."""
+        cdef const Packet *packet = context.packet
+        if found.conn == &self.tracker.fresh and not self.commit(context, found, judgement):
+            judgement.rule = NO_RULE            # that decided nothing
+            return
+        if found.slot and self.tracker.table.events.count:
+            self.tracker.tell(context.now_ns, found)
+        judgement.verdict = VERDICT_ACCEPT
+        judgement.conn = found.slot
+        judgement.conn_id = found.conn.id if found.slot else 0
+        if (found.slot != 0 and found.conn.helper != 0 and found.state == STATE_ESTABLISHED
+                and packet.payload_length > 0 and packet.captured == packet.length):
+            if self.helpers.takes(found.conn, packet, context.now_ns):
+                judgement.inspect = True
+            elif judgement.reason.number == REASON_NONE:
+                judgement.reason.number = REASON_HELPER_BUSY
+            else:
+                self.tally.reason[REASON_HELPER_BUSY][VERDICT_ACCEPT] += 1
+
+    cdef bint commit(self, const Context *context, Found *found, CJudgement *judgement) noexcept nogil:
+        """Enter a fresh connection; False: its source has too many, or the table."""
+        cdef const Packet *packet = context.packet
+        found.conn.origin = origin_of(self.tracker.table, packet.hook, packet.indev, packet.outdev)
+        if self.limits is not None and self.limits.refuses(context, found.conn, &judgement.reason):
+            return False
+        if not self.tracker.commit(context.now_ns, found):
+            judgement.reason.number = REASON_TABLE_FULL
+            return False
+        return True
+
     cdef void count(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept nogil:
         """What became of a packet, for good: no counter ever falls."""
         self.tally.packets[judgement.state][judgement.verdict] += 1
@@ -270,21 +264,16 @@ cdef class Engine:
         if self.logging_drops and judgement.verdict == VERDICT_DROP:
             self.drops.note(packet, judgement, self.active_serial(), now_ns)
 
-    # -- helpers -----------------------------------------------------------------------------------------------
+    cdef uint64_t active_serial(self) noexcept nogil:
+        """Program.serial of the rules that judge; 0: there are none."""
+        if self.active == ACTIVE_NONE:
+            return 0
+        return self.first.serial if self.active == ACTIVE_FIRST else self.second.serial
 
     cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept:
-        """Show an accepted packet's payload to its connection's helper; what that finds becomes expectations.
-
-        A helper that raises loses its connection's packet, not the daemon: the packet is dropped and counted, and the
-        exception is shown to `on_helper_error`, if anybody set that; it must not raise.
-        """
-        cdef uint8_t reason, remark = judgement.reason.number
-        try:
-            reason = self.ask_helper(packet, now_ns, judgement)
-        except Exception as error:
-            reason = REASON_HELPER_ERROR
-            if self.on_helper_error is not None:
-                self.on_helper_error(error)
+        """Show an accepted packet's payload to its connection's helper, which may drop it."""
+        cdef uint8_t remark = judgement.reason.number
+        cdef uint8_t reason = self.helpers.run(packet, now_ns, judgement)
         if reason and reason != REASON_HELPER_REFUSED:
             judgement.verdict = VERDICT_DROP
         if judgement.verdict == VERDICT_DROP or remark == REASON_NONE:
@@ -293,95 +282,7 @@ cdef class Engine:
         if reason and remark:                   # two things to say of one packet; a drop has one reason
             self.tally.reason[remark if judgement.reason.number == reason else reason][VERDICT_ACCEPT] += 1
 
-    cdef uint8_t ask_helper(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255:
-        """Returns 0, or the reason to drop, or the remark HELPER_REFUSED."""
-        cdef Conn conn
-        cdef uint8_t direction = judgement.direction
-        cdef uint8_t reason = 0
-        cdef bint activate
-        cdef size_t width = 4 if packet.family == FAMILY_IPV4 else 16
-        with nogil:
-            self.lock()
-            conn = self.tracker.table.conns[judgement.conn]
-            self.unlock()
-        if conn.id != judgement.conn_id or conn.helper == 0:
-            return 0                            # its place was given to another connection meanwhile
-        memory = bytearray((<const char *> conn.helper_memory)[:HELPER_MEMORY])
-        segment = Segment(4 if packet.family == FAMILY_IPV4 else 6, DIRECTIONS[direction], packet.tcp_seq,
-                          (<const char *> packet.data)[packet.payload:packet.length],
-                          (<const char *> packet.src.bytes)[:width], (<const char *> packet.dst.bytes)[:width],
-                          packet.sport, packet.dport)
-        finding = self.helpers[conn.helper - 1].inspect(segment, memoryview(memory))
-        memcpy(conn.helper_memory, <const char *> memory, HELPER_MEMORY)
-        with nogil:
-            self.lock()
-            if self.tracker.table.conns[judgement.conn].id == judgement.conn_id:
-                memcpy(self.tracker.table.conns[judgement.conn].helper_memory, conn.helper_memory, HELPER_MEMORY)
-            self.unlock()
-        if finding is None:
-            return 0
-        activate = finding.activate
-        if activate or finding.cancel:
-            with nogil:
-                self.lock()
-                self.tracker.expectations.settle(judgement.conn, activate)
-                self.unlock()
-        for expectation in finding.expectations:
-            reason = self.expect(expectation, &conn, judgement.conn, now_ns)
-            if reason:
-                return reason
-        if finding.verdict == VERDICT_DROP:
-            return finding.reason or REASON_HELPER_PARTIAL
-        return REASON_HELPER_REFUSED if finding.remark else 0
-
-    cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255:
-        """Enter what a helper found; returns 0 or the reason to drop the packet that announced it."""
-        cdef Expect wanted
-        cdef ExpectResult result
-        cdef uint32_t id = master.id
-        memset(&wanted, 0, sizeof(Expect))
-        if expectation.source is None:
-            wanted.any_src = 1
-        else:
-            copy_address(&wanted.src, expectation.source)
-        copy_address(&wanted.dst, expectation.destination)
-        wanted.dport = expectation.port
-        wanted.protocol = expectation.protocol
-        wanted.helper = master.helper
-        wanted.state = EXPECT_ACTIVE if expectation.active else EXPECT_INACTIVE
-        with nogil:
-            self.lock()
-            result = self.tracker.expect(&wanted, slot, id, now_ns)
-            self.unlock()
-        return 0 if result == EXPECT_ADDED else REASON_HELPER_CLASH
-
-    # -- for callers in Python ---------------------------------------------------------------------------------
-
-    def judge(self, bytes data not None, int hook, str indev="", str outdev="", uint64_t now=0, *, uint32_t mark=0,
-              length=None, bint trusted=False) -> Judgement:
-        """Decide about one packet: bytes from its IP header on, met at `hook` between two interfaces at `now` (ns).
-
-        length: bytes on the wire, where data is only the start of them.  trusted: an IP stack has seen the packet: its
-        checksums are right, and if it is to be forwarded, its TTL was counted down.
-        Runs the connection's helper, too.  Raises ValueError for a hook or an interface name that cannot be.
-        """
-        cdef Packet packet
-        cdef CJudgement judgement
-        cdef char[IFNAMSIZ] names_in
-        cdef char[IFNAMSIZ] names_out
-        present(&packet, data, hook, length, trusted)
-        packet.mark = mark
-        copy_name(names_in, indev)
-        copy_name(names_out, outdev)
-        packet.indev = names_in
-        packet.outdev = names_out
-        with nogil:
-            self.lock()
-            self.judge_packet(&packet, now, &judgement)
-            self.unlock()
-        if judgement.inspect:
-            self.inspect_packet(&packet, now, &judgement)
-        return judgement_of(&judgement, self.program)
+    # -- the rules, and who looks on ---------------------------------------------------------------------------
 
     def load(self, program) -> None:
         """Let a ruleset serve from the next packet on; None: track and accept everything.
@@ -447,6 +348,8 @@ cdef class Engine:
                 self.unlock()
         return self.drops
 
+    # -- time --------------------------------------------------------------------------------------------------
+
     def sweep(self, uint64_t now_ns) -> int:
         """Free what is expired in the next part of the table, slice by slice; returns the number of connections freed."""
         cdef uint32_t freed = 0, part
@@ -486,39 +389,19 @@ cdef class Engine:
                 free_counter(emptied)
 
     def counters(self) -> dict:
-        """What was judged since the start, by state, verdict and reason; use of table and expectations.
+        """What was judged since the start, and what the table has room for: see counters.pyx."""
+        return counters_of(self.tally, self.tracker, self.limits, self.environment)
 
-        reasons: also of packets that passed all the same; drops: of those that did not, each for one reason.
-        full: how often there was no room to remember something; recent: how often another address was forgotten for it.
-        """
-        cdef Counters tally = self.tally
-        table = self.tracker.table.counters
-        expect = self.tracker.expectations.counters
-        judged = {state.name: {verdict.name: tally.packets[state][verdict] for verdict in Verdict} for state in CtState}
-        reasons = {reason.name: tally.reason[reason] for reason in Reason if reason}
-        adaptive = self.tracker.table.timers != NULL
-        return {
-            "packets": sum(sum(verdicts.values()) for verdicts in judged.values()),
-            "bytes": tally.bytes[VERDICT_DROP] + tally.bytes[VERDICT_ACCEPT],
-            "states": {state: sum(verdicts.values()) for state, verdicts in judged.items()},
-            "verdicts": {verdict.name: sum(verdicts[verdict.name] for verdicts in judged.values()) for verdict in Verdict},
-            "verdict_bytes": {verdict.name: tally.bytes[verdict] for verdict in Verdict},
-            "judged": judged,
-            "reasons": {name: sum(by_verdict) for name, by_verdict in reasons.items() if sum(by_verdict)},
-            "drops": {name: by_verdict[VERDICT_DROP] for name, by_verdict in reasons.items() if by_verdict[VERDICT_DROP]},
-            "table": {"entries": self.tracker.table.count, "max_entries": self.tracker.table.header.max_entries,
-                      "created": table.created, "destroyed": table.destroyed, "expired": table.expired,
-                      "early_drop": table.early_drop, "table_full": table.table_full},
-            "adaptive": {"active": bool(self.tracker.table.is_adapting()), "start": self.tracker.table.adaptive_start,
-                         "end": self.tracker.table.adaptive_end, "ended_early": table.ended_early} if adaptive else {},
-            "limits": self.limits.statistics() if self.limits is not None else {},
-            "expectations": {"entries": self.tracker.expectations.count,
-                             "max_entries": self.tracker.expectations.limit, "created": expect.created,
-                             "used": expect.used, "expired": expect.expired},
-            "full": {"expectations": expect.no_room, "hashlimit": self.environment.full.hashlimit,
-                     "recent": self.environment.full.recent, "sets": self.environment.full.sets, "interfaces": table.unnumbered},
-            "events": {"listeners": self.tracker.table.events.count, "lost": self.tracker.table.events.lost},
-        }
+    # -- the lock ----------------------------------------------------------------------------------------------
+
+    cdef void lock(self) noexcept nogil:
+        self.guard.lock()
+
+    cdef void lock_background(self) noexcept nogil:
+        self.guard.lock_background()
+
+    cdef void unlock(self) noexcept nogil:
+        self.guard.unlock()
 
 
 cdef void note_tracking(Trace *trace, const Found *found) noexcept nogil:
@@ -537,12 +420,6 @@ cdef void present(Packet *packet, bytes data, int hook, length, bint trusted) ex
     packet.hook = <uint8_t> hook
     packet.untouched = not trusted
     packet.checksum = CHECKSUM_TRUSTED if trusted else CHECKSUM_VERIFY
-
-
-cdef void copy_address(Address *out, bytes raw) except *:
-    if len(raw) != 4 and len(raw) != 16:
-        raise ValueError(f"a packed address has 4 or 16 bytes, not {len(raw)}")
-    memcpy(out, <const char *> raw, len(raw))
 
 
 cdef void copy_name(char *out, str name) except *:

@@ -207,6 +207,7 @@ def expect_text(Engine engine not None, uint64_t now_ns) -> str:
     cdef char *end
     cdef uint32_t slot = 0
     cdef bint listed
+    cdef tuple helpers = engine.environment.helpers
     lines = []
     while slot < engine.tracker.expectations.used:
         slot += 1
@@ -216,7 +217,7 @@ def expect_text(Engine engine not None, uint64_t now_ns) -> str:
             listed = expect.state != EXPECT_FREE and engine.tracker.expectations.lives(&expect, now_ns)
             engine.unlock()
         if listed:
-            name = engine.helpers[expect.helper - 1].name.encode() if 0 < expect.helper <= len(engine.helpers) else b"-"
+            name = helpers[expect.helper - 1].encode() if 0 < expect.helper <= len(helpers) else b"-"
             end = write_expect(line, &expect, name, now_ns)
             lines.append((<const char *> line)[:end - line].decode())
     return "".join(lines)

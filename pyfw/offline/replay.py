@@ -45,7 +45,7 @@ class Replay:
     def run(self, records: Iterable[Record]) -> Iterator[Replayed]:
         """Judge the records in order.  The clock never goes back: an earlier time counts as the latest seen."""
         reassembler = Reassembler()
-        self.engine.budget.unlimited = self.at_once     # a clock that stands still refills none
+        self.engine.helpers.budget.unlimited = self.at_once     # a clock that stands still refills none
         for record in records:
             now_ns = self._advance(record.time_ns)
             if record.number % SWEEP_EVERY == 0:

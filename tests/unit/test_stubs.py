@@ -18,7 +18,7 @@ STUBS = sorted(path.relative_to(ROOT) for path in ROOT.glob("pyfw/**/*.pyi"))
 CYTHONS_OWN = [r".*\.__(test|pyx_capi|reduce_cython|setstate_cython)__"]
 IMPORTED = [
     r"pyfw\.engine\.drop_log\.DEFAULT_LOG_(BURST|RATE)",
-    r"pyfw\.engine\.engine\.DIRECTIONS",
+    r"pyfw\.engine\.helper_runner\.DIRECTIONS",
     r"pyfw\.rules\.program\.program\.(AUDIT|TABLE_NUMBERS)",
 ]
 UNREADABLE = [r"pyfw\.engine\.engine\.Engine\.__init__"]    # only keywords: the compiled class says *args of it

@@ -101,7 +101,7 @@ def test_two_hostile_ends_do_not_keep_the_helper_from_an_honest_one(lab: Lab, se
             for thread in threads[3:]:
                 thread.start()
             try:
-                wait_until(lambda: engine.budget.refused == 2, "both to be without a helper", timeout_s=60)
+                wait_until(lambda: engine.helpers.budget.refused == 2, "both to be without a helper", timeout_s=60)
                 for word in (b"one", b"two", b"three"):
                     clients[2].sendall(word)
                     assert clients[2].recv(100) == word

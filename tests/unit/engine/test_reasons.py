@@ -237,7 +237,7 @@ def watch():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.reason.name)
 def test_a_packet_for_every_reason(case, watch):
     shown = []
-    watch.engine.on_helper_error = shown.append
+    watch.engine.helpers.on_error = shown.append
     packet = case.packet(watch)
     before = watch.engine.counters()
     assert case.reason.name not in before["reasons"]

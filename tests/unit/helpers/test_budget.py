@@ -63,7 +63,7 @@ def test_two_hostile_ends_do_not_fill_the_thread(watch: Watch, helper: Counting)
     assert helper.seen[40003] == 20
     assert helper.seen[40001] + helper.seen[40002] < ALL_AT_ONCE + ALL_PER_S
     assert watch.reasons()["HELPER_BUSY"] == 2      # said once of each
-    assert watch.engine.budget.refused == 2
+    assert watch.engine.helpers.budget.refused == 2
 
 
 def test_many_greedy_ends_leave_half_to_the_modest(watch: Watch, helper: Counting) -> None:
@@ -120,6 +120,6 @@ def test_another_clock_is_no_reason_to_refuse(watch: Watch, helper: Counting) ->
 
 
 def test_where_the_clock_stands_still_nothing_is_refused(watch: Watch, helper: Counting) -> None:
-    watch.engine.budget.unlimited = True            # as `replay --at-once` has it
+    watch.engine.helpers.budget.unlimited = True            # as `replay --at-once` has it
     assert say(opened(watch, 40001), 1500) == {"NONE"}
     assert helper.seen[40001] == 1500
