@@ -21,8 +21,11 @@ class build_ext(_build_ext):    # the command's name, by setuptools' convention
         modules = self.distribution.ext_modules
         if modules and modules[0].name == "pyfw":       # once: this is called again
             modules[0].name = "*"                       # cythonize: after each file
-            self.distribution.ext_modules = cythonize(  # type: ignore[no-untyped-call]  # it has no types
-                modules, quiet=True, nthreads=os.cpu_count())
+            modules = cythonize(modules, quiet=True, nthreads=os.cpu_count())   # type: ignore[no-untyped-call]  # it has no types
+            if "PYFW_DEBUG_LOCK" in os.environ:         # tests/kit/debug_lock.py
+                for module in modules:
+                    module.extra_compile_args = [*module.extra_compile_args, "-O0", "-g0", "-DPYFW_DEBUG_LOCK"]
+            self.distribution.ext_modules = modules
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 

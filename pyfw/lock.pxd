@@ -5,6 +5,18 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
 
+cdef extern from *:
+    """
+    #ifdef PYFW_DEBUG_LOCK
+    void pyfw_assert_locked(const char *function);
+    #define assert_locked() pyfw_assert_locked(__func__)
+    #else
+    #define assert_locked() ((void)0)
+    #endif
+    """
+    # In the debug build: ends the process, and names the function that calls it, unless this thread holds a lock.
+    void assert_locked() noexcept nogil
+
 cdef enum:
     MAX_HOLDERS = 64
 

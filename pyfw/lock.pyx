@@ -5,6 +5,9 @@ Law: nobody takes it while holding the GIL, and nobody but the packet path holds
 
 With PYFW_LOCK_TIMES=FILE in the environment, how long each place in the code has held a lock at most is appended to the file when
 the process ends: lines of nanoseconds (of processor time), module and offset.  The tests print the longest.
+
+The debug build (PYFW_DEBUG_LOCK, see tests/README.md) ends the process where a function that needs the lock runs without it,
+where a thread takes the lock with the GIL, and where one takes a second lock.
 """
 import atexit
 import os
@@ -37,9 +40,35 @@ cdef extern from *:
         *offset = (size_t)((char *)place - (char *)info.dli_fbase);
         return info.dli_fname;
     }
+    #ifdef PYFW_DEBUG_LOCK
+    static __thread const void *pyfw_held;      /* the lock that this thread has */
+    static void pyfw_end(const char *function, const char *what)
+    {
+        fprintf(stderr, "%s: %s\\n", function, what);
+        abort();
+    }
+    void pyfw_assert_locked(const char *function)
+    {
+        if (pyfw_held == NULL)
+            pyfw_end(function, "the lock is not held");
+    }
+    static void pyfw_note_taking(void)
+    {
+        if (PyGILState_Check())
+            pyfw_end("lock", "it is taken with the GIL");
+        if (pyfw_held != NULL)
+            pyfw_end("lock", "it is taken by who holds one");
+    }
+    #define pyfw_note_held(lock) (pyfw_held = (lock))
+    #else
+    #define pyfw_note_taking() ((void)0)
+    #define pyfw_note_held(lock) ((void)0)
+    #endif
     #define pyfw_add(place, value) __atomic_add_fetch((place), (value), __ATOMIC_SEQ_CST)
     #define pyfw_load(place) __atomic_load_n((place), __ATOMIC_SEQ_CST)
     """
+    void pyfw_note_taking() noexcept nogil
+    void pyfw_note_held(const void *lock) noexcept nogil
     void pyfw_add(uint32_t *place, int value) noexcept nogil
     uint32_t pyfw_load(const uint32_t *place) noexcept nogil
     int sched_yield() noexcept nogil
@@ -62,23 +91,28 @@ cdef class Lock:
         pthread_mutex_destroy(&self.mutex)
 
     cdef void lock(self) noexcept nogil:
+        pyfw_note_taking()
         pyfw_add(&self.waiting, 1)
         pthread_mutex_lock(&self.mutex)
+        pyfw_note_held(&self.mutex)
         pyfw_add(&self.waiting, -1)
         if timed:
             self.caller, self.since_ns = pyfw_caller(), pyfw_thread_ns()
 
     cdef void lock_background(self) noexcept nogil:
         """Let the packet path go first: a mutex is not fair, and a listing takes it thousands of times."""
+        pyfw_note_taking()
         while pyfw_load(&self.waiting):
             sched_yield()
         pthread_mutex_lock(&self.mutex)
+        pyfw_note_held(&self.mutex)
         if timed:
             self.caller, self.since_ns = pyfw_caller(), pyfw_thread_ns()
 
     cdef void unlock(self) noexcept nogil:
         if timed:
             self.note_hold()
+        pyfw_note_held(NULL)
         pthread_mutex_unlock(&self.mutex)
 
     cdef void note_hold(self) noexcept nogil:

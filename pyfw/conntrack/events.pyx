@@ -9,6 +9,8 @@ between tail and head is the reader's.  A connection that comes or goes while no
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from pyfw.lock cimport assert_locked
+
 
 cdef class EventRing:
     """Keeps events of `kinds` (EventKind bits) about connections that `selection` takes."""
@@ -59,11 +61,13 @@ cdef class Events:
 
     cdef void tell(self, EventKind kind, uint8_t changes, const Conn *conn, uint64_t now_ns) noexcept nogil:
         cdef uint32_t i
+        assert_locked()
         for i in range(self.count):
             self.lost += not (<EventRing> self.rings[i]).keep(kind, changes, conn, now_ns)
 
     cdef bint add(self, EventRing ring) noexcept nogil:
         """False: as many as can be listen already."""
+        assert_locked()
         if self.count == LISTENERS:
             return False
         self.rings[self.count] = <void *> ring
@@ -72,6 +76,7 @@ cdef class Events:
 
     cdef void drop(self, EventRing ring) noexcept nogil:
         cdef uint32_t i, kept = 0
+        assert_locked()
         for i in range(self.count):
             if self.rings[i] != <void *> ring:
                 self.rings[kept] = self.rings[i]

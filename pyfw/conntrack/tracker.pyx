@@ -29,6 +29,7 @@ from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
 from pyfw.enums cimport (DIR_ORIGINAL, DIR_REPLY, HOOK_FORWARD, HOOK_INPUT, REASON_ICMP_NO_REQUEST, REASON_ICMP_OUTER,
                          REASON_ICMP_QUOTE, REASON_ICMP_TYPE, REASON_ICMP_UNKNOWN, REASON_INTERNAL, REASON_TABLE_FULL,
                          REASON_TO_ITSELF, STATE_ESTABLISHED, STATE_INVALID, STATE_NEW, STATE_RELATED, STATE_UNTRACKED)
+from pyfw.lock cimport assert_locked
 from pyfw.wire.packet cimport (FAMILY_IPV4, IFNAMSIZ, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
                                PROTO_UDPLITE, TH_RST, Address, Packet, be32)
 
@@ -102,6 +103,7 @@ cdef class Tracker:
         cdef uint32_t slot
         cdef uint8_t direction = DIR_ORIGINAL
         cdef IcmpKind kind
+        assert_locked()
         found.state = STATE_INVALID
         if not packet.has_tuple:
             found.reason.number = packet.reason
@@ -317,6 +319,7 @@ cdef class Tracker:
 
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil:
         """Enter an accepted packet's fresh connection into the table; False if there is no room left."""
+        assert_locked()
         found.slot = self.table.insert(&self.fresh, now_ns)
         if found.slot:
             self.table.note_begun(found.slot, now_ns)
@@ -330,6 +333,7 @@ cdef class Tracker:
         cdef Conn *conn = &self.table.conns[found.slot]
         cdef bint begins = found.conn == &self.fresh
         cdef uint32_t changes = conn.status >> CONN_UNTOLD_SHIFT
+        assert_locked()
         if begins or changes:
             conn.status ^= changes << CONN_UNTOLD_SHIFT
             self.table.events.tell(EVENT_NEW if begins else EVENT_UPDATE, <uint8_t> changes, conn, now_ns)
@@ -338,6 +342,7 @@ cdef class Tracker:
         """Enter what the helper of the connection in `slot` found, if that is still the connection `id`."""
         cdef const Conn *master = &self.table.conns[slot]
         cdef const HelperRow *row = &self.helper_rows[wanted.helper - 1]
+        assert_locked()
         if master.id != id or not master.status & CONN_CONFIRMED:
             return EXPECT_ADDED                 # it has gone meanwhile, and with it what it expected
         wanted.master = slot
@@ -355,6 +360,7 @@ cdef class Tracker:
         cdef uint64_t limit_ns
         cdef Conn *conn
         cdef Expect *expect
+        assert_locked()
         for slot in range(first, end):
             conn = &self.table.conns[slot]
             if slot <= self.table.header.used and conn.status & CONN_CONFIRMED:

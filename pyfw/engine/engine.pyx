@@ -27,6 +27,7 @@ from pyfw.enums cimport (DIR_NONE, HOOK_FORWARD, HOOK_OUTPUT, HOOK_POSTROUTING, 
                          REASON_HELPER_REFUSED, REASON_INTERNAL, REASON_NONE, REASON_POLICY, REASON_RULE, REASON_TABLE_FULL,
                          REASON_TCP_IGNORED, REASON_TTL, STATE_ESTABLISHED, STATE_INVALID, STATE_UNTRACKED, VERDICT_ACCEPT,
                          VERDICT_DROP)
+from pyfw.lock cimport assert_locked
 from pyfw.rules.parts cimport Context, Outcome, RuleEnvironment, Trace
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.program.program cimport NO_RULE, Program
@@ -77,7 +78,8 @@ cdef class Engine:
 
     def relink(self) -> None:
         """Begin anew with what is in memory: a successor has been at it, and is gone."""
-        self.lock_background()
+        with nogil:
+            self.lock_background()
         self.tracker.table.relink()
         self.tracker.expectations.relink()
         self.tracker.number_helpers(self.helpers.bindings)
@@ -137,6 +139,7 @@ cdef class Engine:
     cdef void judge_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept nogil:
         """Decide about one packet.  `packet` comes with the caller's fields set, `judgement` is filled in."""
         cdef Context context
+        assert_locked()
         if not self.tracker.settings.checksum or packet.hook == HOOK_OUTPUT:
             packet.checksum = CHECKSUM_TRUSTED  # nf_conntrack_checksum; the kernel, too, looks at arriving packets only
         memset(judgement, 0, sizeof(CJudgement))

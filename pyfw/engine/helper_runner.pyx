@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 from pyfw.conntrack.conn cimport HELPER_MEMORY, Conn
 from pyfw.conntrack.expect cimport EXPECT_ACTIVE, EXPECT_ADDED, EXPECT_INACTIVE, Expect, ExpectResult
 from pyfw.enums cimport REASON_HELPER_CLASH, REASON_HELPER_ERROR, REASON_HELPER_PARTIAL, REASON_HELPER_REFUSED, VERDICT_DROP
+from pyfw.lock cimport assert_locked
 from pyfw.wire.packet cimport FAMILY_IPV4, Address, Packet
 
 from pyfw.engine.judgement import DIRECTIONS
@@ -31,6 +32,7 @@ cdef class HelperRunner:
         A helper that missed a part of a dialogue could take a reply for the answer to another command, and open what it
         must not.  What was announced and is not active yet never will be.
         """
+        assert_locked()
         if self.budget.allows(conn.id, packet.payload_length, now_ns):
             return True
         conn.helper = 0

@@ -50,11 +50,12 @@ def import_connections(Engine engine, connections: Iterable[Foreign], uint64_t n
     helpers = list(engine.environment.helpers)
     for foreign in connections:
         fill(&conn, foreign, helpers, now_ns)
-        engine.lock_background()
-        entered = (engine.tracker.table.count < engine.tracker.table.header.max_entries
-                   and engine.tracker.table.find(&conn.key, now_ns, &direction) == 0
-                   and engine.tracker.table.insert(&conn, now_ns) != 0)
-        engine.unlock()
+        with nogil:
+            engine.lock_background()
+            entered = (engine.tracker.table.count < engine.tracker.table.header.max_entries
+                       and engine.tracker.table.find(&conn.key, now_ns, &direction) == 0
+                       and engine.tracker.table.insert(&conn, now_ns) != 0)
+            engine.unlock()
         adopted += entered
     return adopted
 

@@ -16,6 +16,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from pyfw.enums cimport DIR_NONE, STATE_UNTRACKED, VERDICT_ACCEPT, VERDICT_DROP
+from pyfw.lock cimport assert_locked
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.wire.packet cimport FAMILY_IPV6, device_name
 
@@ -82,6 +83,7 @@ cdef class Shadow:
         """Let the packet through the chains of `table`; what the raw table dropped has met its end."""
         cdef Context asked = context[0]
         cdef uint32_t mark = context.packet.mark if table == TABLE_RAW else self.packet.mark
+        assert_locked()
         if table == TABLE_FILTER and self.outcome.verdict == VERDICT_DROP:
             return
         self.packet = context.packet[0]
@@ -106,6 +108,7 @@ cdef class Shadow:
         cdef const Packet *packet = context.packet
         cdef DifferenceSlot wanted
         cdef DifferenceSlot *place
+        assert_locked()
         self.tally.judged += 1
         if accepted == (self.outcome.verdict == VERDICT_ACCEPT) and (accepted or judgement.reject == self.outcome.reject):
             return

@@ -14,6 +14,7 @@ from libc.string cimport memset
 
 from pyfw.conntrack.conn cimport CONN_COUNTED, Conn
 from pyfw.enums cimport HOOK_OUTPUT, REASON_SOURCE_NEW, REASON_SOURCE_STATES
+from pyfw.lock cimport assert_locked
 from pyfw.reasons cimport CReason
 from pyfw.rules.program.flat cimport TABLE_FILTER
 from pyfw.rules.sets.lookup cimport KIND_IP, KIND_NET, NANOSECONDS, SetData, host_prefix, set_whole_address
@@ -62,6 +63,7 @@ cdef class SourceLimits:
         cdef const Packet *packet = context.packet
         cdef uint32_t source, states, begun
         cdef bint proven
+        assert_locked()
         if self.match is not None and not self.match.fits(TABLE_FILTER, context):
             return False
         fresh.status |= CONN_COUNTED

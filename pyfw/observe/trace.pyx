@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.observer cimport keep_passed, packet_trace_of
+from pyfw.lock cimport assert_locked
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.token_bucket cimport TokenRate, take_token
 
@@ -162,6 +163,7 @@ cdef class Tracers(Observer):
 
     cdef void begin(self, Context *context) noexcept nogil:
         cdef uint32_t i
+        assert_locked()
         self.interested = 0
         for i in range(self.count):
             self.interested |= <uint32_t> (<Tracer> self.armed[i]).wants(context) << i
@@ -171,12 +173,14 @@ cdef class Tracers(Observer):
 
     cdef void end(self, const Context *context, const CJudgement *judgement, uint64_t program) noexcept nogil:
         cdef uint32_t i
+        assert_locked()
         for i in range(self.count):
             if self.interested >> i & 1:
                 (<Tracer> self.armed[i]).keep(context, judgement, program)
 
     cdef void drop(self, void *tracer) noexcept nogil:
         cdef uint32_t i, kept = 0
+        assert_locked()
         for i in range(self.count):
             if self.armed[i] != tracer:
                 self.armed[kept] = self.armed[i]

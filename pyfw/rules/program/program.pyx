@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset, strncpy
 
 from pyfw.enums cimport (DIR_NONE, HOOK_OUTPUT, REASON_NONE, REASON_NO_TRANSPORT, REASON_RULE_MEMORY, REASON_RULE_STEPS,
                          STATE_NEW, VERDICT_ACCEPT)
+from pyfw.lock cimport Lock, assert_locked
 from pyfw.rules.log.ring cimport LogEntry, LogRing, log_done, log_init, log_next, log_packet
 from pyfw.rules.parts cimport (FAILED_STATE, FAILED_TEST_SHIFT, FITS, FITS_DROP, FITS_NOT, FITS_NO_ROOM, Context, Fit, Outcome,
                                PacketAction, PacketMatch, RuleEnvironment, RuleStep, Trace)
@@ -113,6 +114,7 @@ cdef class Program:
         cdef uint32_t depth = 0, at = base.first, entered = at, steps = 0, failed
         cdef View view
         cdef Fit fit
+        assert_locked()
         memset(outcome, 0, sizeof(Outcome))
         if not base.present:
             outcome.verdict = VERDICT_ACCEPT
@@ -290,12 +292,17 @@ cdef class Program:
 
     def walk(self, table: str, data: bytes, hook: Hook, indev: str = "", outdev: str = "", state: int = STATE_NEW, *,
              mark: int = 0, now_ns: int = 0, wall_ns: int = 0, zone_offset_s: int = 0, on_wire: int = 0) -> Walk | None:
-        """Send one packet's bytes through one table, as the engine would; None for bytes that are no IP packet."""
+        """Send one packet's bytes through one table, as the engine would; None for bytes that are no IP packet.
+
+        Nobody else may use the program meanwhile.
+        """
         cdef Packet packet
         cdef Context context
         cdef Outcome outcome
         cdef char devices[2][IFNAMSIZ]
         cdef bytes indev_name = indev.encode(), outdev_name = outdev.encode()
+        cdef int table_number = dict(TABLE_NUMBERS)[table]
+        cdef Lock alone = Lock()
         memset(&packet, 0, sizeof(packet))
         strncpy(devices[0], indev_name, IFNAMSIZ)
         strncpy(devices[1], outdev_name, IFNAMSIZ)
@@ -316,7 +323,10 @@ cdef class Program:
         context.now_ns = now_ns
         context.wall_ns = wall_ns
         context.zone_offset_s = zone_offset_s
-        self.run(dict(TABLE_NUMBERS)[table], &context, &outcome)
+        with nogil:
+            alone.lock()
+            self.run(table_number, &context, &outcome)
+            alone.unlock()
         return Walk(Verdict(outcome.verdict), self.rule_name(outcome.rule), Reject(outcome.reject), bool(outcome.notrack),
                     packet.mark, self.environment.helpers[outcome.helper - 1] if outcome.helper else None)
 

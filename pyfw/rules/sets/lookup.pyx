@@ -6,6 +6,7 @@ kernel's ip_set and xt_set; knows no names.
 """
 from libc.stdint cimport uint16_t
 from libc.string cimport memset
+from pyfw.lock cimport assert_locked
 from pyfw.wire.packet cimport (FAMILY_IPV6, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE,
                           Address)
 from pyfw.rules.sets.table cimport (INSERTED, IS_FULL, IS_THERE, NO_ROOM, Element, Insertion, cut_to_prefix, find,
@@ -75,6 +76,7 @@ cdef bint counts(uint64_t *packets, uint64_t *bytes, const SetQuery *query) noex
 cdef int look_up(const SetData *data, const Key *key, const SetQuery *query) noexcept nogil:
     """FOUND, EXCLUDED (the element says nomatch) or MISSING, for exactly this key."""
     cdef Element *element = find(data.table, key)
+    assert_locked()
     if element == NULL or is_expired(element, query.now_ns):
         return 0
     if data.counters and not counts(&element.packets, &element.bytes, query):
@@ -119,6 +121,7 @@ cdef int match_packet(const SetSlot *slot, const Packet *packet, Sides sides, co
     cdef SetData *data = slot.data
     cdef Key key
     cdef int found
+    assert_locked()
     if data.kind == KIND_LIST:
         return match_list(data, packet, sides, query)
     if not packet_key(data, packet, sides, &key):
@@ -163,6 +166,7 @@ cdef bint add_packet(const SetSlot *slot, const Packet *packet, Sides sides, con
     cdef SetData *data = slot.data
     cdef Insertion outcome = IS_THERE
     cdef uint32_t i
+    assert_locked()
     if data.kind != KIND_LIST:
         outcome = add_to(data, packet, sides, query, timeout_s, exist)
         return outcome == IS_FULL or outcome == NO_ROOM
@@ -187,6 +191,7 @@ cdef void remove_packet(const SetSlot *slot, const Packet *packet, Sides sides, 
     """SET --del-set; from a list: from its first member that has it."""
     cdef SetData *data = slot.data
     cdef uint32_t i
+    assert_locked()
     if data.kind != KIND_LIST:
         remove_from(data, packet, sides, now_ns)
         return

@@ -430,8 +430,9 @@ cdef class Contents:
     def make_room(self) -> None:
         """For SPARE elements that packets may add, or as many as the set may still take."""
         cdef uint32_t wanted = min(self.data.most, self.data.table.count + <uint32_t> SPARE)
-        while self.data.table.chunk_count * CHUNK < wanted and self.grow():
-            pass
+        with nogil:
+            while self.data.table.chunk_count * CHUNK < wanted and self.grow():
+                pass
 
 
 # -- names -----------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, strncmp
-from pyfw.lock cimport Lock
+from pyfw.lock cimport Lock, assert_locked
 from pyfw.wire.packet cimport FAMILY_IPV4, IFNAMSIZ
 
 
@@ -69,6 +69,7 @@ cdef class LocalAddresses:
         An IPv4 address has one type (inet_addr_type()), of IPv6 a local address is UNICAST, too (xt_addrtype).
         """
         cdef uint32_t own = 1 << TYPE_UNICAST
+        assert_locked()
         if family == FAMILY_IPV4:
             if address[0] == 0 or memcmp(address, b"\xff\xff\xff\xff", 4) == 0:
                 return 1 << TYPE_BROADCAST
