@@ -20,11 +20,12 @@ from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
-from pyfw.conntrack.conn cimport CONN_CONFIRMED, CONN_EXPECTED, Conn, Key
+from pyfw.conntrack.conn cimport CONN_EXPECTED, Conn, Key
 from pyfw.conntrack.first_seen cimport read_origin
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, write_conn
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.engine.engine cimport Engine
+from pyfw.engine.walk cimport SLICE_SLOTS, Walk
 from pyfw.enums cimport DIR_NONE, STATE_INVALID, STATE_RELATED, STATE_UNTRACKED, VERDICT_ACCEPT
 from pyfw.rules.parts cimport Context, Outcome
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
@@ -36,7 +37,6 @@ from typing import NamedTuple
 
 cdef enum:
     FIRST_SLOT = 1
-    SLICE_SLOTS = 512           # looked at in one call, at most
     SLICE_RULES = 1 << 16       # met in one call, about, by connections that walk through all of them
     PACKET_BYTES = 128          # more than any packet made here has
     TTL = 64
@@ -57,16 +57,27 @@ class Slice(NamedTuple):
     cursor: int                 # where the next part begins; 0: this was the last
 
 
-cdef class Reviewer:
+cdef class Reviewer(Walk):
     """Judges the connections of `engine` by `program`."""
-    cdef Engine engine
     cdef Program program
     cdef Tracker tracker        # in which no connection is ever entered: every packet is a first one
     cdef uint32_t slots         # looked at in one call: whoever waits for it shall not wait long
     cdef uint8_t bytes[PACKET_BYTES]
+    cdef Conn *killed           # in this call, at most SLICE_SLOTS
+    cdef uint32_t refused
+    cdef uint32_t unknown
+
+    def __cinit__(self):
+        self.killed = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+        if self.killed == NULL:
+            raise MemoryError("no memory to review connections")
+
+    def __dealloc__(self):
+        free(self.killed)
 
     def __init__(self, Engine engine not None, Program program not None):
-        self.engine, self.program = engine, program
+        super().__init__(engine)
+        self.program = program
         self.slots = max(1, min(SLICE_SLOTS, SLICE_RULES // (1 + len(program.numbering))))
         self.tracker = Tracker(1, 1, bytearray(Tracker.space(1, 1)), bytes(16), bytes(16))
         self.tracker.settings = engine.tracker.settings
@@ -74,46 +85,30 @@ cdef class Reviewer:
 
     def review(self, uint32_t cursor, uint64_t now_ns) -> Slice:
         """Take out of the next part of the table what would not have been accepted; begin with cursor 1."""
-        cdef Conn *killed = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
         cdef char *text = <char *> malloc(SLICE_SLOTS * LINE_MAX)
         cdef char *end = text
-        cdef uint32_t slot = cursor, refused = 0, unknown = 0, i
-        cdef bint over = False
-        cdef Fate fate
-        if killed == NULL or text == NULL:
-            free(killed)
-            free(text)
-            raise MemoryError("no memory to review connections")
+        cdef uint32_t stop = cursor + self.slots, i
+        if text == NULL:
+            raise MemoryError("no memory to tell of connections")
+        self.now_ns = now_ns
+        self.refused = self.unknown = 0
         with nogil:
-            while slot < cursor + self.slots and not over:
-                fate = self.judge(slot, now_ns, &killed[refused], &over)
-                refused += fate == REFUSED
-                unknown += fate == UNKNOWN
-                slot += 1
-            for i in range(refused):
-                end = write_conn(end, &killed[i], now_ns, STYLE_NF, &self.engine.tracker.settings)
+            while cursor and cursor < stop:
+                cursor = self.go(cursor, 1)
+            for i in range(self.refused):
+                end = write_conn(end, &self.killed[i], now_ns, STYLE_NF, &self.engine.tracker.settings)
         try:
-            return Slice(PyBytes_FromStringAndSize(text, end - text), refused, unknown, 0 if over else slot)
+            return Slice(PyBytes_FromStringAndSize(text, end - text), self.refused, self.unknown, cursor)
         finally:
-            free(killed)
             free(text)
 
-    cdef Fate judge(self, uint32_t slot, uint64_t now_ns, Conn *killed, bint *over) noexcept nogil:
-        """One slot of the table; a connection that goes is copied to `killed`."""
-        cdef const Conn *conn
-        cdef Fate fate = KEPT
-        self.engine.lock_background()
-        if slot >= self.engine.tracker.table.header.used:
-            over[0] = True
-        if slot <= self.engine.tracker.table.header.used:
-            conn = &self.engine.tracker.table.conns[slot]
-            if conn.status & CONN_CONFIRMED and conn.expires_ns > now_ns:
-                fate = self.fate_of(conn, now_ns)
-            if fate == REFUSED:
-                killed[0] = conn[0]
-                self.engine.tracker.table.remove(slot, now_ns)
-        self.engine.unlock()
-        return fate
+    cdef void meet(self, uint32_t slot, Conn *conn) noexcept nogil:
+        cdef Fate fate = self.fate_of(conn, self.now_ns)
+        if fate == REFUSED:
+            self.killed[self.refused] = conn[0]
+            self.refused += 1
+            self.table.remove(slot, self.now_ns)
+        self.unknown += fate == UNKNOWN
 
     cdef Fate fate_of(self, const Conn *conn, uint64_t now_ns) noexcept nogil:
         cdef Packet packet

@@ -3,13 +3,12 @@
 
 May know: the engine's lock, entries, their formats.  Must not know: sockets, the clock.
 
-Law: the lock is held for a slice of SLICE_SLOTS entries at a time, however large the table; text is made without it.
-A listing is no snapshot: an entry that comes or goes meanwhile may be in it or not, but none is torn or listed twice.
+Law: text is made without the lock.  A listing is no snapshot, but a walk (walk.pyx).
 """
 from libc.stdlib cimport free, malloc
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_CONFIRMED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn, Key
+from pyfw.conntrack.conn cimport CONN_ASSURED, CONN_EXPECTED, CONN_SEEN_REPLY, Conn, Key
 from pyfw.conntrack.expect cimport EXPECT_FREE, Expect
 from pyfw.conntrack.selection cimport Selection
 from pyfw.conntrack.sources cimport Source, Sources
@@ -17,6 +16,7 @@ from pyfw.conntrack.table cimport invert
 from pyfw.conntrack.text.proc cimport LINE_MAX, STYLE_NF, STYLE_PROC, Style, write_conn, write_expect
 from pyfw.engine.engine cimport Engine
 from pyfw.engine.source_limits cimport SourceLimits
+from pyfw.engine.walk cimport SLICE_SLOTS, Walk
 from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY
 from pyfw.wire.packet cimport FAMILY_IPV4, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, Address
 
@@ -28,29 +28,40 @@ from pyfw.conntrack import sctp_states
 from pyfw.enums import TcpState
 
 cdef enum:
-    SLICE_SLOTS = 512           # below 100 microseconds even where every entry is a cache miss
-    DELETED_SLOTS = 128         # likewise, where what is found is taken out
+    DELETED_SLOTS = 128         # of a slice, where what is found is taken out
     CHUNK = 128 * 1024          # text per call
 
 
-cdef uint32_t collect(Engine engine, Selection selection, uint32_t *cursor, uint64_t now_ns, bint delete,
-                      Conn *found) noexcept nogil:
-    """Copy what is selected of the next slice to found[SLICE_SLOTS]; cursor becomes 0 at the end."""
-    cdef uint32_t slot = cursor[0], count = 0, end
-    cdef const Conn *conn
-    engine.lock_background()
-    end = min(slot + (DELETED_SLOTS if delete else SLICE_SLOTS), engine.tracker.table.header.used + 1)
-    while slot < end:
-        conn = &engine.tracker.table.conns[slot]
-        if conn.status & CONN_CONFIRMED and conn.expires_ns > now_ns and selection.takes(conn):
-            found[count] = conn[0]
-            count += 1
-            if delete:
-                engine.tracker.table.remove(slot, now_ns)
-        slot += 1
-    cursor[0] = slot if slot <= engine.tracker.table.header.used else 0
-    engine.unlock()
-    return count
+cdef class Listing(Walk):
+    """Copies the selected connections; delete: removes them."""
+    cdef Selection selection
+    cdef bint delete
+    cdef Conn *found            # of a slice
+    cdef uint32_t count
+
+    def __cinit__(self, Engine engine not None, Selection selection not None, uint64_t now_ns, bint delete):
+        self.found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+        if self.found == NULL:
+            raise MemoryError("no memory for a piece of the listing")
+
+    def __init__(self, Engine engine not None, Selection selection not None, uint64_t now_ns, bint delete):
+        super().__init__(engine)
+        self.selection, self.now_ns, self.delete = selection, now_ns, delete
+
+    def __dealloc__(self):
+        free(self.found)
+
+    cdef uint32_t collect(self, uint32_t cursor) noexcept nogil:
+        """The next slice; returns the next cursor, 0 at the end."""
+        self.count = 0
+        return self.go(cursor, DELETED_SLOTS if self.delete else SLICE_SLOTS)
+
+    cdef void meet(self, uint32_t slot, Conn *conn) noexcept nogil:
+        if self.selection.takes(conn):
+            self.found[self.count] = conn[0]
+            self.count += 1
+            if self.delete:
+                self.table.remove(slot, self.now_ns)
 
 
 def dump_text(Engine engine not None, Selection selection not None, str style, uint32_t cursor, uint64_t now_ns,
@@ -60,40 +71,51 @@ def dump_text(Engine engine not None, Selection selection not None, str style, u
     Returns (text, next cursor or 0 at the end, number of lines).  delete: removes what it lists.
     """
     cdef Style look = STYLE_NF if style == "nf" else STYLE_PROC
-    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
+    cdef Listing listing = Listing(engine, selection, now_ns, delete)
     cdef char *text = <char *> malloc(CHUNK + SLICE_SLOTS * LINE_MAX)
     cdef char *end = text
-    cdef uint32_t count, i, lines = 0
-    if found == NULL or text == NULL:
-        free(found)
-        free(text)
+    cdef uint32_t i, lines = 0
+    if text == NULL:
         raise MemoryError("no memory for a piece of the listing")
     with nogil:
         while cursor and end - text < CHUNK:
-            count = collect(engine, selection, &cursor, now_ns, delete, found)
-            for i in range(count):
-                end = write_conn(end, &found[i], now_ns, look, &engine.tracker.settings)
-            lines += count
+            cursor = listing.collect(cursor)
+            for i in range(listing.count):
+                end = write_conn(end, &listing.found[i], now_ns, look, &engine.tracker.settings)
+            lines += listing.count
     try:
         return PyBytes_FromStringAndSize(text, end - text), cursor, lines
     finally:
-        free(found)
         free(text)
 
 
 def dump_records(Engine engine not None, Selection selection not None, uint32_t cursor, uint64_t now_ns,
                   bint delete=False) -> tuple[list, int]:
     """The next slice of the table as dictionaries; begin with cursor 1.  Returns (records, next cursor or 0)."""
-    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
-    cdef uint32_t count
-    if found == NULL:
-        raise MemoryError("no memory for a piece of the listing")
+    cdef Listing listing = Listing(engine, selection, now_ns, delete)
+    cdef uint32_t i
     with nogil:
-        count = collect(engine, selection, &cursor, now_ns, delete, found)
-    try:
-        return [record(&found[i], now_ns) for i in range(count)], cursor
-    finally:
-        free(found)
+        cursor = listing.collect(cursor)
+    return [record(&listing.found[i], now_ns) for i in range(listing.count)], cursor
+
+
+cdef class Counting(Walk):
+    cdef Selection selection
+    cdef uint32_t total
+
+    cdef void meet(self, uint32_t slot, Conn *conn) noexcept nogil:
+        self.total += self.selection.takes(conn)
+
+
+def count_entries(Engine engine not None, uint64_t now_ns, Selection selection=None) -> int:
+    """Connections in the table, or the selected ones of them; those that expired and were not swept yet are not counted."""
+    cdef Counting counting = Counting(engine)
+    cdef uint32_t cursor = 1
+    counting.selection, counting.now_ns = selection or Selection(), now_ns
+    with nogil:
+        while cursor:
+            cursor = counting.go(cursor, SLICE_SLOTS)
+    return counting.total
 
 
 cdef str address_text(const Address *address, uint8_t family):
@@ -137,20 +159,6 @@ cdef dict record(const Conn *conn, uint64_t now_ns):
     }
 
 
-def count_entries(Engine engine not None, uint64_t now_ns, Selection selection=None) -> int:
-    """Connections in the table, or the selected ones of them; those that expired and were not swept yet are not counted."""
-    cdef Selection counted = selection or Selection()
-    cdef Conn *found = <Conn *> malloc(SLICE_SLOTS * sizeof(Conn))
-    cdef uint32_t cursor = 1, total = 0
-    if found == NULL:
-        raise MemoryError("no memory to count with")
-    with nogil:
-        while cursor:
-            total += collect(engine, counted, &cursor, now_ns, False, found)
-    free(found)
-    return total
-
-
 cdef struct SourceRow:
     Source source
     uint32_t begun
@@ -158,7 +166,7 @@ cdef struct SourceRow:
 
 cdef uint32_t collect_sources(Engine engine, Sources sources, uint32_t *cursor, uint64_t now_ns,
                               SourceRow *found) noexcept nogil:
-    """As collect(), of the sources that count for something."""
+    """Copy the sources of the next slice that count for something; cursor becomes 0 at the end."""
     cdef uint32_t number, count = 0, end
     cdef SourceRow *row
     engine.lock_background()

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.selection cimport Selection
 from pyfw.engine.engine cimport Engine
+from pyfw.engine.walk cimport Walk
 
 cdef enum SortKey:
     SORT_BYTES
@@ -20,8 +21,7 @@ cdef struct Row:
     uint64_t seen_ns
     Conn conn
 
-cdef class Top:
-    cdef Engine engine
+cdef class Top(Walk):
     cdef uint32_t slots
     # Of the last walk, by slot: whose counters these are (0: nobody's), and what they were, both directions together.
     cdef uint32_t *ids
@@ -29,6 +29,7 @@ cdef class Top:
     cdef uint64_t *bytes
     cdef uint64_t *chunk_seen_ns        # by chunk: when it was walked; 0: never
     # Of this walk.
+    cdef uint64_t then_ns               # when its chunk was walked before
     cdef Selection selection
     cdef SortKey key
     cdef bint reverse
@@ -38,7 +39,6 @@ cdef class Top:
     cdef uint32_t kept
     cdef readonly uint32_t matched      # connections that the selection takes
 
-    cdef void see(self, uint32_t slot, uint64_t then_ns, uint64_t now_ns) noexcept nogil
     cdef Row *place_for(self, const Rank *rank) noexcept nogil
     cdef bint precedes(self, const Rank *a, const Rank *b) noexcept nogil
     cdef bint row_precedes(self, uint32_t place, uint32_t other) noexcept nogil

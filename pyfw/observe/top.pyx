@@ -4,24 +4,24 @@
 May know: the engine's lock, entries, selections.  Must not know: sockets, the clock, how it is shown.
 
 Laws:
-  - The packet path does nothing for it.  The lock is held for a slice of SLICE_SLOTS entries at a time, however large the table.
+  - The packet path does nothing for it.
   - A rate is what was counted, divided by the time between the two looks at this very entry, though a walk takes its time.
   - A slot's numbers are a connection's only while the id is the same: whoever has the slot now began with nothing.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyfw.conntrack.conn cimport CONN_CONFIRMED, Conn
+from pyfw.conntrack.conn cimport Conn
+from pyfw.engine.walk cimport SLICE_SLOTS
 from pyfw.observe.dump cimport record
 
 cdef enum:
-    SLICE_SLOTS = 512           # as a listing's
     CHUNK_SLOTS = 32 * 512      # what one call walks, a millisecond or two; it shares one time
 
 SORT_KEYS = ("bytes", "packets", "age")     # by SortKey
 
 
-cdef class Top:
+cdef class Top(Walk):
     """The counters of all connections as the last walk saw them: 20 bytes for each that the table has room for.
 
     A walk is begin(), and walk() until it returns 0; then first().  The first walk only remembers.
@@ -37,7 +37,7 @@ cdef class Top:
             raise MemoryError("no memory to watch the connections with")
 
     def __init__(self, Engine engine not None):
-        self.engine = engine
+        super().__init__(engine)
         self.slots = engine.tracker.table.header.max_entries + 1
         self.selection = Selection()
 
@@ -78,24 +78,15 @@ cdef class Top:
         """The next chunk of the table, as it is now; returns the next cursor, 0 at the end."""
         cdef uint32_t chunk = cursor // CHUNK_SLOTS
         cdef uint32_t end = min((chunk + 1) * CHUNK_SLOTS, self.slots)
-        cdef uint32_t used = 0, stop
-        cdef uint64_t then_ns
         if not 0 < cursor < self.slots:
             raise ValueError(f"a cursor is 1 to {self.slots - 1}, not {cursor}")
-        then_ns = self.chunk_seen_ns[chunk]
+        self.now_ns = now_ns
+        self.then_ns = self.chunk_seen_ns[chunk]
         with nogil:
-            while cursor < end:
-                stop = min(cursor + SLICE_SLOTS, end)
-                self.engine.lock_background()
-                used = self.engine.tracker.table.header.used
-                while cursor < stop and cursor <= used:
-                    self.see(cursor, then_ns, now_ns)
-                    cursor += 1
-                self.engine.unlock()
-                if cursor > used:
-                    break
+            while cursor and cursor < end:
+                cursor = self.go(cursor, min(<uint32_t> SLICE_SLOTS, end - cursor))
         self.chunk_seen_ns[chunk] = now_ns
-        if cursor <= used:
+        if cursor:
             return cursor
         for chunk in range(chunk + 1, self.slots // CHUNK_SLOTS + 1):
             self.chunk_seen_ns[chunk] = now_ns          # empty now: whoever is in it next time is new
@@ -115,24 +106,21 @@ cdef class Top:
         records.reverse()
         return records
 
-    cdef void see(self, uint32_t slot, uint64_t then_ns, uint64_t now_ns) noexcept nogil:
-        """With the lock held: remember what the slot has counted, and keep its connection if it is among the first."""
-        cdef const Conn *conn = &self.engine.tracker.table.conns[slot]
+    cdef void meet(self, uint32_t slot, Conn *conn) noexcept nogil:
+        """Remember what the connection has counted, and keep it if it is among the first."""
         cdef uint64_t packets, bytes
         cdef Rank rank
         cdef Row *row
-        if not conn.status & CONN_CONFIRMED or conn.expires_ns <= now_ns:
-            return
         packets = conn.packets[0] + conn.packets[1]
         bytes = conn.bytes[0] + conn.bytes[1]
         rank.packets_rate = rank.bytes_rate = 0
         rank.created_ns = conn.created_ns
         rank.id = conn.id
-        if then_ns and now_ns > then_ns:
+        if self.then_ns and self.now_ns > self.then_ns:
             if self.ids[slot] != conn.id:
                 self.packets[slot] = self.bytes[slot] = 0
-            rank.packets_rate = <double> (packets - self.packets[slot]) * 1e9 / <double> (now_ns - then_ns)
-            rank.bytes_rate = <double> (bytes - self.bytes[slot]) * 1e9 / <double> (now_ns - then_ns)
+            rank.packets_rate = <double> (packets - self.packets[slot]) * 1e9 / <double> (self.now_ns - self.then_ns)
+            rank.bytes_rate = <double> (bytes - self.bytes[slot]) * 1e9 / <double> (self.now_ns - self.then_ns)
         self.ids[slot] = conn.id
         self.packets[slot] = packets
         self.bytes[slot] = bytes
@@ -142,7 +130,7 @@ cdef class Top:
         row = self.place_for(&rank)
         if row != NULL:
             row.conn = conn[0]
-            row.seen_ns = now_ns
+            row.seen_ns = self.now_ns
 
     # -- the first `most` rows -----------------------------------------------------------------------------------
 

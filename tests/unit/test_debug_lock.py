@@ -13,7 +13,7 @@ CHOSEN = [f"tests/unit/{path}" for path in (
     "rules/program", "rules/sets", "rules/test_cases.py")]
 CALLS = LOADED + """
 from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_char_p, c_int, c_void_p, cast, create_string_buffer, py_object, pythonapi
-from pyfw.rules.sets import lookup
+from importlib import import_module
 
 name_of = PYFUNCTYPE(c_char_p, py_object)(("PyCapsule_GetName", pythonapi))
 pointer_of = PYFUNCTYPE(c_void_p, py_object, c_char_p)(("PyCapsule_GetPointer", pythonapi))
@@ -22,7 +22,7 @@ def address(capsule):
     return pointer_of(capsule, name_of(capsule))
 
 def look_into_nothing():
-    capsule = lookup.__pyx_capi__["remove_packet"]
+    capsule = import_module("pyfw.rules.sets.lookup").__pyx_capi__["remove_packet"]
     CFUNCTYPE(None, c_void_p, c_void_p, c_int, c_int)(address(capsule))(create_string_buffer(64), None, 0, 0)
 
 guard = pyfw.lock.Lock()
