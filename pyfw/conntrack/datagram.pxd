@@ -4,4 +4,5 @@ from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.wire.packet cimport Packet
 
 cdef bint udp_datagram_ok(const Packet *packet, uint8_t *reason) noexcept nogil
-cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings, TrackerAnswer *answer) noexcept nogil
+cdef void datagram_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
+                          TrackerAnswer *answer) noexcept nogil

@@ -44,7 +44,7 @@ cdef bint udp_datagram_ok(const Packet *packet, uint8_t *reason) noexcept nogil:
     return True
 
 
-cdef void datagram_update(Conn *conn, const Packet *packet, uint64_t now_ns, const Settings *settings,
+cdef void datagram_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
                           TrackerAnswer *answer) noexcept nogil:
     """Renew the entry; a conversation of both sides becomes a stream, which lives longer and is spared by eviction.
 

@@ -12,4 +12,5 @@ cdef enum IcmpKind:
 cdef IcmpKind icmp_kind(const Packet *packet, uint8_t *reason) noexcept nogil
 cdef bint icmp_quoted_key(const Packet *packet, Key *key) noexcept nogil
 cdef bint icmp_open(const Packet *packet) noexcept nogil
-cdef void icmp_update(const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil
+cdef void icmp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
+                      TrackerAnswer *answer) noexcept nogil

@@ -71,7 +71,8 @@ cdef bint icmp_open(const Packet *packet) noexcept nogil:
     return packet.icmp_type == 128 or packet.icmp_type == 139
 
 
-cdef void icmp_update(const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil:
+cdef void icmp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
+                      TrackerAnswer *answer) noexcept nogil:
     """Request or reply, the entry gets its whole time again: replies may come twice."""
     answer.action = ACTION_RENEW
     answer.timeout_ns = settings.timeout_ns[TIMEOUT_ICMP if packet.family == FAMILY_IPV4 else TIMEOUT_ICMPV6]

@@ -1,6 +1,8 @@
 """What the engine and the protocol trackers say to each other."""
 from libc.stdint cimport uint8_t, uint64_t
+from pyfw.conntrack.conn cimport Conn
 from pyfw.reasons cimport CReason
+from pyfw.wire.packet cimport Packet
 
 cdef enum:                      # the order of timeouts.DEFAULTS; TCP states first, by their numbers
     TIMEOUT_TCP = 0
@@ -38,3 +40,12 @@ cdef struct TrackerAnswer:      # a tracker's answer about one packet
     uint8_t state_changed       # the protocol's, be it to what it was before: a side may have begun anew
     CReason reason
     uint64_t timeout_ns         # with ACTION_RENEW
+
+cdef struct Protocol:
+    # Whether the transport header is whole, possible, and rightly summed up; NULL: there is nothing to check.
+    bint (*is_sound)(const Packet *packet, uint8_t *reason) noexcept nogil
+    # Prepare the track of a connection that begins with this packet, or say why none may; NULL: any packet begins one.
+    bint (*open)(Conn *conn, const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil
+    # Move the track by one packet and say what that means for the entry.
+    void (*update)(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
+                   TrackerAnswer *answer) noexcept nogil

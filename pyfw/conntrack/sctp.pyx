@@ -145,7 +145,7 @@ cdef inline bint has(uint32_t present, int type) noexcept nogil:
     return (present >> type) & 1 != 0
 
 
-cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noexcept nogil:
+cdef bint sctp_open(Conn *conn, const Packet *packet, const Settings *settings, TrackerAnswer *answer) noexcept nogil:
     """Prepare the track of an association that begins with this packet; False (and answer.reason) if none may."""
     cdef SctpTrack *track = &conn.track.sctp
     cdef uint32_t offset = packet.transport + SCTP_HEADER
@@ -171,7 +171,7 @@ cdef bint sctp_open(Conn *conn, const Packet *packet, TrackerAnswer *answer) noe
     return True
 
 
-cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, const Settings *settings,
+cdef void sctp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns, const Settings *settings,
                       TrackerAnswer *answer) noexcept nogil:
     """Move the track by every chunk of a packet and say in `step` what it means for the entry."""
     cdef SctpTrack *track = &conn.track.sctp

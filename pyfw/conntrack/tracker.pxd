@@ -46,10 +46,6 @@ cdef class Tracker:
     cdef bint begin(self, const Key *key, const Packet *packet, uint8_t helper, uint64_t now_ns,
                     Found *found) noexcept nogil
     cdef uint8_t helper_for(self, const Packet *packet) noexcept nogil
-    cdef bint is_sound(self, Packet *packet, uint8_t *reason) noexcept nogil
-    cdef bint opens(self, const Packet *packet, TrackerAnswer *answer) noexcept nogil
-    cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
-                     TrackerAnswer *answer) noexcept nogil
     cdef void account(self, Conn *conn, uint8_t direction, const Packet *packet) noexcept nogil
     cdef void weigh_answer(self, Conn *conn, uint32_t status, uint8_t direction, const Packet *packet,
                            const TrackerAnswer *answer) noexcept nogil

@@ -20,20 +20,30 @@ from pyfw.conntrack.icmp cimport (ICMP_DISCOVERY, ICMP_ERROR, ICMP_REQUEST_OR_RE
                                   icmp_quoted_key, icmp_update)
 from pyfw.conntrack.protocol cimport (ACTION_INVALID, ACTION_KILL, ACTION_PASS, ACTION_RENEW, ACTION_REOPEN, TIMEOUT_GENERIC,
                                       TIMEOUT_GRE, TIMEOUT_GRE_STREAM, TIMEOUT_ICMP, TIMEOUT_ICMPV6, TIMEOUT_SCTP, TIMEOUT_TCP,
-                                      TIMEOUT_UDP, TIMEOUT_UDP_STREAM, Settings, TrackerAnswer)
+                                      TIMEOUT_UDP, TIMEOUT_UDP_STREAM, Protocol, Settings, TrackerAnswer)
 from pyfw.conntrack.sctp cimport SCTP_CLOSED, sctp_open, sctp_packet_ok, sctp_update
 from pyfw.conntrack.sources cimport is_completed
 from pyfw.conntrack.table cimport Table, invert
 from pyfw.conntrack.tcp cimport tcp_open, tcp_update
 from pyfw.conntrack.tcp_segment cimport tcp_segment_ok
 from pyfw.enums cimport (DIR_ORIGINAL, DIR_REPLY, HOOK_FORWARD, HOOK_INPUT, REASON_ICMP_NO_REQUEST, REASON_ICMP_OUTER,
-                         REASON_ICMP_QUOTE, REASON_ICMP_TYPE, REASON_ICMP_UNKNOWN, REASON_INTERNAL, REASON_TABLE_FULL,
+                         REASON_ICMP_QUOTE, REASON_ICMP_TYPE, REASON_ICMP_UNKNOWN, REASON_INTERNAL, REASON_NONE, REASON_TABLE_FULL,
                          REASON_TO_ITSELF, STATE_ESTABLISHED, STATE_INVALID, STATE_NEW, STATE_RELATED, STATE_UNTRACKED)
 from pyfw.lock cimport assert_locked
 from pyfw.wire.packet cimport (FAMILY_IPV4, IFNAMSIZ, PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP,
                                PROTO_UDPLITE, TH_RST, Address, Packet, be32)
 
 from pyfw.conntrack.timeouts import DEFAULTS
+
+cdef Protocol[256] PROTOCOLS    # by number
+
+cdef int number
+for number in range(256):
+    PROTOCOLS[number] = Protocol(NULL, NULL, datagram_update)
+PROTOCOLS[<int> PROTO_TCP] = Protocol(tcp_segment_ok, tcp_open, tcp_update)
+PROTOCOLS[<int> PROTO_UDP] = PROTOCOLS[<int> PROTO_UDPLITE] = Protocol(udp_datagram_ok, NULL, datagram_update)
+PROTOCOLS[<int> PROTO_SCTP] = Protocol(sctp_packet_ok, sctp_open, sctp_update)
+PROTOCOLS[<int> PROTO_ICMP] = PROTOCOLS[<int> PROTO_ICMPV6] = Protocol(NULL, NULL, icmp_update)
 
 
 cdef class Tracker:
@@ -153,6 +163,7 @@ cdef class Tracker:
     cdef void follow(self, uint32_t slot, const Key *key, Packet *packet, uint8_t helper, uint8_t direction,
                      uint64_t now_ns, Found *found) noexcept nogil:
         """Let the protocol judge a packet of the connection in `slot`, or of one that it begins (slot 0)."""
+        cdef const Protocol *protocol = &PROTOCOLS[packet.protocol]
         cdef TrackerAnswer answer
         cdef Conn *subject
         cdef uint64_t expires_ns
@@ -165,9 +176,10 @@ cdef class Tracker:
                 return
         memset(&answer, 0, sizeof(TrackerAnswer))
         status, expires_ns = subject.status, subject.expires_ns
-        if self.is_sound(packet, &answer.reason.number):
-            if slot or self.opens(packet, &answer):
-                self.update(subject, direction, packet, now_ns, &answer)
+        answer.reason.number = packet.reason
+        if packet.reason == REASON_NONE and (protocol.is_sound == NULL or protocol.is_sound(packet, &answer.reason.number)):
+            if slot or protocol.open == NULL or protocol.open(subject, packet, &self.settings, &answer):
+                protocol.update(subject, direction, packet, now_ns, &self.settings, &answer)
         if slot:
             self.weigh_answer(subject, status, direction, packet, &answer)
             if self.table.sources is not None or self.table.timers != NULL or self.table.counts.heads != NULL:
@@ -285,37 +297,6 @@ cdef class Tracker:
                     if row.port[j] == packet.dport:
                         return <uint8_t> (i + 1)
         return 0
-
-    cdef bint is_sound(self, Packet *packet, uint8_t *reason) noexcept nogil:
-        """Whether the transport header is whole, possible, and rightly summed up."""
-        if packet.reason:
-            reason[0] = packet.reason
-            return False
-        if packet.protocol == PROTO_TCP:
-            return tcp_segment_ok(packet, reason)
-        if packet.protocol == PROTO_UDP or packet.protocol == PROTO_UDPLITE:
-            return udp_datagram_ok(packet, reason)
-        if packet.protocol == PROTO_SCTP:
-            return sctp_packet_ok(packet, reason)
-        return True
-
-    cdef bint opens(self, const Packet *packet, TrackerAnswer *answer) noexcept nogil:
-        if packet.protocol == PROTO_TCP:
-            return tcp_open(&self.fresh, packet, &self.settings, answer)
-        if packet.protocol == PROTO_SCTP:
-            return sctp_open(&self.fresh, packet, answer)
-        return True
-
-    cdef void update(self, Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
-                     TrackerAnswer *answer) noexcept nogil:
-        if packet.protocol == PROTO_TCP:
-            tcp_update(conn, direction, packet, now_ns, &self.settings, answer)
-        elif packet.protocol == PROTO_ICMP or packet.protocol == PROTO_ICMPV6:
-            icmp_update(packet, &self.settings, answer)
-        elif packet.protocol == PROTO_SCTP:
-            sctp_update(conn, direction, packet, &self.settings, answer)
-        else:
-            datagram_update(conn, packet, now_ns, &self.settings, answer)
 
     cdef bint commit(self, uint64_t now_ns, Found *found) noexcept nogil:
         """Enter an accepted packet's fresh connection into the table; False if there is no room left."""
