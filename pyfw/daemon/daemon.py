@@ -209,7 +209,7 @@ class Daemon:
     def _greeting(self) -> str:
         config, options = self._config, self._options
         where = f"network namespace {options.netns}" if options.netns else "this machine"
-        diversion = "of " + ", ".join(config.hooks) if options.divert else "that other rules divert"
+        diversion = f"of {self._diversion}" if self._diversion is not None else "that other rules divert"
         rules = f"{config.rule_count} rules" if config.rules else "no rules, everything is accepted"
         return (f"guarding {where}: packets {diversion} on queue {config.queue.number}; {rules}; "
                 f"{self.parts.adopted} connections taken over; control socket {config.control.socket}")

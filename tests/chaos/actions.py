@@ -27,8 +27,9 @@ MARGIN_BYTES = 1 << 20          # of address space that a daemon short of memory
 RESTORE = "ip6tables-restore"   # the last of iptables' programs that an installation runs: by then the successor judges
 FAILS = "exit 4"
 HANGS = "sleep 3; exec {real} \"$@\""
-FOREIGN_FLUSH = (               # what other programs do to the diversion's table
-    ("iptables", "-t", "mangle", "-F"), ("ip6tables", "-t", "mangle", "-F"), ("iptables", "-t", "mangle", "-F", "FORWARD"),
+FOREIGN_FLUSH = (               # what other programs do to the diversion's tables
+    ("iptables", "-t", "security", "-F"), ("ip6tables", "-t", "security", "-F"), ("iptables", "-t", "security", "-F", "FORWARD"),
+    ("iptables", "-t", "mangle", "-F"),
     ("nft", "flush", "ruleset"),
 )
 
@@ -190,7 +191,7 @@ def foreign_flush(scene: Scene) -> None:
 def foreign_rules_before(scene: Scene) -> None:
     """An ACCEPT in front of the diversion's jump, in its own table."""
     for program in ("iptables", "ip6tables"):
-        scene.gateway(program, "-t", "mangle", "-I", "FORWARD", "-j", "ACCEPT")
+        scene.gateway(program, "-t", "security", "-I", "FORWARD", "-j", "ACCEPT")
 
 
 ACTIONS = (

@@ -149,7 +149,7 @@ def test_a_repair_under_way_ends_before_the_offer(lab: Lab, guard: Guard, tmp_pa
     firewall = guard(FORWARD=[])
     slow.touch()
     (tmp_path / "reached").unlink()
-    lab.run("gateway", ["ip6tables", "-t", "mangle", "-F"], check=True)
+    lab.run("gateway", ["ip6tables", "-t", "security", "-F"], check=True)
     wait_until((tmp_path / "reached").exists, "a repair")
     with socket.socket(socket.AF_UNIX) as successor:
         successor.connect(str(firewall.socket))

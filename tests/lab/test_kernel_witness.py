@@ -1,6 +1,6 @@
 """The kernel as witness of live sessions: on one gateway, both track the very same packets at the same time.
 
-    client ──── gateway: pyfw in mangle FORWARD, the kernel's conntrack and counters in filter FORWARD ──── server
+    client ──── gateway: the kernel's conntrack and counters in filter FORWARD, pyfw in security FORWARD ──── server
 
 Compared after each session: the connections, line by line, and how many packets each found in which state.  What the
 gateway's inner interface saw is then put to both once more, packet by packet.

@@ -126,6 +126,9 @@ class DiversionKeeper:
                 "connections_relearnt": self.connections_relearnt,
                 **({"fault": fault} if fault is not None else {})}
 
+    def __str__(self) -> str:
+        return str(self._installed)
+
     # -- the watching thread ---------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -177,8 +180,9 @@ class DiversionKeeper:
             self.repairs += 1
             self._say_repair(f"the diversion was changed from outside: {words}; put back; "
                              f"{self.relearn()} TCP connections learn their windows anew")
-        if any(self._changes.is_dormant(version) for version in ip_versions()):
-            raise DivertError("nf_tables' table is dormant: `nft add table ip mangle` or `ip6 mangle` wakes it")
+        for version, table in self._installed.nft_tables:
+            if self._changes.is_dormant(version, table):
+                raise DivertError(f"nf_tables' table is dormant: `nft add table {'ip6' if version == 6 else 'ip'} {table}` wakes it")
         if not faults:
             if self.fault is not None:  # somebody else has put it right
                 self.relearn()
@@ -186,7 +190,7 @@ class DiversionKeeper:
         self.fault = None
 
     def _state(self) -> object:
-        return ip_versions(), self._changes.state(self._installed.legacy_versions)
+        return ip_versions(), self._changes.state(self._installed.legacy_tables)
 
     def _faults(self, state: object) -> list[str]:
         """Where the rules cannot be read, the jumps are put first after each change, in case they are not."""

@@ -1,11 +1,18 @@
 """Kernel rules that divert packets to the queue, in chains of pyfw's own.
 
-In the table mangle, of iptables and of ip6tables:
+In iptables and in ip6tables:
 
     INPUT, FORWARD, OUTPUT -> PYFW-INPUT, PYFW-FORWARD, PYFW-OUTPUT     one jump each, for the configured hooks
     PYFW-*      RETURN what crosses an exempt interface, and in OUTPUT the answers that pyfw itself makes for REJECT: they
                 bear its mark, all 32 bits of it, and are RSTs or ICMP errors; the rest to NFQUEUE
     PYFW-DEFRAG has the kernel put fragments together before the hooks see them
+
+NFQUEUE's accept leaves the table's chain: rules of the same hook and table behind the jump never meet the packet.  So
+FORWARD and OUTPUT jump from the table `security`, behind mangle, filter and OUTPUT's DNAT, and else from the end of mangle.
+Connections that OUTPUT's DNAT has led elsewhere are seen as they are on the wire, both ways.
+
+To lead a hook from one table into the other, the new jump is made before the old one goes: for these milliseconds a packet
+is judged twice, and none passes by.
 
 The `socket` match turns defragmentation on in the namespace for as long as a rule with it exists.  No packet need
 ever meet that rule: nothing jumps to PYFW-DEFRAG.
@@ -21,11 +28,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pyfw.edge.host.iptables import ATTEMPTS, DivertError, Family, current_families, ip_versions, other_families, time_limit
+from pyfw.edge.host.iptables import (
+    ATTEMPTS,
+    EARLY,
+    DivertError,
+    Family,
+    current_families,
+    ip_versions,
+    other_families,
+    time_limit,
+)
 from pyfw.edge.host.iptables_rules import (
     DEFRAG_CHAIN,
     HOOKS,
-    NOTHING,
     Rules,
     SavedTable,
     chain_of,
@@ -38,8 +53,11 @@ from pyfw.edge.host.iptables_rules import (
 
 INSTALL_S = 30.0                # that it may take, and as long again to undo what has failed
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
+LOOPBACK = "lo"
+TO_ITSELF = {4: ("LOCAL,BROADCAST,MULTICAST",), 6: ("LOCAL,ANYCAST", "MULTICAST")}      # of what leaves on lo; DNAT may have changed it
 ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
            6: ("-p tcp -m tcp --tcp-flags RST RST", "-p ipv6-icmp -m icmp6 --icmpv6-type 1")}
+
 
 
 @dataclass(frozen=True)
@@ -99,19 +117,24 @@ class Diversion:
         families = current_families()
         _change_all((*families, *_stale(families)), lambda family: removal(family.saved()))
 
-    def chains(self, version: int) -> dict[str, list[str]]:
-        """pyfw's chains, as they are to be, of IP version 4 or 6."""
-        return {DEFRAG_CHAIN: [DEFRAG_RULE],
-                **{chain_of(hook): self._rules(hook, version) for hook in HOOKS if hook in self.hooks}}
+    def chains(self, family: Family) -> dict[str, list[str]]:
+        """pyfw's chains in that table, as they are to be."""
+        defrag = {DEFRAG_CHAIN: [DEFRAG_RULE]} if family.table == EARLY else {}
+        return defrag | {chain_of(hook): self._rules(hook, family.version) for hook in self._hooks(family)}
+
+    def _hooks(self, family: Family) -> list[str]:
+        return [hook for hook in family.hooks if hook in self.hooks]
 
     def _rules(self, hook: str, version: int) -> list[str]:
         rules = []
         if hook == "OUTPUT" and self.mark is not None:
             rules = [f"{answer} -m mark --mark {self.mark:#x} -j RETURN" for answer in ANSWERS[version]]
         for interface in self.exempt:
-            if hook in ("INPUT", "FORWARD"):
+            if hook == "INPUT" or (hook == "FORWARD" and interface != LOOPBACK):
                 rules.append(f"-i {interface} -j RETURN")
-            if hook in ("OUTPUT", "FORWARD"):
+            if hook == "OUTPUT" and interface == LOOPBACK:
+                rules += [f"-o {interface} -m addrtype --dst-type {types} -j RETURN" for types in TO_ITSELF[version]]
+            elif hook in ("OUTPUT", "FORWARD") and interface != LOOPBACK:
                 rules.append(f"-o {interface} -j RETURN")
         bypass = " --queue-bypass" if self.bypass else ""
         return [*rules, f"-j NFQUEUE --queue-num {self.queue}{bypass}"]
@@ -134,20 +157,20 @@ class Diversion:
         return Installed(self.hooks, rules, before)
 
     def _install_unseen(self, family: Family) -> None:
-        family.restore(installation(NOTHING, self.chains(family.version), ()))
-        for hook in self.hooks:
+        family.restore(installation(SavedTable.empty(family.table), self.chains(family), ()))
+        for hook in self._hooks(family):
             try:
-                family.restore(jump_put_first(hook, is_there=True))
+                family.restore(jump_put_first(family.table, hook, is_there=True))
             except DivertError:
-                family.restore(jump_put_first(hook, is_there=False))
+                family.restore(jump_put_first(family.table, hook, is_there=False))
 
     def _install(self, family: Family, saved: SavedTable) -> Rules:
         """Returns the chains as iptables-save prints them."""
-        wanted = self.chains(family.version)
+        wanted, hooks = self.chains(family), self._hooks(family)
         for _ in range(family.attempts):        # another program may change the rules in the very same moment
-            family.restore(installation(saved, wanted, self.hooks))
+            family.restore(installation(saved, wanted, hooks))
             saved = family.saved()
-            faults = saved.faults(saved.own, self.hooks)
+            faults = saved.faults(saved.own, hooks)
             if not faults and is_printed_form(saved.own, wanted):
                 return saved.own
         raise DivertError(f"{family.restore_program} did not fail, but {', '.join(faults) or 'other rules are there'}")
@@ -162,21 +185,34 @@ class Installed:
     before: Mapping[Family, SavedTable]
 
     @property
-    def legacy_versions(self) -> list[int]:
-        """The IP versions whose rules are iptables-legacy's."""
-        return [family.version for family in self.rules if family.backend == "legacy"]
+    def legacy_tables(self) -> list[tuple[int, str]]:
+        """IP version and table of the rules that are iptables-legacy's."""
+        return self._tables("legacy")
+
+    @property
+    def nft_tables(self) -> list[tuple[int, str]]:
+        """The same of nf_tables' rules."""
+        return self._tables("nft")
+
+    def _tables(self, backend: str) -> list[tuple[int, str]]:
+        return [(family.version, family.table) for family in self.rules if family.backend == backend]
+
+    def __str__(self) -> str:
+        """The hooks, each with its table; with both where the IP versions differ."""
+        tables = {hook: dict.fromkeys(family.table for family in self.rules if hook in family.hooks) for hook in self.hooks}
+        return ", ".join(f"{hook} ({'/'.join(tables[hook])})" for hook in self.hooks)
 
     def faults_before(self) -> bool:
         """Whether something was not in place, so that packets may have passed by."""
-        return any(family not in self.before or self.before[family].faults(rules, self.hooks) for family, rules in self.rules.items())
+        return any(family not in self.before or self.before[family].faults(rules, family.hooks) for family, rules in self.rules.items())
 
     def faults(self) -> list[str]:
         """What differs now, in words.  Raises DivertError when that cannot be seen."""
-        if len(self.rules) != len(ip_versions()):
+        if {family.version for family in self.rules} != set(ip_versions()):
             return ["there was no diversion of IPv6"]
         versions: dict[str, list[str]] = {}
         for family, rules in self.rules.items():
-            for fault in family.saved().faults(rules, self.hooks):
+            for fault in family.saved().faults(rules, family.hooks):
                 versions.setdefault(fault, []).append(f"IPv{family.version}")
         return [f"{fault} ({' and '.join(where)})" for fault, where in versions.items()]
 

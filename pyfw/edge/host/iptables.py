@@ -1,4 +1,4 @@
-"""iptables' programs: what they print, what they are given, and which of their two backends has the rules.
+"""iptables' programs: what they print, what they are given, which of their two backends and which tables have the rules.
 
 May know: processes.  Must not know: what pyfw's rules are.
 """
@@ -15,13 +15,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyfw.edge.host.iptables_rules import TABLE, SavedTable
+from pyfw.edge.host.iptables_rules import HOOKS, SavedTable
 
 LOCK_WAIT_S = 5                 # for others that change the rules
 TIMEOUT_S = 10
 ATTEMPTS = 3
 PAUSE_S = 0.2                   # before the second attempt; each further pause is twice as long
 BACKENDS = ("legacy", "nft")
+LATE, EARLY = "security", "mangle"      # behind mangle, filter and OUTPUT's DNAT, where the kernel has it; and before them
+LATE_HOOKS = ("FORWARD", "OUTPUT")
 _end_s: ContextVar[float] = ContextVar("end_s", default=float("inf"))      # of time.monotonic(): when the last program is to end
 VERSION_OF = {"iptables": 4, "ip6tables": 6}
 
@@ -36,14 +38,17 @@ class _Hopeless(DivertError):
 
 @dataclass(frozen=True)
 class Family:
-    """iptables or ip6tables, over one of the two backends.
+    """One table of iptables or ip6tables, over one of the two backends.
 
+    hooks       that are diverted in this table
     suffix      "-legacy" or "-nft"; empty: the backend that the system has chosen
     attempts    how often is tried what fails: another program may hold the lock, or have changed the rules meanwhile
     """
 
     program: str
     backend: str
+    table: str
+    hooks: tuple[str, ...] = ()
     suffix: str = ""
     attempts: int = ATTEMPTS
 
@@ -60,11 +65,11 @@ class Family:
         return f"{self.program}{self.suffix}-restore"
 
     def saved(self) -> SavedTable:
-        text = _run([f"{self.program}{self.suffix}-save", "-t", TABLE], self.attempts)
+        text = _run([f"{self.program}{self.suffix}-save", "-t", self.table], self.attempts)
         if re.search(r"^# Table .* incompatible", text, re.MULTILINE):
-            raise DivertError(f"{self.program}{self.suffix}-save cannot print the table {TABLE}: another program has put rules "
-                              "into it that only nft has; they belong in a table of their own")
-        return SavedTable.parse(text)
+            raise DivertError(f"{self.program}{self.suffix}-save cannot print the table {self.table}: another program has put "
+                              "rules into it that only nft has; they belong in a table of their own")
+        return SavedTable.parse(self.table, text)
 
     def restore(self, transaction: str) -> None:
         if transaction:
@@ -72,9 +77,20 @@ class Family:
 
 
 def current_families(attempts: int = ATTEMPTS) -> list[Family]:
-    """What `iptables` and, where there is IPv6, `ip6tables` are."""
-    return [Family(program, _backend(program), attempts=attempts) for program, version in VERSION_OF.items()
-            if version in ip_versions()]
+    """The tables of `iptables` and, where there is IPv6, of `ip6tables`; the late one before the early one.
+
+    INPUT is diverted early: nft's late table comes behind nat's SNAT there, which turns back what OUTPUT's DNAT has done,
+    so that an answer would not fit its question.
+    """
+    families = []
+    for program, version in VERSION_OF.items():
+        if version not in ip_versions():
+            continue
+        backend = _backend(program)
+        late = LATE_HOOKS if _has_late_table(program, backend) else ()
+        families += [Family(program, backend, LATE, late, attempts=attempts)] if late else []
+        families.append(Family(program, backend, EARLY, tuple(hook for hook in HOOKS if hook not in late), attempts=attempts))
+    return families
 
 
 def ip_versions() -> tuple[int, ...]:
@@ -83,9 +99,11 @@ def ip_versions() -> tuple[int, ...]:
 
 def other_families(current: Sequence[Family]) -> list[Family]:
     """The same over the backend that is not the chosen one, where there is such a program and such a table."""
-    return [Family(family.program, backend, f"-{backend}", family.attempts) for family in current for backend in BACKENDS
-            if backend != family.backend and shutil.which(f"{family.program}-{backend}-save", path=_path())
-            and (backend == "nft" or _has_legacy_table(family.version))]
+    return [Family(program, backend, table, suffix=f"-{backend}", attempts=attempts)
+            for program, chosen, attempts in dict.fromkeys((family.program, family.backend, family.attempts) for family in current)
+            for backend in BACKENDS for table in (LATE, EARLY)
+            if backend != chosen and shutil.which(f"{program}-{backend}-save", path=_path())
+            and (backend == "nft" or _has_legacy_table(VERSION_OF[program], table))]
 
 
 @contextmanager
@@ -102,15 +120,26 @@ def _backend(program: str) -> str:
     return "nft" if "(nf_tables)" in _run([f"{program}-save", "-V"], 1) else "legacy"
 
 
-def _has_legacy_table(version: int) -> bool:
+def _has_late_table(program: str, backend: str) -> bool:
+    """nf_tables makes every table out of nothing; a legacy one is a module that the kernel may lack."""
+    if backend == "nft" or _has_legacy_table(VERSION_OF[program], LATE):
+        return True
+    try:
+        _run([f"{program}-save", "-t", LATE], 1)
+        return True
+    except DivertError:
+        return False
+
+
+def _has_legacy_table(version: int, table: str) -> bool:
     """To list a legacy table is to make it: hence this question before."""
     names = Path(f"/proc/thread-self/net/ip{'6' if version == 6 else ''}_tables_names")
     try:
-        return TABLE in names.read_text().split()
+        return table in names.read_text().split()
     except FileNotFoundError:
         return False
     except PermissionError:     # it is root's, whatever capabilities this process has
-        return Path(f"/sys/module/ip{'6' if version == 6 else ''}table_mangle").is_dir()
+        return Path(f"/sys/module/ip{'6' if version == 6 else ''}table_{table}").is_dir()
 
 
 def _run(argv: list[str], attempts: int, stdin: str = "") -> str:

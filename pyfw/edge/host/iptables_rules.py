@@ -1,6 +1,6 @@
 """The text that iptables-save prints and iptables-restore reads, as far as the diversion needs it.  Runs no program.
 
-The table is mangle throughout.  pyfw's own chains are PYFW-INPUT, PYFW-FORWARD, PYFW-OUTPUT and PYFW-DEFRAG.
+pyfw's own chains are PYFW-INPUT, PYFW-FORWARD, PYFW-OUTPUT and PYFW-DEFRAG.
 """
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-TABLE = "mangle"
 HOOKS = ("INPUT", "FORWARD", "OUTPUT")
 DEFRAG_CHAIN = "PYFW-DEFRAG"
 OWN_CHAINS = (DEFRAG_CHAIN, *(f"PYFW-{hook}" for hook in HOOKS))
@@ -38,31 +37,36 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class SavedTable:
-    """What iptables-save has printed of the table.
+    """What iptables-save has printed of one table.
 
     rules   of every chain that there is
     bases   the chains that the kernel itself calls
     """
 
+    table: str
     rules: Rules
     bases: frozenset[str]
 
     @classmethod
-    def parse(cls, text: str) -> SavedTable:
+    def parse(cls, table: str, text: str) -> SavedTable:
         rules: dict[str, list[str]] = {}
         bases: set[str] = set()
-        table = ""
+        current = ""
         for line in text.splitlines():
             if line.startswith("*"):
-                table = line[1:]
-            elif table == TABLE and line.startswith(":"):
+                current = line[1:]
+            elif current == table and line.startswith(":"):
                 chain, policy = line[1:].split()[:2]
                 rules.setdefault(chain, [])
                 (bases.discard if policy == "-" else bases.add)(chain)
-            elif table == TABLE and line.startswith("-A "):
+            elif current == table and line.startswith("-A "):
                 chain, _, rule = line[3:].partition(" ")
                 rules.setdefault(chain, []).append(rule)
-        return cls(rules, frozenset(bases))
+        return cls(table, rules, frozenset(bases))
+
+    @classmethod
+    def empty(cls, table: str) -> SavedTable:
+        return cls(table, {}, frozenset())
 
     @property
     def own(self) -> Rules:
@@ -85,22 +89,27 @@ class SavedTable:
             return f"{name} was missing"
         if rules.count(jump) > 1:
             return f"{name} was there {rules.count(jump)} times"
-        if any(_may_pass(rule) for rule in rules[:rules.index(jump)]):
+        before, behind = rules[:rules.index(jump)], rules[rules.index(jump) + 1:]
+        if any(map(_may_pass, before)):
             return f"{name} was behind rules that let packets pass"
+        if behind and not any(map(_may_pass, behind)):
+            return f"{name} was before rules that its packets would not meet"
         return None
+
+    def is_open(self, hook: str) -> bool:
+        """Whether a packet could pass by a jump that stands last."""
+        return any(_may_pass(rule) for rule in self.rules.get(hook, ()) if chain_of(hook) not in _targets(rule))
 
     def faults(self, installed: Rules, hooks: Sequence[str]) -> list[str]:
         """What differs from a diversion of these hooks, whose chains had these rules when they were installed."""
         faults = [fault for hook in hooks if chain_of(hook) in self.rules and (fault := self.jump_fault(hook))]
+        faults += [f"{chain} was in {self.table}, too" for chain in self.own if chain not in installed]
         for chain, rules in installed.items():
             if chain not in self.rules:
                 faults.append(f"{chain} was missing")
             elif list(self.rules[chain]) != list(rules):
                 faults.append(f"{chain} had other rules")
         return faults
-
-
-NOTHING = SavedTable({}, frozenset())
 
 
 def chain_of(hook: str) -> str:
@@ -114,26 +123,27 @@ def jump_of(hook: str) -> str:
 def installation(saved: SavedTable, wanted: Rules, hooks: Sequence[str]) -> str:
     """iptables-restore's input that leads from `saved` to these chains and the jumps of these hooks.
 
-    A jump is put first where a packet could pass it by.  What is wanted no longer goes.
+    NFQUEUE's accept leaves the chain: hence a jump is put last, or first where a packet could pass it by.  What is wanted
+    no longer goes.
     """
     lines = [f":{chain} - [0:0]" for chain in wanted]
     lines += [f"-A {chain} {rule}" for chain, rules in wanted.items() for rule in rules]
     for hook in hooks:
         references = list(saved.references(chain_of(hook)))
         if len(references) != 1 or saved.jump_fault(hook):
-            lines += [*map(_deletion, references), f"-I {hook} {jump_of(hook)}"]
-    return _transaction(lines + _removal(saved, [chain for chain in saved.own if chain not in wanted]))
+            lines += [*map(_deletion, references), f"-{'I' if saved.is_open(hook) else 'A'} {hook} {jump_of(hook)}"]
+    return _transaction(saved.table, lines + _removal(saved, [chain for chain in saved.own if chain not in wanted]))
 
 
-def jump_put_first(hook: str, *, is_there: bool) -> str:
+def jump_put_first(table: str, hook: str, *, is_there: bool) -> str:
     """The input that does so in one step, whatever else there is; the jump that is there goes."""
     jump = f"{hook} {jump_of(hook)}"
-    return _transaction([*([f"-D {jump}"] if is_there else []), f"-I {jump}"])
+    return _transaction(table, [*([f"-D {jump}"] if is_there else []), f"-I {jump}"])
 
 
 def removal(saved: SavedTable) -> str:
     """The input that takes pyfw's chains out of `saved`; empty where there are none."""
-    return _transaction(_removal(saved, list(saved.own)))
+    return _transaction(saved.table, _removal(saved, list(saved.own)))
 
 
 def restoration(saved: SavedTable, before: SavedTable) -> str:
@@ -147,7 +157,7 @@ def restoration(saved: SavedTable, before: SavedTable) -> str:
         lines.append(f"-I {chain} {min(position, room.get(chain, 1))} {rule}")
         room[chain] = room.get(chain, 1) + 1
     gone = [chain for chain in saved.own if chain not in before.own]
-    return _transaction([*lines, *(f"-F {chain}" for chain in gone), *(f"-X {chain}" for chain in gone)])
+    return _transaction(saved.table, [*lines, *(f"-F {chain}" for chain in gone), *(f"-X {chain}" for chain in gone)])
 
 
 def is_printed_form(printed: Rules, wanted: Rules) -> bool:
@@ -169,8 +179,8 @@ def _deletion(reference: Reference) -> str:
     return f"-D {reference.chain} {reference.rule}"
 
 
-def _transaction(lines: Sequence[str]) -> str:
-    return "\n".join([f"*{TABLE}", *lines, "COMMIT", ""]) if lines else ""
+def _transaction(table: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"*{table}", *lines, "COMMIT", ""]) if lines else ""
 
 
 def _targets(rule: str) -> set[str]:

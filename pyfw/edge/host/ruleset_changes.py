@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from pyfw.edge.host.iptables_rules import TABLE
 from pyfw.edge.host.legacy_tables import table_digest
 
 NETLINK_NETFILTER = 12
@@ -57,16 +56,16 @@ class RulesetChanges:
                 if error.errno != errno.ENOBUFS:
                     raise
 
-    def state(self, legacy_versions: Iterable[int]) -> tuple[object, ...]:
-        """Equal to what was returned before as long as no rule has changed; of the IP versions named, legacy ones, too."""
+    def state(self, legacy_tables: Iterable[tuple[int, str]]) -> tuple[object, ...]:
+        """Equal to what was returned before as long as no rule has changed; of these legacy tables' IP versions, too."""
         generation = self._generation() if self._has_nftables else None
-        return generation, *(table_digest(version, TABLE.encode()) for version in legacy_versions)
+        return generation, *(table_digest(version, table.encode()) for version, table in legacy_tables)
 
-    def is_dormant(self, version: int) -> bool:
+    def is_dormant(self, version: int, table: str) -> bool:
         """Whether nf_tables' table is there and its hooks are off (`nft add table ip mangle { flags dormant; }`)."""
         if not self._has_nftables:
             return False
-        name = TABLE.encode() + b"\0"
+        name = table.encode() + b"\0"
         padding = bytes(-len(name) % 4)
         answer = self._ask(NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, socket.AF_INET6 if version == 6 else socket.AF_INET,
                            ATTRIBUTE.pack(ATTRIBUTE.size + len(name), NFTA_TABLE_NAME) + name + padding)

@@ -77,11 +77,11 @@ def test_what_the_config_says_of_the_diversion_counts(lab: Lab, config: Path, te
 def test_the_queue_is_the_configs_and_its_daemon_takes_over(lab: Lab, config: Path, tmp_path: Path) -> None:
     config.write_text(f"queue: {{number: 12}}\n{RULES}")
     assert pyfw(lab, "close", "-c", config).returncode == 0
-    assert "--queue-num 12" in lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout
+    assert "--queue-num 12" in lab.run("gateway", ["iptables-save"]).stdout
     assert passes(lab) == CLOSED
     with Firewall(lab, config, tmp_path):
         assert passes(lab) == OPEN
-        before = lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A")
+        before = lab.run("gateway", ["iptables-save"]).stdout.count("\n-A")
         left = pyfw(lab, "close", "-c", config)
         assert left.returncode == 0
         assert "a daemon diverts the packets here" in left.stdout
@@ -89,7 +89,7 @@ def test_the_queue_is_the_configs_and_its_daemon_takes_over(lab: Lab, config: Pa
         assert refused.returncode == 1
         assert "another pyfw diverts" in refused.stderr
         assert passes(lab) == OPEN
-        assert lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout.count("\n-A") == before
+        assert lab.run("gateway", ["iptables-save"]).stdout.count("\n-A") == before
     assert "PYFW" not in lab.run("gateway", ["iptables-save"]).stdout
 
 

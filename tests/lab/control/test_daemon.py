@@ -45,8 +45,8 @@ def send_udp(lab: Lab, count: int) -> None:
 
 def diversion(lab: Lab, role: str = "gateway") -> list[str]:
     """Whatever of pyfw is in the kernel's rules there."""
-    return [line for program in ("iptables", "ip6tables")
-            for line in lab.run(role, [program, "-t", "mangle", "-S"]).stdout.splitlines()
+    return [line for program in ("iptables-save", "ip6tables-save")
+            for line in lab.run(role, [program]).stdout.splitlines()
             if "PYFW" in line or "NFQUEUE" in line]
 
 

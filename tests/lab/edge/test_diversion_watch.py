@@ -17,10 +17,10 @@ from pyfw.lab import SERVER, Lab, wait_until
 Guard = Callable[..., Firewall]
 
 PROGRAM = {4: "iptables", 6: "ip6tables"}
-TABLE = {4: "ip mangle", 6: "ip6 mangle"}
-WITHOUT_OURS = "*mangle\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+TABLE = {4: "ip security", 6: "ip6 security"}
+WITHOUT_OURS = "*security\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 
-# What opens FORWARD, as words of iptables -t mangle, or of a program with its input.
+# What opens FORWARD, as words of iptables -t security, or of a program with its input.
 CHANGES = {
     "flush the table": ["-F"],
     "flush the chain": ["-F", "PYFW-FORWARD"],
@@ -37,7 +37,7 @@ def change(lab: Lab, family: int, words: list[str]) -> None:
     """Do as another program would on the gateway."""
     argv = [word.format(program=PROGRAM[family], table=TABLE[family]) for word in words]
     if argv[0].startswith("-"):
-        argv = [PROGRAM[family], "-t", "mangle", *argv]
+        argv = [PROGRAM[family], "-t", "security", *argv]
     elif argv[0] == "nft":
         argv = ["nft", " ".join(argv[1:])]
     lab.run("gateway", argv, input=WITHOUT_OURS, check=True)
@@ -48,8 +48,8 @@ def passes(lab: Lab, family: int) -> bool:
 
 
 def saved(lab: Lab, family: int) -> list[str]:
-    """The rules and chains of mangle, without counters and comments."""
-    lines = lab.run("gateway", [f"{PROGRAM[family]}-save", "-t", "mangle"], check=True).stdout.splitlines()
+    """The rules and chains of security, without counters and comments."""
+    lines = lab.run("gateway", [f"{PROGRAM[family]}-save", "-t", "security"], check=True).stdout.splitlines()
     return [line.split(" [")[0] for line in lines if not line.startswith("#")]
 
 
@@ -100,9 +100,9 @@ def test_what_others_change_is_put_back(lab: Lab, guard: Guard):
 
 def test_defragmentation_is_put_back(lab: Lab, guard: Guard):
     firewall = guard(FORWARD=["-p icmp -j ACCEPT", "-p ipv6-icmp -j ACCEPT"])
-    with put_back(firewall, lab):
-        change(lab, 4, ["-F", "PYFW-DEFRAG"])
-        change(lab, 6, ["-F", "PYFW-DEFRAG"])
+    for program in PROGRAM.values():
+        lab.run("gateway", [program, "-t", "mangle", "-F", "PYFW-DEFRAG"], check=True)
+    wait_until(lambda: counters(firewall)["repairs"] and counters(firewall)["in_place"] == 1, "it to be put back")
     for family in (4, 6):
         assert lab.run("client", ["ping", "-c1", "-W1", "-s4000", SERVER.address(family)]).returncode == 0
 
@@ -123,7 +123,7 @@ def test_what_lets_nothing_pass_may_stand_first(lab: Lab, guard: Guard):
 def test_a_burst_of_foreign_changes_is_no_storm_of_ours(lab: Lab, guard: Guard):
     firewall = guard(FORWARD=[])
     before = counters(firewall)
-    burst = "insert rule ip mangle FORWARD accept\nflush chain ip mangle FORWARD\n" * 500      # nft: a transaction each
+    burst = "insert rule ip security FORWARD accept\nflush chain ip security FORWARD\n" * 500      # nft: a transaction each
     lab.run("gateway", ["nft", "-i"], input=burst, check=True)
     wait_until(lambda: not passes(lab, 4), "the diversion to be put back")
     after = counters(firewall)
@@ -133,8 +133,8 @@ def test_a_burst_of_foreign_changes_is_no_storm_of_ours(lab: Lab, guard: Guard):
 
 def test_of_two_that_both_want_to_be_first_neither_runs_hot(lab: Lab, guard: Guard):
     firewall = guard(FORWARD=[])
-    rival = lab.start("gateway", ["sh", "-c", "while sleep 0.01; do iptables -t mangle -S FORWARD | sed -n 2p | grep -q ACCEPT ||"
-                                              " iptables -t mangle -I FORWARD -j ACCEPT; done"])
+    rival = lab.start("gateway", ["sh", "-c", "while sleep 0.01; do iptables -t security -S FORWARD | sed -n 2p | grep -q ACCEPT ||"
+                                              " iptables -t security -I FORWARD -j ACCEPT; done"])
     wait_until(lambda: counters(firewall)["repairs"] >= 4, "four repairs")
     lab.stop(rival)
     wait_until(lambda: not passes(lab, 4), "the daemon to have had the last word")
@@ -166,35 +166,35 @@ def test_what_cannot_be_put_back_is_told_until_it_can(lab: Lab, guard: Guard, tm
 def test_what_cannot_be_read_is_closed_and_told(lab: Lab, guard: Guard):
     """A rule that only nft has hides the whole table from iptables-save."""
     firewall = guard(FORWARD=[])
-    lab.run("gateway", ["nft", "insert rule ip mangle FORWARD accept; insert rule ip mangle FORWARD tcp option maxseg size set 1000"],
+    lab.run("gateway", ["nft", "insert rule ip security FORWARD accept; insert rule ip security FORWARD tcp option maxseg size set 1000"],
             check=True)
-    assert "is incompatible" in lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout
+    assert "is incompatible" in lab.run("gateway", ["iptables-save", "-t", "security"]).stdout
     wait_until(lambda: counters(firewall)["in_place"] == 0, "the trouble to be noticed")
-    assert "cannot print the table mangle" in firewall.ctl("ping").stderr
+    assert "cannot print the table security" in firewall.ctl("ping").stderr
     assert not passes(lab, 4)
     checks = counters(firewall)["checks"]
     wait_until(lambda: counters(firewall)["checks"] > checks + 1, "two more looks")
-    assert lab.run("gateway", ["nft", "list chain ip mangle FORWARD"]).stdout.count("PYFW-FORWARD") == 1, "it is put first"
+    assert lab.run("gateway", ["nft", "list chain ip security FORWARD"]).stdout.count("PYFW-FORWARD") == 1, "it is put first"
     for _ in range(2):
-        listing = lab.run("gateway", ["nft", "-a", "list chain ip mangle FORWARD"], check=True).stdout
+        listing = lab.run("gateway", ["nft", "-a", "list chain ip security FORWARD"], check=True).stdout
         [handle] = re.findall(r"jump PYFW-FORWARD # handle (\d+)", listing)
-        lab.run("gateway", ["nft", f"delete rule ip mangle FORWARD handle {handle}"], check=True)
+        lab.run("gateway", ["nft", f"delete rule ip security FORWARD handle {handle}"], check=True)
         wait_until(lambda: not passes(lab, 4), "the jump to be back")
-    lab.run("gateway", ["nft", "insert rule ip mangle FORWARD accept"], check=True)
+    lab.run("gateway", ["nft", "insert rule ip security FORWARD accept"], check=True)
     wait_until(lambda: not passes(lab, 4), "the jump to be first again")
-    listing = lab.run("gateway", ["nft", "list chain ip mangle FORWARD"]).stdout
+    listing = lab.run("gateway", ["nft", "list chain ip security FORWARD"]).stdout
     assert listing.count("PYFW-FORWARD") == 1
-    lab.run("gateway", ["nft", "flush chain ip mangle FORWARD"], check=True)
+    lab.run("gateway", ["nft", "flush chain ip security FORWARD"], check=True)
     wait_until(lambda: counters(firewall)["in_place"] == 1, "the diversion to be put back")
     assert not passes(lab, 4)
 
 
 def test_a_dormant_table_is_told(lab: Lab, guard: Guard):
     firewall = guard(FORWARD=[])
-    lab.run("gateway", ["nft", "add table ip mangle { flags dormant; }"], check=True)
+    lab.run("gateway", ["nft", "add table ip security { flags dormant; }"], check=True)
     wait_until(lambda: counters(firewall)["in_place"] == 0, "the trouble to be noticed")
     assert "table is dormant" in firewall.ctl("ping").stderr
-    lab.run("gateway", ["nft", "add table ip mangle"], check=True)
+    lab.run("gateway", ["nft", "add table ip security"], check=True)
     wait_until(lambda: counters(firewall)["in_place"] == 1, "it to be awake again")
     assert not passes(lab, 4)
 

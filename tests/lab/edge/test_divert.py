@@ -24,14 +24,14 @@ def installed(lab: Lab, diversion: Diversion) -> Iterator[None]:
         diversion.remove()
 
 
-def mangle(lab: Lab, family: int = 4) -> list[str]:
-    program = {4: "iptables-save", 6: "ip6tables-save"}[family]
-    done = lab.run("gateway", [program, "-t", "mangle"], check=True)
+def rules(lab: Lab, family: int = 4) -> list[str]:
+    """Of all tables."""
+    done = lab.run("gateway", [{4: "iptables-save", 6: "ip6tables-save"}[family]], check=True)
     return [line.split(" [")[0] for line in done.stdout.splitlines() if line[0] in ":-" and " ACCEPT " not in line]
 
 
 def iptables(lab: Lab, *arguments: str) -> None:
-    lab.run("gateway", ["iptables", "-t", "mangle", *arguments], check=True)
+    lab.run("gateway", ["iptables", "-t", "mangle" if any("INPUT" in word for word in arguments) else "security", *arguments], check=True)
 
 
 def answers(lab: Lab, role: str, address: str, size: int = 56) -> bool:
@@ -64,13 +64,13 @@ def test_nobody_listens_and_packets_pass(lab: Lab, hook: str, options: dict):
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_killed_predecessor_s_rules_are_repaired(lab: Lab, family: int):
     with installed(lab, Diversion(QUEUE)):
-        expected = mangle(lab, family)
+        expected = rules(lab, family)
     with installed(lab, Diversion(QUEUE + 1, exempt=["eth7"], bypass=True)):
         for arguments in (["-A", "INPUT", "-j", "PYFW-INPUT"], ["-I", "FORWARD", "-j", "PYFW-FORWARD"],
                           ["-A", "PYFW-OUTPUT", "-j", "DROP"], ["-D", "OUTPUT", "-j", "PYFW-OUTPUT"]):
             iptables(lab, *arguments)
         with installed(lab, Diversion(QUEUE)):
-            assert sorted(mangle(lab, family)) == sorted(expected)
+            assert sorted(rules(lab, family)) == sorted(expected)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -78,13 +78,13 @@ def test_it_goes_and_leaves_the_rest(lab: Lab, family: int):
     iptables(lab, "-N", "MINE")
     iptables(lab, "-A", "FORWARD", "-j", "MINE")
     try:
-        before = mangle(lab, family)
+        before = rules(lab, family)
         with installed(lab, Diversion(QUEUE)):
-            assert len(mangle(lab, family)) > len(before)
-        assert mangle(lab, family) == before
+            assert len(rules(lab, family)) > len(before)
+        assert rules(lab, family) == before
         with lab.inside("gateway"):
             Diversion(QUEUE).remove()
-        assert mangle(lab, family) == before
+        assert rules(lab, family) == before
     finally:
         iptables(lab, "-D", "FORWARD", "-j", "MINE")
         iptables(lab, "-X", "MINE")

@@ -73,7 +73,7 @@ def test_nothing_is_exempt_where_packets_come_in_or_pass(lab: Lab, guard: Guard,
 def test_pyfws_own_answers_leave(lab: Lab, guard: Guard, settings: list[str]):
     """OUTPUT lets nothing out, and they leave all the same."""
     guard(INPUT=["-p tcp -j REJECT --reject-with tcp-reset", "-p udp -j REJECT"], OUTPUT=[], settings=settings)
-    [mark] = set(re.findall(r"--mark (0x[0-9a-f]+) ", lab.run("gateway", ["iptables-save", "-t", "mangle"]).stdout))
+    [mark] = set(re.findall(r"--mark (0x[0-9a-f]+) ", lab.run("gateway", ["iptables-save"]).stdout))
     assert (int(mark, 16) == MARK) == bool(settings)
     assert int(mark, 16) != FORMER_MARK
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):

@@ -94,7 +94,7 @@ def test_connections_live_through_a_foreign_flush(lab: Lab, guard: Guard, hold):
     connections = [hold(4), hold(6)]
     firewall.process.send_signal(signal.SIGSTOP)
     for program in ("iptables", "ip6tables"):
-        lab.run("gateway", [program, "-t", "mangle", "-F"], check=True)
+        lab.run("gateway", [program, "-t", "security", "-F"], check=True)
     for held in connections:
         held.exchange()
     firewall.process.send_signal(signal.SIGCONT)
@@ -111,7 +111,7 @@ def test_connections_live_through_a_time_without_a_daemon(lab: Lab, guard: Guard
     held = hold(4)
     firewall.kill()
     if why == "flush":
-        lab.run("gateway", ["iptables", "-t", "mangle", "-F"], check=True)
+        lab.run("gateway", ["iptables", "-t", "security", "-F"], check=True)
     held.exchange()
     firewall.start()
     held.exchange(bytes(BULK))
