@@ -3,13 +3,17 @@
 In iptables and in ip6tables:
 
     INPUT, FORWARD, OUTPUT -> PYFW-INPUT, PYFW-FORWARD, PYFW-OUTPUT     one jump each, for the configured hooks
-    PYFW-*      RETURN what crosses an exempt interface, and in OUTPUT the answers that pyfw itself makes for REJECT: they
-                bear its mark, all 32 bits of it, and are RSTs or ICMP errors; the rest to NFQUEUE
+    PYFW-*      RETURN what crosses an exempt interface, and in OUTPUT two kinds of answers; the rest to NFQUEUE
+                    those that pyfw itself makes for REJECT: they bear its mark, all 32 bits of it, and are RSTs or ICMP errors
+                    ICMP errors that the kernel makes: no user owns their socket
     PYFW-DEFRAG has the kernel put fragments together before the hooks see them
 
 NFQUEUE's accept leaves the table's chain: rules of the same hook and table behind the jump never meet the packet.  So
 FORWARD and OUTPUT jump from the table `security`, behind mangle, filter and OUTPUT's DNAT, and else from the end of mangle.
 Connections that OUTPUT's DNAT has led elsewhere are seen as they are on the wire, both ways.
+
+A kernel with nat rules drops a queued packet that shares an unconfirmed connection with another.  Its own errors about a
+first packet do, so no error of its own is queued.  Every socket that a user can have has an owner.
 
 To lead a hook from one table into the other, the new jump is made before the old one goes: for these milliseconds a packet
 is judged twice, and none passes by.
@@ -27,6 +31,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyfw.edge.host.iptables import (
     ATTEMPTS,
@@ -58,6 +63,8 @@ TO_ITSELF = {4: ("LOCAL,BROADCAST,MULTICAST",), 6: ("LOCAL,ANYCAST", "MULTICAST"
 ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
            6: ("-p tcp -m tcp --tcp-flags RST RST", "-p ipv6-icmp -m icmp6 --icmpv6-type 1")}
 
+ERRORS = {4: [f"-p icmp -m icmp --icmp-type {kind}" for kind in (3, 5, 11, 12)],
+          6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind}" for kind in (1, 2, 3, 4)]}
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,10 @@ class Diversion:
 
     def _rules(self, hook: str, version: int) -> list[str]:
         rules = []
+        if hook == "OUTPUT":
+            rules = [f"{error} -m owner ! --uid-owner {_all_users()} -j RETURN" for error in ERRORS[version]]
         if hook == "OUTPUT" and self.mark is not None:
-            rules = [f"{answer} -m mark --mark {self.mark:#x} -j RETURN" for answer in ANSWERS[version]]
+            rules += [f"{answer} -m mark --mark {self.mark:#x} -j RETURN" for answer in ANSWERS[version]]
         for interface in self.exempt:
             if hook == "INPUT" or (hook == "FORWARD" and interface != LOOPBACK):
                 rules.append(f"-i {interface} -j RETURN")
@@ -219,6 +228,12 @@ class Installed:
     def roll_back(self) -> None:
         """Let everything be as it was before.  Raises DivertError."""
         _put_back(self.before)
+
+
+def _all_users() -> str:
+    """The ids of all users that there can be here: a user namespace may have fewer."""
+    ranges = [(int(first), int(count)) for first, _, count in map(str.split, Path("/proc/self/uid_map").read_text().splitlines())]
+    return f"{min(first for first, _ in ranges)}-{max(first + count for first, count in ranges) - 1}"
 
 
 def _tables(attempts: int = ATTEMPTS) -> dict[Family, SavedTable]:
