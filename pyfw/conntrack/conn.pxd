@@ -9,7 +9,7 @@ Who may write what:
 
 192 bytes: three cache lines, of which a lookup reads the first, TCP the second, counting the third.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyfw.enums cimport TCP_CLOSE, TCP_TIME_WAIT
 from pyfw.wire.packet cimport PROTO_TCP, Address
 
@@ -45,7 +45,7 @@ cdef struct TcpPeer:            # one per direction: what its sender has said an
     uint32_t maxack             # highest ack it sent
     uint8_t scale
     uint8_t flags
-    uint16_t zero
+    int16_t offset              # bytes that NAT behind us has added to what it sent: acknowledgements count them
 
 cdef struct TcpTrack:
     TcpPeer peer[2]

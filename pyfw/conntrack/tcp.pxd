@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.protocol cimport Settings, TrackerAnswer
 from pyfw.wire.packet cimport Packet
@@ -7,3 +7,4 @@ cdef bint tcp_open(Conn *conn, const Packet *packet, const Settings *settings, T
 cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64_t now_ns,
                      const Settings *settings, TrackerAnswer *answer) noexcept nogil
 cdef bint tcp_relearn(Conn *conn) noexcept nogil
+cdef void tcp_translate(Conn *conn, uint8_t side, int32_t offset) noexcept nogil

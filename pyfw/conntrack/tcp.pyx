@@ -7,7 +7,7 @@ Everything that changes a TCP track is in this file; what a segment says is read
 Facts: RFC 9293, 7323 (window scale), 2018 (SACK), 5961 (challenge ACK); G. van Rooij, "Real stateful TCP packet
 filtering in IP Filter" (2000); behaviour and names of Linux nf_conntrack_proto_tcp.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT16_MAX, INT16_MIN, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyfw.conntrack import tcp_states
@@ -98,6 +98,9 @@ cdef void tcp_update(Conn *conn, uint8_t direction, const Packet *packet, uint64
     cdef RstBelief belief
     cdef Segment segment
     read_segment(packet, &segment)
+    if segment.ack:
+        segment.ack -= added_behind_us(&track.peer[1 - direction])
+        segment.sack = segment.ack
     new = TRANSITION[direction][segment.index][old]
 
     if new == TCP_SYN_SENT and old >= TCP_TIME_WAIT:
@@ -273,6 +276,22 @@ cdef uint64_t timeout_of(const TcpTrack *track, uint8_t index, const Settings *s
     return timeout_ns
 
 
+# -- NAT behind us, which changes lengths (edge/queue/sequence_offsets.py) ------------------------------------------
+
+cdef void tcp_translate(Conn *conn, uint8_t side, int32_t offset) noexcept nogil:
+    """From now on, acknowledgements of what this side sent count so many bytes too many.  Beyond 16 bits no window counts."""
+    cdef TcpTrack *track = &conn.track.tcp
+    if INT16_MIN <= offset <= INT16_MAX:
+        track.peer[side].offset = <int16_t> offset
+    else:
+        track.peer[0].flags |= PEER_LIBERAL
+        track.peer[1].flags |= PEER_LIBERAL
+
+
+cdef inline uint32_t added_behind_us(const TcpPeer *peer) noexcept nogil:
+    return <uint32_t> <int32_t> peer.offset
+
+
 # -- windows -------------------------------------------------------------------------------------------------------
 #
 # What may be sent lies between what the receiver has acknowledged and the end of the window it announced:
@@ -339,7 +358,9 @@ cdef bint windows_allow(Conn *conn, uint8_t direction, const Packet *packet, Seg
     cdef TcpPeer *receiver = &track.peer[1 - direction]
     cdef Position position
     if receiver.flags & PEER_SACK:
+        segment.sack += added_behind_us(receiver)
         read_sack(packet, &segment.sack)
+        segment.sack -= added_behind_us(receiver)
     if meet_sender(track, direction, packet, segment):
         return True
     if not packet.tcp_flags & TH_ACK or (packet.tcp_flags & TH_RST and segment.ack == 0):

@@ -47,6 +47,8 @@ cdef class Engine:
     # is set; may turn judgement.verdict to DROP.  Never raises.
     cdef void inspect_packet(self, Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept
 
+    cdef void translate(self, const CJudgement *judgement, const int32_t *offset) noexcept nogil
+
     # Steps of the above.
     cdef void decide(self, Context *context, CJudgement *judgement) noexcept nogil
     cdef uint64_t active_serial(self) noexcept nogil

@@ -12,10 +12,11 @@ import os
 
 from libc.string cimport memcpy, memset
 
-from pyfw.conntrack.conn cimport CONN_UNTOLD_SHIFT
+from pyfw.conntrack.conn cimport CONN_UNTOLD_SHIFT, Conn
 from pyfw.conntrack.conncount cimport ConnCounter, free_counter
 from pyfw.conntrack.events cimport CHANGED_MARK
 from pyfw.conntrack.first_seen cimport origin_of
+from pyfw.conntrack.tcp cimport tcp_translate
 from pyfw.conntrack.tracker cimport Found, Tracker
 from pyfw.engine.counters cimport counters_of
 from pyfw.engine.helper_runner cimport HelperRunner
@@ -31,7 +32,7 @@ from pyfw.lock cimport assert_locked
 from pyfw.rules.parts cimport Context, Outcome, RuleEnvironment, Trace
 from pyfw.rules.program.flat cimport TABLE_FILTER, TABLE_RAW
 from pyfw.rules.program.program cimport NO_RULE, Program
-from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, IFNAMSIZ, Packet, parse
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, IFNAMSIZ, PROTO_TCP, Packet, parse
 
 from pyfw.conntrack.settings import TrackingSettings
 from pyfw.engine.judgement import Judgement
@@ -284,6 +285,16 @@ cdef class Engine:
         self.count(packet, now_ns, judgement)
         if reason and remark:                   # two things to say of one packet; a drop has one reason
             self.tally.reason[remark if judgement.reason.number == reason else reason][VERDICT_ACCEPT] += 1
+
+    cdef void translate(self, const CJudgement *judgement, const int32_t *offset) noexcept nogil:
+        """NAT has made longer, by so many bytes, what the two sides of the packet's connection sent; without the lock."""
+        cdef Conn *conn = &self.tracker.table.conns[judgement.conn]
+        cdef uint8_t side
+        self.lock()
+        if conn.id == judgement.conn_id and conn.key.protocol == PROTO_TCP:
+            for side in range(2):
+                tcp_translate(conn, side, offset[side])
+        self.unlock()
 
     # -- the rules, and who looks on ---------------------------------------------------------------------------
 

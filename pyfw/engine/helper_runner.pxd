@@ -22,5 +22,5 @@ cdef class HelperRunner:
     cdef uint8_t run(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept
 
     # Steps of the above.
-    cdef uint8_t ask(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) except 255
+    cdef uint8_t ask(self, const Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255
     cdef uint8_t expect(self, object expectation, const Conn *master, uint32_t slot, uint64_t now_ns) except 255

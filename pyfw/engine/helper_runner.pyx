@@ -47,7 +47,7 @@ cdef class HelperRunner:
                 self.on_error(error)
             return REASON_HELPER_ERROR
 
-    cdef uint8_t ask(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) except 255:
+    cdef uint8_t ask(self, const Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255:
         """Show the payload to the helper; what it finds becomes expectations."""
         cdef Conn conn
         cdef uint8_t direction = judgement.direction
@@ -74,6 +74,7 @@ cdef class HelperRunner:
             self.guard.unlock()
         if finding is None:
             return 0
+        judgement.announced = bool(finding.expectations or finding.remark)
         activate = finding.activate
         if activate or finding.cancel:
             with nogil:

@@ -1,5 +1,5 @@
 """The queue loop: packets from NFQUEUE to the engine, verdicts back."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netfilterqueue._impl cimport NetfilterQueue
 from pyfw.edge.queue.latency cimport Latency
 from pyfw.edge.queue.link_names cimport Links
@@ -28,6 +28,7 @@ cdef struct Counters:
     uint64_t id_gaps            # numbers that never came: the kernel could not deliver those packets
     uint64_t unknown_links      # packets of an interface that nobody could name
     uint64_t helper_inspections
+    uint64_t offsets_learnt     # announcements whose connection NAT has given other sequence numbers
     uint64_t verdicts_resent    # that a predecessor had written
     uint64_t orphans_dropped    # packets that a predecessor had received, and not judged
     uint64_t internal           # verdicts and packets for which own memory had no room: always a mistake of ours
@@ -36,6 +37,7 @@ cdef class QueueLoop:
     cdef Engine engine
     cdef NetfilterQueue queue
     cdef Rejecter rejecter
+    cdef object offsets         # SequenceOffsets
     cdef readonly int number
     cdef int descriptor
     cdef bint stopping

@@ -31,10 +31,11 @@ from pyfw.edge.queue.messages cimport (MESSAGE_ERROR, MESSAGE_MALFORMED, MESSAGE
                                        QueuedPacket, put_verdict, read_message, sound_verdicts)
 from pyfw.edge.queue.rings cimport BATCH, Held, HeldPacket, Rings, free_rings, mmsghdr, new_rings
 from pyfw.engine.judgement cimport CJudgement
-from pyfw.enums cimport HOOK_OUTPUT, VERDICT_ACCEPT, VERDICT_DROP
-from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, Packet
+from pyfw.enums cimport DIR_ORIGINAL, DIR_REPLY, HOOK_OUTPUT, VERDICT_ACCEPT, VERDICT_DROP
+from pyfw.wire.packet cimport CHECKSUM_TRUSTED, CHECKSUM_VERIFY, FAMILY_IPV4, Packet
 
 from pyfw.edge.queue import socket as queue_socket
+from pyfw.edge.queue.sequence_offsets import SequenceOffsets
 from pyfw.edge.queue.socket import QueueError
 from pyfw.edge.queue_counters import read_kernel_counters
 
@@ -99,6 +100,7 @@ cdef class QueueLoop:
         self.set_links(links or {})
         self.rings = new_rings()
         self.rejecter = open_rejecter(mark)
+        self.offsets = SequenceOffsets()
         self.memory = bytearray(IN_HAND_BYTES) if memory is None else memory
         self.hand = in_hand(self.memory)
         if descriptor is None:
@@ -185,6 +187,7 @@ cdef class QueueLoop:
             os.close(self.descriptor)
             self.descriptor = -1
             self.rejecter.close()
+            self.offsets.close()
 
     def fileno(self) -> int:
         """The netlink socket; -1 when closed."""
@@ -270,7 +273,7 @@ cdef void serve(QueueLoop loop) noexcept nogil:
 
 cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept nogil:
     cdef uint64_t now_ns = monotonic_ns()
-    cdef uint32_t i
+    cdef uint32_t i, announced
     take_new_names(&loop.links)
     loop.verdict_count = 0
     rings.to_inspect.count = 0
@@ -283,8 +286,10 @@ cdef void serve_batch(QueueLoop loop, Rings *rings, uint32_t received) noexcept 
     for i in range(rings.to_reject.count):
         reject_packet(loop, &rings.to_reject.packets[i], now_ns)
     if rings.to_inspect.count:
-        inspect_packets(loop, rings, now_ns)
+        announced = inspect_packets(loop, rings, now_ns)
         send_verdicts(loop, now_ns)
+        if announced:
+            learn_offsets(loop, rings)
     pyfw_publish(&loop.hand.finished_id, loop.newest_id)
     loop.counted.batches += 1
 
@@ -382,15 +387,39 @@ cdef void reject_packet(QueueLoop loop, HeldPacket *held, uint64_t now_ns) noexc
     loop.rejecter.answer(&held.packet, held.judgement.reject, held.indev, now_ns)
 
 
-cdef void inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcept with gil:
-    """Hand the held packets to their helpers, in the order they came, and write their verdicts."""
+cdef uint32_t inspect_packets(QueueLoop loop, Rings *rings, uint64_t now_ns) noexcept with gil:
+    """Hand the held packets to their helpers, in the order they came, and write their verdicts.  Returns how many announced."""
     cdef HeldPacket *held
-    cdef uint32_t i
+    cdef uint32_t i, announced = 0
     for i in range(rings.to_inspect.count):
         held = &rings.to_inspect.packets[i]
         loop.engine.inspect_packet(&held.packet, now_ns, &held.judgement)
         loop.counted.helper_inspections += 1
+        announced += held.judgement.announced
         give_verdict(loop, &held.judgement, held.id, held.mark)
+    return announced
+
+
+cdef void learn_offsets(QueueLoop loop, Rings *rings) noexcept with gil:
+    """What NAT has done to the announcements that were sent on a moment ago (edge.queue.sequence_offsets)."""
+    cdef HeldPacket *held
+    cdef Packet *packet
+    cdef int32_t[2] offsets
+    cdef uint32_t i
+    cdef int width
+    for i in range(rings.to_inspect.count):
+        held = &rings.to_inspect.packets[i]
+        packet = &held.packet
+        if held.judgement.announced and held.judgement.verdict == VERDICT_ACCEPT:
+            width = 4 if packet.family == FAMILY_IPV4 else 16
+            sides = [((<const char *> packet.src.bytes)[:width], packet.sport), ((<const char *> packet.dst.bytes)[:width], packet.dport)]
+            if held.judgement.direction == DIR_REPLY:
+                sides.reverse()
+            answer = loop.offsets.ask(packet.protocol, *sides)
+            if answer is not None:
+                offsets[DIR_ORIGINAL], offsets[DIR_REPLY] = answer
+                loop.engine.translate(&held.judgement, offsets)
+                loop.counted.offsets_learnt += offsets[DIR_ORIGINAL] != 0 or offsets[DIR_REPLY] != 0
 
 
 cdef void send_verdicts(QueueLoop loop, uint64_t received_ns) noexcept nogil:
