@@ -23,7 +23,7 @@ def test_the_gateways_rules_are_the_same_in_both_languages() -> None:
     assert sorted(print_ruleset(from_yaml).splitlines()) == sorted(print_ruleset(from_iptables).splitlines())
 
 
-@pytest.mark.parametrize("name", ["pyfw.yaml", "host.yaml"])
+@pytest.mark.parametrize("name", ["pyfw.yaml", "gateway-nat.yaml", "host.yaml"])
 def test_a_configuration_denies_by_default_and_compiles(name: str) -> None:
     from pyfw.rules.program.program import Program
 

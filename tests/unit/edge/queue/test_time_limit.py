@@ -21,11 +21,11 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_for_all_attempts_together(hanging: Path) -> None:
     with time_limit(0.3), pytest.raises(DivertError, match="no time left for iptables-save"):
-        Family("iptables", "nft", attempts=3).saved()
+        Family("iptables", "nft", "mangle", attempts=3).saved()
     assert len(hanging.read_text().splitlines()) == 1
 
 
 def test_an_undoing_has_a_limit_of_its_own(hanging: Path) -> None:
     with time_limit(0), time_limit(0.3), pytest.raises(DivertError, match="did not end"):
-        Family("iptables", "nft", attempts=1).saved()
+        Family("iptables", "nft", "mangle", attempts=1).saved()
     assert hanging.exists()
