@@ -418,7 +418,8 @@ cdef void learn_offsets(QueueLoop loop, Rings *rings) noexcept with gil:
             answer = loop.offsets.ask(packet.protocol, *sides)
             if answer is not None:
                 offsets[DIR_ORIGINAL], offsets[DIR_REPLY] = answer
-                loop.engine.translate(&held.judgement, offsets)
+                with nogil:
+                    loop.engine.translate(&held.judgement, offsets)
                 loop.counted.offsets_learnt += offsets[DIR_ORIGINAL] != 0 or offsets[DIR_REPLY] != 0
 
 

@@ -1,6 +1,8 @@
 """The ICMP errors that the gateway's kernel makes itself, about a first packet and with nat rules beside pyfw."""
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -53,3 +55,13 @@ def test_the_control_the_kernel_drops_those_that_are_queued(lab: Lab, guard: Gua
     lab.run("gateway", [PROGRAM[family], "-t", "mangle", "-A", "OUTPUT", "-j", "NFQUEUE", "--queue-num", "0"], check=True)
     assert not told(lab, family)
     assert firewall.ctl("ping").returncode == 0
+
+
+def test_a_user_namespace_has_fewer_users():
+    """Where the kernel takes no rule that names others."""
+    def in_namespace(*argv: str) -> int:
+        return subprocess.run(["unshare", "--user", "--map-root-user", "--net", *argv], stdin=subprocess.DEVNULL, capture_output=True).returncode
+
+    assert in_namespace(sys.executable, "-c", "from pyfw.edge.host.divert import Diversion; Diversion(0).install()") == 0
+    assert in_namespace("iptables", "-A", "OUTPUT", "-m", "owner", "!", "--uid-owner", "0") == 0
+    assert in_namespace("iptables", "-A", "OUTPUT", "-m", "owner", "!", "--uid-owner", "0-4294967294") != 0
