@@ -19,7 +19,7 @@ cdef class HelperRunner:
     cdef bint takes(self, Conn *conn, const Packet *packet, uint64_t now_ns) noexcept nogil
     # With the GIL and without the lock, for a packet whose judgement.inspect is set: 0, or the reason to drop it, or the
     # remark HELPER_REFUSED.  Never raises.
-    cdef uint8_t run(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept
+    cdef uint8_t run(self, const Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept
 
     # Steps of the above.
     cdef uint8_t ask(self, const Packet *packet, uint64_t now_ns, CJudgement *judgement) except 255

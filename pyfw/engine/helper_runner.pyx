@@ -38,7 +38,7 @@ cdef class HelperRunner:
         conn.helper = 0
         return False
 
-    cdef uint8_t run(self, const Packet *packet, uint64_t now_ns, const CJudgement *judgement) noexcept:
+    cdef uint8_t run(self, const Packet *packet, uint64_t now_ns, CJudgement *judgement) noexcept:
         """A helper that raises loses its connection's packet, not the daemon."""
         try:
             return self.ask(packet, now_ns, judgement)

@@ -127,7 +127,9 @@ def test_the_page(network: Network, tmp_path: Path):
         assert network.works() == EXPECTED
         assert [network.ask(*where) for where in refused] == ["", ""]
         seen = "\n".join(firewall.connections())
-        assert f"src={SERVER.ipv4} dst={WEB} " in seen and f"src={CLIENT.ipv4} dst={NEIGHBOUR} " in seen and f"src={CLIENT.ipv4} dst={SERVER.ipv4} " in seen
+        assert f"src={SERVER.ipv4} dst={WEB} " in seen
+        assert f"src={CLIENT.ipv4} dst={NEIGHBOUR} " in seen
+        assert f"src={CLIENT.ipv4} dst={SERVER.ipv4} " in seen
         for sysctl in FORWARDING.values():
             network.lab.run("gateway", ["sysctl", "-qw", f"{sysctl}=0"], check=True)
         assert network.ask("client", SERVER.ipv4, 80) == network.ask("client", SERVER.ipv6, 80) == "", "forwarding is the kernel's to switch"
