@@ -239,7 +239,7 @@ def read_listen(node: yaml.Node, name: str, scope: Scope) -> LoopbackAddress | P
                              f"or a socket's absolute path such as /run/pyfw/metrics.sock, not {shown(node)}")
     host, port = match[1] or match[2], int(match[3])
     try:
-        address = ipaddress.IPv6Address(host) if match[1] else ipaddress.IPv4Address(host)
+        address = _unmapped(ipaddress.IPv6Address(host)) if match[1] else ipaddress.IPv4Address(host)
     except ValueError as error:
         raise error_at(node, f"{name}: '{host}' is no IPv{6 if match[1] else 4} address; names are not "
                              "looked up: 127.0.0.1 or [::1]") from error
@@ -249,6 +249,11 @@ def read_listen(node: yaml.Node, name: str, scope: Scope) -> LoopbackAddress | P
     if not 1 <= port <= 65535:
         raise error_at(node, f"{name}: the port must be from 1 to 65535, not {port}")
     return LoopbackAddress(str(address), port)
+
+
+def _unmapped(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The kernel binds ::ffff:127.0.0.1 to 127.0.0.1.  Whether the former is loopback depends on Python's version."""
+    return address.ipv4_mapped or address
 
 
 def read_group(node: yaml.Node, name: str, scope: Scope) -> str | None:

@@ -39,11 +39,19 @@ def wheels() -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_container(debian_tree: Path, wheels: Path) -> NewContainer:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sources")
+    directory.chmod(0o755)
+    tree.copy_sources(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def new_container(debian_tree: Path, wheels: Path, sources: Path) -> NewContainer:
     @contextmanager
     def make(*layers: Path) -> Iterator[Container]:
         with (Lab(f"pyfw-service-{os.getpid()}") as lab,
-              Container(lab, [*layers, debian_tree], {tree.ROOT: SOURCE, wheels: WHEELS}) as container):
+              Container(lab, [*layers, debian_tree], {sources: SOURCE, wheels: WHEELS}) as container):
             container.boot()
             yield container
     return make

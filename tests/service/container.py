@@ -6,7 +6,7 @@
     └──────────────┘              └────────────────────────────────┘              └──────────────┘
 
 Its file system is the cached tree under an overlay in memory: what happens in it is gone with it.  It has no way out of the
-lab.  The source tree is /usr/src/pyfw in it, read-only; the wheels are /usr/src/wheels.
+lab.  A copy of the source tree, in which nothing is built, is /usr/src/pyfw in it, read-only; the wheels are /usr/src/wheels.
 """
 from __future__ import annotations
 

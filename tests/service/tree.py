@@ -29,6 +29,7 @@ PACKAGES = (
 )
 KEPT = 3                            # of each kind: other source trees may use the same cache
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "pyfw")
+CLONED = (*SOURCES, "config", "scripts", "systemd", "tests")
 BUILT = ("*.c", "*.so", "*.pyc")
 
 
@@ -40,6 +41,15 @@ def debian_tree() -> Path:
     """A Debian of this machine's release, never booted and never written to."""
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     return _kept("debian", f"{release} {' '.join(PACKAGES)}".encode(), lambda path: _bootstrap(release, path))
+
+
+def copy_sources(target: Path) -> None:
+    """As a fresh clone has them: nothing is built."""
+    for name in CLONED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns(*BUILT, "__pycache__"))
+        else:
+            shutil.copy2(ROOT / name, target)
 
 
 def wheels() -> Path:

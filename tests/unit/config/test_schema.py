@@ -88,6 +88,7 @@ def test_a_group_can_be_turned_off():
     ("", None), ("null", None),
     ("127.0.0.1:9469", LoopbackAddress("127.0.0.1", 9469)), ("127.8.9.10:1", LoopbackAddress("127.8.9.10", 1)),
     ("'[::1]:65535'", LoopbackAddress("::1", 65535)), ("'[0:0::1]:80'", LoopbackAddress("::1", 80)),
+    ("'[::ffff:127.0.0.1]:80'", LoopbackAddress("127.0.0.1", 80)),      # where the kernel binds it
     ("/run/pyfw/metrics.sock", Path("/run/pyfw/metrics.sock")),
 ])
 def test_metrics_are_for_this_machine(written, address):
@@ -155,7 +156,7 @@ def test_metrics_are_for_this_machine(written, address):
         ("0.0.0.0:9469", "0.0.0.0 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
         ("192.0.2.1:9469", "192.0.2.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
         ("[::]:9469", ":: is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a Unix socket"),
-        ("[::ffff:127.0.0.1]:1", "::ffff:127.0.0.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a "
+        ("[::ffff:192.0.2.1]:1", "::ffff:192.0.2.1 is no loopback address; only this machine may ask, at 127.0.0.1, [::1] or a "
                                  "Unix socket"),
         ("localhost:9469", "'localhost' is no IPv4 address; names are not looked up: 127.0.0.1 or [::1]"),
         ("[127.0.0.1]:9469", "'127.0.0.1' is no IPv6 address; names are not looked up: 127.0.0.1 or [::1]"),
