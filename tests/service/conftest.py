@@ -1,24 +1,25 @@
 """Containers for the tests of the service: see container.py for what they are and what they can do.
 
     container       a booted Debian without pyfw, one for each test module
+    ssh_session     somebody who is logged in there
     guarding        the same with pyfw installed, which has come up with it: ssh, ping and what is ESTABLISHED may come in
     new_container   `with new_container() as container:` for a test that needs one of its own; with `installation` as
                     its argument, pyfw is in it
 """
 from __future__ import annotations
 
-import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pyfw.lab import Lab
+from pyfw.lab import GATEWAY_INSIDE
 from service import tree
-from service.container import SOURCE, WHEELS, Container, NewContainer
+from service.container import SOURCE, WHEELS, Container, NewContainer, booted
 
 TIMEOUT_S = 900                     # of the first test, which makes the tree and the wheels
+UNKNOWN_HOST = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,13 +49,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_container(debian_tree: Path, wheels: Path, sources: Path) -> NewContainer:
-    @contextmanager
-    def make(*layers: Path) -> Iterator[Container]:
-        with (Lab(f"pyfw-service-{os.getpid()}") as lab,
-              Container(lab, [*layers, debian_tree], {sources: SOURCE, wheels: WHEELS}) as container):
-            container.boot()
-            yield container
-    return make
+    return lambda *layers: booted([*layers, debian_tree], sources, wheels)
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +75,16 @@ def guarding(new_container: NewContainer, installation: Path) -> Iterator[Contai
     with new_container(installation) as container:
         assert container.run("systemctl", "is-active", "pyfw").stdout == "active\n", container.journal("pyfw")
         yield container
+
+
+@pytest.fixture(scope="module")
+def ssh_session(container: Container, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Somebody who is logged in, and whose every line is answered."""
+    key = tmp_path_factory.mktemp("ssh") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    container.run("mkdir", "-p", "/root/.ssh", check=True)
+    container.run("tee", "/root/.ssh/authorized_keys", input=Path(f"{key}.pub").read_text(), check=True)
+    session = container.lab.start("client", ["ssh", "-i", key, *UNKNOWN_HOST, f"root@{GATEWAY_INSIDE.ipv4}", "cat"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yield session
+    container.lab.stop(session)

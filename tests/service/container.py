@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from pyfw.lab import GATEWAY_INSIDE, NAMESPACE_DIR, Lab, LabError, wait_until
@@ -190,6 +190,14 @@ class Container:
         return self.run("journalctl", "--boot", "--output=cat", f"--unit={unit}", *arguments, check=True).stdout
 
 
+@contextmanager
+def booted(layers: Sequence[Path], sources: Path, wheels: Path) -> Iterator[Container]:
+    """A container of its own, in a lab of its own."""
+    with Lab(f"pyfw-service-{os.getpid()}") as lab, Container(lab, layers, {sources: SOURCE, wheels: WHEELS}) as container:
+        container.boot()
+        yield container
+
+
 def _removed(cgroup: Path) -> bool:
     for directory, _, _ in os.walk(cgroup, topdown=False):
         with suppress(OSError):
@@ -208,6 +216,13 @@ def connects(container: Container, port: int) -> bool:
     """Whether a client can open a connection to the container."""
     probe = f"import socket; socket.create_connection(('{GATEWAY_INSIDE.ipv4}', {port}), 1.5)"
     return container.lab.run("client", ["python3", "-c", probe]).returncode == 0
+
+
+def answers(session: subprocess.Popen[str], line: str) -> bool:
+    """Whether an ssh_session lives."""
+    session.stdin.write(f"{line}\n")
+    session.stdin.flush()
+    return session.stdout.readline() == f"{line}\n"
 
 
 def edit(container: Container, old: str, new: str) -> None:

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("PYFW_TEST_CACHE", "/var/cache/pyfw-tests"))
+THIS_RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "procps",
     "gcc", "libc6-dev", "libnetfilter-queue-dev", "python3-dev", "python3-venv",    # what scripts/install would fetch
@@ -37,10 +38,9 @@ class CacheError(Exception):
     """The tree or the wheels cannot be made: one line, and the end of what the program said."""
 
 
-def debian_tree() -> Path:
-    """A Debian of this machine's release, never booted and never written to."""
-    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    return _kept("debian", f"{release} {' '.join(PACKAGES)}".encode(), lambda path: _bootstrap(release, path))
+def debian_tree(release: str = THIS_RELEASE, packages: Sequence[str] = PACKAGES) -> Path:
+    """A Debian, never booted and never written to."""
+    return _kept(f"debian-{release}", " ".join(packages).encode(), lambda path: _bootstrap(release, packages, path))
 
 
 def copy_sources(target: Path) -> None:
@@ -84,12 +84,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _bootstrap(release: str, path: Path) -> None:
-    indexes = _run(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", f"Codename: {release}",
+def _bootstrap(release: str, packages: Sequence[str], path: Path) -> None:
+    """From the archive that has this machine's release; it has the others, too."""
+    indexes = _run(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", f"Codename: {THIS_RELEASE}",
                     "Component: main", "Origin: Debian"]).split()
     if not indexes:
-        raise CacheError(f"apt knows no source for Debian {release}: run apt-get update")
-    _run(["debootstrap", "--foreign", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, path, indexes[0]])
+        raise CacheError(f"apt knows no source for Debian {THIS_RELEASE}: run apt-get update")
+    _run(["debootstrap", "--foreign", "--variant=minbase", f"--include={','.join(packages)}", release, path, indexes[0]])
     # The packages' scripts save and load rules: not this machine's.
     _run(["unshare", "--net", "chroot", path, "/debootstrap/debootstrap", "--second-stage"])
     for rules in (path / "etc/iptables").glob("rules.*"):

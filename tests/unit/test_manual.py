@@ -259,7 +259,7 @@ def test_the_services_commands_are_commands() -> None:
     for name, *words in lines:
         if name == "pyfwctl":
             pyfwctl.make_parser().parse_args(words)
-    assert {"pyfwctl", "systemctl", "journalctl", "curl", "scripts/install"} == {name for name, *_ in lines}
+    assert {"pyfwctl", "systemctl", "journalctl", "curl", "apt", "scripts/install", "scripts/package"} == {name for name, *_ in lines}
 
 
 def test_the_limits_of_the_service_are_a_config(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_page_is_well_formed(page: str) -> None:
 
 
 def test_every_page_is_installed() -> None:
-    script = (MAN.parents[1] / "scripts" / "install").read_text()
+    script = (MAN.parents[1] / "scripts" / "package").read_text()
     pattern = re.search(r"for page in pyfw/man/(\S+);", script)
     assert pattern
     assert sorted(path.name for path in MAN.glob(pattern[1])) == PAGES

@@ -1,6 +1,6 @@
 """Completion for bash and zsh, made from the parsers: `python -m pyfw.cli.pyfwctl.completion bash|zsh pyfw|pyfwctl` prints the script.
 
-scripts/install runs this once; what completes then is shell alone, but for the names of chains and sets, for which it asks
+scripts/package runs this once; what completes then is shell alone, but for the names of chains and sets, for which it asks
 the running daemon.
 """
 from __future__ import annotations
