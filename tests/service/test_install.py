@@ -77,7 +77,7 @@ def test_it_is_installed_and_enabled_but_not_started(container: Container, befor
     """What an installation of the time before the package has in /usr/local, where it would go first, is gone."""
     container.run("mkdir", "/opt/pyfw", check=True)
     container.run("ln", "-s", "/opt/pyfw/tools/bin/pyfwctl", "/usr/local/bin/pyfwctl", check=True)
-    container.run("tee", "/opt/pyfw/installed", input="/usr/local/bin/\n/usr/local/bin/pyfwctl\n", check=True)
+    container.run("tee", "/opt/pyfw/installed", input="/usr/local/bin/pyfwctl\n", check=True)
     done = install(container, "--wheels", WHEELS, "--with", "none")
     assert done.returncode == 0, done.stderr
     assert container.run("systemctl", "is-enabled", "pyfw").stdout == "enabled\n"
@@ -206,5 +206,8 @@ def test_uninstall_leaves_nothing_but_the_config_even_of_a_daemon_that_was_kille
 
 
 def test_purge_removes_the_config_too(container: Container, before: dict[str, object]) -> None:
+    """dpkg takes the directory /opt along, where it is empty then: no package has it."""
     assert install(container, "--uninstall", "--purge").returncode == 0
-    assert state(container) == before
+    after = state(container)
+    assert before["files"] ^ after.pop("files") <= {"/opt"}
+    assert after == {name: value for name, value in before.items() if name != "files"}

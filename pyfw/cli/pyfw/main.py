@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "test": "test a policy: traffic, and what the rules should say of it",
     "replay": "judge the packets of a capture file",
     "explain": "what would become of a packet, and why",
+    "migrate": "write a config from the iptables or ufw rules that run",
     "close": "divert all packets without a daemon: the kernel drops them",
     "open": "divert packets no more",
     "lab": "network namespaces to try pyfw in",

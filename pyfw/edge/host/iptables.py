@@ -71,6 +71,10 @@ class Family:
                               "rules into it that only nft has; they belong in a table of their own")
         return SavedTable.parse(self.table, text)
 
+    def saved_text(self) -> str:
+        """All tables, as iptables-save prints them."""
+        return _run([f"{self.program}{self.suffix}-save"], self.attempts)
+
     def restore(self, transaction: str) -> None:
         if transaction:
             _run([self.restore_program, "--noflush", "-w", str(LOCK_WAIT_S)], self.attempts, transaction)
@@ -91,6 +95,10 @@ def current_families(attempts: int = ATTEMPTS) -> list[Family]:
         families += [Family(program, backend, LATE, late, attempts=attempts)] if late else []
         families.append(Family(program, backend, EARLY, tuple(hook for hook in HOOKS if hook not in late), attempts=attempts))
     return families
+
+
+def saved_sets() -> str:
+    return _run(["ipset", "save"], ATTEMPTS)
 
 
 def ip_versions() -> tuple[int, ...]:
@@ -161,7 +169,7 @@ def _run_once(argv: list[str], stdin: str) -> str:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s,
                               env={**os.environ, "PATH": _path(), "LC_ALL": "C"})
     except FileNotFoundError:
-        raise _Hopeless(f"{argv[0]} is missing: install iptables, or run with --no-divert") from None
+        raise _Hopeless(f"{argv[0]} is missing: install {'ipset' if argv[0] == 'ipset' else 'iptables, or run with --no-divert'}") from None
     except OSError as error:
         raise DivertError(f"{argv[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:

@@ -24,9 +24,9 @@ class Restored:
 
 
 def restore(ruleset: Ruleset, text: str, family: int, *, keep: bool = False, only_table: str | None = None,
-            skip_unsupported: bool = False) -> Restored:
+            skip_unsupported: bool = False, source: str = SOURCE) -> Restored:
     """keep: --noflush, what is there stays.  Raises RulesError or CommandFailed; then nothing is to be changed."""
-    lines = [words for words in split_lines(text, Place(SOURCE), None) if not is_other_familys(words, family)]
+    lines = [words for words in split_lines(text, Place(source), None) if not is_other_familys(words, family)]
     check_sections(lines)
     if keep:
         return Restored(add_lines(ruleset, lines, family, only_table), {})
