@@ -49,7 +49,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_container(debian_tree: Path, wheels: Path, sources: Path) -> NewContainer:
-    return lambda *layers: booted([*layers, debian_tree], sources, wheels)
+    return lambda *layers: booted([*layers, debian_tree], {sources: SOURCE, wheels: WHEELS})
 
 
 @pytest.fixture(scope="session")

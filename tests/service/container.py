@@ -191,9 +191,9 @@ class Container:
 
 
 @contextmanager
-def booted(layers: Sequence[Path], sources: Path, wheels: Path) -> Iterator[Container]:
+def booted(layers: Sequence[Path], binds: dict[Path, str]) -> Iterator[Container]:
     """A container of its own, in a lab of its own."""
-    with Lab(f"pyfw-service-{os.getpid()}") as lab, Container(lab, layers, {sources: SOURCE, wheels: WHEELS}) as container:
+    with Lab(f"pyfw-service-{os.getpid()}") as lab, Container(lab, layers, binds) as container:
         container.boot()
         yield container
 

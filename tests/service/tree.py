@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCKS = sorted((ROOT / "scripts/locks").iterdir())
 CACHE = Path(os.environ.get("PYFW_TEST_CACHE", "/var/cache/pyfw-tests"))
 THIS_RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
 PACKAGES = (
@@ -27,6 +28,12 @@ PACKAGES = (
     "iptables", "iproute2",
     "iptables-persistent", "nftables",                                                              # others that change rules at boot
     "bash-completion", "curl", "iputils-ping", "man-db", "openssh-server", "zsh",                    # what the tests use
+)
+NEXT_RELEASE, NEXT_PYTHON = "trixie", "3.13"
+NEXT_PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "procps",
+    "gcc", "libc6-dev", "libnetfilter-queue-dev", "python3-dev", "python3-venv", "iptables", "iproute2",
+    "iputils-ping", "openssh-server", "python3-hypothesis",
 )
 KEPT = 3                            # of each kind: other source trees may use the same cache
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "pyfw")
@@ -55,6 +62,14 @@ def copy_sources(target: Path) -> None:
 def wheels() -> Path:
     """The wheels of pyfw, of what it needs, and of what builds it."""
     return _kept("wheels", b"".join(_sources()), _build_wheels)
+
+
+def sources_for_next_python() -> Path:
+    """What pip takes instead of the network there: wheels, and sources of what has none."""
+    platforms = [f"--platform=manylinux{kind}_{platform.machine()}" for kind in ("2014", "_2_17", "_2_28")]
+    options = ["--quiet", "--no-deps", "--require-hashes", f"--python-version={NEXT_PYTHON}", *platforms]
+    return _kept("next-dependencies", _locks_text(), lambda path: _run(
+        [sys.executable, "-m", "pip", "download", *options, "--dest", path, *_lock_options()]) and None)
 
 
 def _kept(name: str, made_from: bytes, make: Callable[[Path], None]) -> Path:
@@ -126,10 +141,15 @@ def _build_wheels(path: Path) -> None:
 
 def _kept_wheels_of_others(pip: list[str]) -> Path:
     """As an installation with network fetches them: what has another checksum than the locks' is refused."""
-    locks = sorted((ROOT / "scripts/locks").iterdir())
-    made_from = b"".join(lock.read_bytes() for lock in locks)
-    options = ["--require-hashes", *(f"--requirement={lock}" for lock in locks)]
-    return _kept("dependencies", made_from, lambda path: _run([*pip, path, *options]) and None)
+    return _kept("dependencies", _locks_text(), lambda path: _run([*pip, path, "--require-hashes", *_lock_options()]) and None)
+
+
+def _locks_text() -> bytes:
+    return b"".join(lock.read_bytes() for lock in LOCKS)
+
+
+def _lock_options() -> list[str]:
+    return [f"--requirement={lock}" for lock in LOCKS]
 
 
 def _run(argv: list[str | os.PathLike]) -> str:
