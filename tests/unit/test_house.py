@@ -50,6 +50,8 @@ IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n#]*)|c?
 STAR = re.compile(r"^from \S+ c?import \*", re.MULTILINE)
 NAMED_FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 NAMED_FILE = re.compile(r"(?<![\w*{<./-])((?:[\w-]+/)*[\w-]+\.(?:py|pyx|pxd))\b")
+PACKAGES = "|".join(sorted(path.name for path in PYFW.iterdir() if (path / "__init__.py").exists()))
+NAMED_MODULE = re.compile(rf"`([a-z]\w*(?:\.[a-z]\w*)+)(?:\.[A-Z]\w*)?`|(?<![\w`./-])((?:{PACKAGES})(?:\.[a-z]\w*)+)")
 
 
 def imports(source: str) -> Iterator[str]:
@@ -109,6 +111,22 @@ def comments(source: str) -> Iterator[str]:
     yield from re.findall(r"#\s(.*)", source)
 
 
+def code(source: str) -> str:
+    """Without docstrings and comments."""
+    return re.sub(r'(?s)""".*?"""', "", re.sub(r"#\s.*", "", source))
+
+
+CODE = "\n".join(code(path.read_text(encoding="utf-8")) for path in SOURCES)
+MODULES = "\n".join("." + str(path.relative_to(ROOT).with_suffix("")).removesuffix("/__init__").replace("/", ".") for path in SOURCES)
+
+
+def unknown_modules(source: str) -> list[str]:
+    """Dotted names of comments, in backticks or with a package of pyfw's in front, that are no module and stand in no code."""
+    names = (first or second for text in comments(source) for first, second in NAMED_MODULE.findall(text))
+    return [name for name in names if not NAMED_FILE.fullmatch(name) and f".{name}\n" not in f"{MODULES}\n"
+            and not re.search(rf"\b{re.escape(name)}\b", CODE)]
+
+
 def relative(path: Path) -> str:
     return str(path.relative_to(PYFW).with_suffix(""))
 
@@ -150,6 +168,11 @@ def test_comments_name_folders_that_exist():
     assert missing == []
 
 
+def test_comments_name_modules_that_exist():
+    found = {relative(path): names for path in SOURCES if (names := unknown_modules(path.read_text(encoding="utf-8")))}
+    assert found == {}
+
+
 def test_scripts_start_modules_that_exist():
     started = {name for folder in ("scripts", "systemd", ".ci") for path in (ROOT / folder).rglob("*") if path.is_file()
                for name in re.findall(r"-m (pyfw[\w.]*)", path.read_text(encoding="utf-8", errors="replace"))}
@@ -175,3 +198,8 @@ def test_the_control_an_arrow_upward_is_found(path, line):
 def test_the_control_the_world_is_found(line):
     assert list(world("engine/engine", line))
     assert not list(world("edge/host/divert", line))
+
+
+def test_the_control_a_module_that_is_gone_is_found():
+    text = "# of `formats.metrics` and edge.latency, report.metrics, `pyfw.wire`, edge.queue.loop, wire. And (edge.gone)\n"
+    assert unknown_modules(text) == ["formats.metrics", "edge.latency", "edge.gone"]

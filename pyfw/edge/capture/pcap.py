@@ -1,6 +1,6 @@
 """Capture files: pcap and pcapng, plain or gzipped, in; IP packets with their times out.
 
-The file formats are scapy's, see pcap_readers, which is loaded when a capture is opened.  The link layer is stripped by
+The file formats are scapy's, see readers.py, which is loaded when a capture is opened.  The link layer is stripped by
 hand: dissecting it takes scapy a hundred times longer.
 """
 from __future__ import annotations

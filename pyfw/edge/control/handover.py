@@ -28,7 +28,7 @@ from pyfw.edge.control.unix_socket import connected
 QUEUE, CONTROL, CONTROL_ROOT, DIVERSION = "queue", "control", "control-root", "diversion"
 """With state_file's names: what is handed over."""
 ANSWER_TIMEOUT_S = 10.0
-HANDOVER_S = 120.0              # twice what an installation that fails, and its undoing, may take (edge.divert)
+HANDOVER_S = 120.0              # twice what an installation that fails, and its undoing, may take (INSTALL_S of divert.py)
 MAX_DESCRIPTORS = 16
 
 

@@ -1,6 +1,6 @@
 """The metrics over HTTP, on a Unix socket or a loopback address: GET /metrics.
 
-Here are the transport and its limits; what the metrics are stands in `formats.metrics`.  All is done by one thread, so
+Here are the transport and its limits; `report.metrics` has the metrics themselves.  All is done by one thread, so
 that a client costs whoever asks at the same time, and nobody else.  A connection carries one request:
 
   a request      at most REQUEST_BYTES, whole within REQUEST_S

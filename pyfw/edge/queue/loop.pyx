@@ -215,7 +215,7 @@ cdef class QueueLoop:
         self.stopping = False
 
     def drained(self, id_sequence: int) -> bool:
-        """Whether every packet that the kernel has numbered up to id_sequence (edge.queue_stats) has its verdict.
+        """Whether every packet that the kernel has numbered up to id_sequence (edge.queue_counters) has its verdict.
 
         Stays False where the last packets before it were lost on their way here: then the kernel has none queued.
         """
@@ -238,7 +238,7 @@ cdef class QueueLoop:
         return counters
 
     def latency_counters(self) -> dict[str, Any]:
-        """How long verdicts took (edge.latency): not the time that packets waited in the queue."""
+        """How long verdicts took (latency.pyx): not the time that packets waited in the queue."""
         return latency_counters(&self.latency)
 
 

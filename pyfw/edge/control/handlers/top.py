@@ -58,7 +58,7 @@ def interval(seconds: float, option: str) -> float:
 
 
 def top(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """Samples as `formats.top` has them.  With `once` a single one, whole interval; else until the peer leaves."""
+    """Samples as `report.top` prints them.  With `once` a single one, whole interval; else until the peer leaves."""
     view = View.read(arguments)
     if len(_at_work) >= WATCHERS:
         raise CommandError(f"{WATCHERS} are watching the connections, and more would take too much memory; try again later",
