@@ -1,4 +1,4 @@
-"""Files that are read to a bound: whoever names or writes one must not take memory or time without end."""
+"""Files that are read to a bound: a user who names or writes one must not take memory or time without end."""
 from __future__ import annotations
 
 import errno
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_file(path: Path, largest: int) -> bytes:
-    """What a regular file of at most `largest` bytes holds.  Raises OSError, without having waited for anybody."""
+    """What a regular file of at most `largest` bytes holds.  Raises OSError; never waits for a writer."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""What is said of exceptions that nobody expected: each is counted, and told with its traceback once a minute and place.
+"""Reports of unexpected exceptions: each is counted, and reported with its traceback at most once a minute and place.
 
-Whoever can bring a defect about can do so a thousand times a second; the log and its reader must not pay for that.
+A client that can cause a defect can do so a thousand times a second; this must not fill the log.
 """
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class QueueStats:
         self._descriptor = os.open(PATH, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, number: int) -> QueueCounters | None:
-        """The counters of one queue; None: nobody has bound it."""
+        """The counters of one queue; None: no process has bound it."""
         return parse_queue_counters(_read_all(self._descriptor)).get(number)
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""Directories and files that nobody can have made or can change but root and the user that this process runs as.
+"""Directories and files that only root, or the user that this process runs as, can have made or can change.
 
 May know: owners, modes, kinds of files.  Must not know: what is in them.
 
 Laws:
-  - A directory is opened from / on, one name after another.  Each on the way belongs to root or to us, and nobody else may
-    write there; where everybody may and the sticky bit is set (/tmp, /dev/shm), what we go on to is root's or ours.
-    So nobody else can put another directory into a place that was looked at.
+  - A directory is opened from / on, one name after another.  Each on the way belongs to root or to us, and no other user may
+    write there.  Where all users may, and the sticky bit is set (/tmp, /dev/shm), the next directory is root's or ours.
+    So no other user can put another directory into a place that was looked at.
   - A file is opened in a directory that was opened so, by its descriptor, and looked at before it is read or written: it is
     a regular one, root's or ours, with one name.  No open waits: a FIFO in a file's place is refused, not waited for.
   - A refusal is one line that names the path and says what is wrong with it.
@@ -27,7 +27,7 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class UnsafePath(OSError):
-    """Somebody else could have made this, or can change it: `strerror` says why, `filename` names it."""
+    """Another user could have made this, or can change it: `strerror` says why, `filename` names it."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(errno.EPERM, reason, str(path))
@@ -77,7 +77,7 @@ def open_file(directory: int, path: Path, flags: int, mode: int = 0o600, *, forb
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UnsafePath(path, "is a symbolic link: remove it") from None
-        if error.errno in (errno.ENXIO, errno.EISDIR):      # a FIFO that nobody reads, a socket
+        if error.errno in (errno.ENXIO, errno.EISDIR):      # a FIFO without a reader, a socket
             raise UnsafePath(path, "is no regular file: remove it") from None
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:

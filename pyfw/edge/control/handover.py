@@ -74,7 +74,7 @@ class Handover:
 
     def done(self) -> None:
         """The predecessor may end; returns when it does.  Raises HandoverError if it goes on."""
-        self._connection.settimeout(None)       # whoever does not wait for the answer may be the second that goes, or stays
+        self._connection.settimeout(None)       # without the answer, both daemons could end, or both go on
         with suppress(ConnectionError):         # what it has said before it left can still be read
             self._say("hand-over-done")
         for _ in ("hand-over", "hand-over-done"):

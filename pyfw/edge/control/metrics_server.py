@@ -1,11 +1,11 @@
 """The metrics over HTTP, on a Unix socket or a loopback address: GET /metrics.
 
-Here are the transport and its limits; `report.metrics` has the metrics themselves.  All is done by one thread, so
-that a client costs whoever asks at the same time, and nobody else.  A connection carries one request:
+Here are the transport and its limits; `report.metrics` has the metrics themselves.  One thread does
+all, so that a client delays only those that ask at the same time.  A connection carries one request:
 
   a request      at most REQUEST_BYTES, whole within REQUEST_S
   an answer      taken within READ_S, or the connection is dropped
-  connections    ROOM, as `peers` has it: whoever asks again and again, or never, does so at the cost of its own user
+  connections    ROOM, as `peers` has it: a client that asks too often, or never, takes connections from its own user
   answers        made one at a time, those of others than root in half of the time
 
 Every refusal is counted under its name.
@@ -157,7 +157,7 @@ class MetricsServer:
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             self._receive(connection)
-            await asyncio.sleep(0)              # whoever had to go closes before the next one comes
+            await asyncio.sleep(0)              # a session that makes room closes before the next one comes
 
     def _receive(self, connection: socket.socket) -> None:
         connection.setblocking(False)

@@ -92,7 +92,7 @@ class ControlServer:
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners.values()]
 
     def stop_serving(self) -> None:
-        """Let nobody in, and everybody go: their descriptors are free again as soon as the event loop has run."""
+        """Accept no client, and close all sessions: their descriptors are free again as soon as the event loop has run."""
         for task in self._accepting:
             task.cancel()
         for session in list(self._sessions):
@@ -236,7 +236,7 @@ class ControlServer:
             self._refuse_while_handing_over()
 
     def _refuse_while_handing_over(self) -> None:
-        """The table may be somebody else's by now."""
+        """The table may be a successor's by now."""
         if self._services.handing_over:
             raise CommandError("a successor is taking over: ask again", reason="handing_over")
 

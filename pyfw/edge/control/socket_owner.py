@@ -37,7 +37,7 @@ class SocketOwners:
         if HEADER.unpack_from(data)[1] != SOCK_DIAG_BY_FAMILY or len(data) < HEADER.size + ANSWER.size:
             return None
         *_, uid, inode = ANSWER.unpack_from(data, HEADER.size)
-        return uid if inode else None           # without an inode nobody has it any more, and the kernel says root
+        return uid if inode else None           # without an inode no process has it any more, and the kernel says root
 
     def close(self) -> None:
         self._netlink.close()

@@ -24,7 +24,7 @@ def roots_path(path: Path) -> Path:
 def connected(path: str, timeout_s: float) -> socket.socket:
     """A connection to the daemon that serves `path`: root's at root's own socket, if there is one.  Raises OSError."""
     own = roots_path(Path(path))
-    if os.geteuid() == 0 and _owner(Path(path)) in (None, _owner(own)):    # else somebody has put it there to be asked
+    if os.geteuid() == 0 and _owner(Path(path)) in (None, _owner(own)):    # else another user has put it there, for root to ask
         with suppress(FileNotFoundError, ConnectionRefusedError):
             return _connection(str(own), timeout_s)
     return _connection(path, timeout_s)
@@ -51,7 +51,7 @@ def _connection(path: str, timeout_s: float) -> socket.socket:
 def bind_unix_socket(path: Path, group_id: int | None, handed: int | None = None) -> socket.socket:
     """Take the path, mode 0660 for us and the group, else 0600; a socket file that a dead daemon left is replaced.
 
-    Its directory is made if it is missing, and must be one where nobody else could put another socket (safe_files).
+    Its directory is made if it is missing, and must be one where no other user can put another socket (safe_files).
     It is 0600, too, if this process may not give it to that group: that must keep no firewall from starting.
     handed: a living daemon's socket, which has the path already and is ours from now on.
     The socket does not block, and does not listen yet.  Raises SocketInUse, OSError.
@@ -108,5 +108,5 @@ def _is_alive(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError, PermissionError):    # the last: root's, and we are root no more
             return False
         except BlockingIOError:
-            pass                        # its backlog is full: somebody listens
+            pass                        # its backlog is full: a process listens
     return True

@@ -1,4 +1,4 @@
-"""Which of the kernel's capabilities(7) this process has: asked for by name, whoever its user is."""
+"""Which of the kernel's capabilities(7) this process has: asked for by name, independent of its user."""
 from __future__ import annotations
 
 import os

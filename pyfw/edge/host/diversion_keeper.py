@@ -156,7 +156,7 @@ class DiversionKeeper:
                 changed = bool(requests) or state != self._seen or self.fault is not None
                 if changed:
                     self._compare(state)
-        except Exception as error:      # whatever it is: the next look may succeed, and without one nobody would see
+        except Exception as error:      # whatever it is: the next look may succeed, and must not be the last
             changed = True
             self.failures += 1
             self.fault = str(error)
@@ -184,7 +184,7 @@ class DiversionKeeper:
             if self._changes.is_dormant(version, table):
                 raise DivertError(f"nf_tables' table is dormant: `nft add table {'ip6' if version == 6 else 'ip'} {table}` wakes it")
         if not faults:
-            if self.fault is not None:  # somebody else has put it right
+            if self.fault is not None:  # another program has put it right
                 self.relearn()
             self._seen = state
         self.fault = None

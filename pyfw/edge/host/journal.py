@@ -1,7 +1,6 @@
 """What the daemon says: LOG's lines, the dropped packets' and its own messages, written by a thread of its own.
 
-Whoever reads them, at standard error or in systemd's journal, may be slow or gone; then this thread waits or writes in vain,
-and nobody else does.
+The reader of standard error or systemd's journal may be slow or gone.  Then only this thread waits, or writes in vain.
 """
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ class StandardError:
     """Knows no fields; a line of the daemon's own begins with its name."""
 
     def write(self, lines: Iterable[Line]) -> None:
-        """All of it, past Python's buffers: their locks would be held while nobody reads."""
+        """All of it, past Python's buffers: their locks would be held while the reader is slow."""
         data = "".join(f"{text}\n" if fields else f"pyfw: {text}\n" for text, fields in lines).encode("utf-8", "replace")
         with suppress(OSError):         # standard error is gone
             while data:
@@ -86,7 +85,7 @@ class Journal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, unless nobody reads it."""
+        """Write what is left, unless the reader takes none of it."""
         self._stopping.set()
         self._thread.join(STOP_S)
 

@@ -1,10 +1,10 @@
-"""The lock of the one daemon that diverts a network namespace's packets: a file of the daemon's user, and nobody else's.
+"""The lock of the one daemon that diverts a network namespace's packets: a file of the daemon's user alone.
 
 The file is named by the namespace.  It is locked as long as a process has its descriptor, which a daemon gives to its
 successor; it says with which mark the daemon's own packets leave, so that a successor need not change that.
 
-The directory is nobody's runtime directory: a service that is stopped takes that along, and with it the locks of daemons
-that others run in other namespaces.  Where the service's user may not make it, its unit has root do so (pyfw.service).
+The directory is no service's runtime directory: systemd removes that when the service stops, and with it would go the
+locks of daemons in other namespaces.  Where the service's user may not make it, its unit has root do so (pyfw.service).
 """
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class DiversionOwner:
         os.close(self._descriptor)
 
     def discard(self) -> None:
-        """Remove the file; whoever has waited for it makes another.  For a daemon without a successor."""
+        """Remove the file; a daemon that has waited for it makes another.  For a daemon without a successor."""
         with suppress(OSError):
             lock_path().unlink()
 

@@ -42,7 +42,7 @@ class StateFile:
     descriptors: Mapping[str, int]
 
     def close(self) -> None:
-        """Unmap and unlock; the files stay for the successor.  BufferError while somebody still looks into memory."""
+        """Unmap and unlock; the files stay for the successor.  BufferError while something still refers to memory."""
         self.memory.close()
         self.batch.close()
         if self.previous is not None:
@@ -126,7 +126,7 @@ def _map(place: int, path: Path, size: int, handed: Mapping[str, int]) -> tuple[
     with suppress(OSError):             # it has holes, and there is no space for them: it was damaged
         _reserve(descriptor, there)
         previous = mmap.mmap(descriptor, there, prot=mmap.PROT_READ) if there else None
-    if path.name not in handed:         # else its number must not be another file's: whoever keeps it tells them by that
+    if path.name not in handed:         # else its number must not be another file's: who keeps the descriptors tells them apart by it
         os.close(descriptor)
     return *_create(place, path, size), previous
 

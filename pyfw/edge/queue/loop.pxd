@@ -26,7 +26,7 @@ cdef struct Counters:
     uint64_t verdict_errors
     uint64_t malformed
     uint64_t id_gaps            # numbers that never came: the kernel could not deliver those packets
-    uint64_t unknown_links      # packets of an interface that nobody could name
+    uint64_t unknown_links      # packets of an interface whose name is not known
     uint64_t helper_inspections
     uint64_t offsets_learnt     # announcements whose connection NAT has given other sequence numbers
     uint64_t verdicts_resent    # that a predecessor had written

@@ -9,11 +9,11 @@ NetfilterQueue opens the socket and binds the queue; nothing else of it is used,
 per system call and loses those over 4,000 bytes.  From recvmmsg to send the loop holds no GIL and allocates nothing.
 Nothing that the kernel sends ends it: whatever goes wrong is counted.
 
-A queue outlives its reader as long as somebody keeps its socket: packets wait in the kernel.  Those that the reader had
-in hand when it died would wait for ever, so the loop writes each verdict to memory that outlives it before it sends
-any, and up to which number all is done.  Who takes over sends those verdicts again, which does no harm, and drops
-what had been received without coming to a verdict: the packets whose numbers never come.  What that memory says is checked:
-damage costs the packets that were in hand.  No packet is received before the verdicts on the former ones are sent.
+A queue outlives its reader as long as a process keeps its socket: packets wait in the kernel.  Those that the reader had
+in hand when it died would wait for ever.  So the loop writes each verdict to memory that outlives it before it sends
+any, and the number up to which all is done.  A successor sends those verdicts again, which does no harm.  It drops the
+packets that were received and have no verdict: their numbers never come again.  It checks that memory: damage costs
+the packets that were in hand.  The loop receives no packet before the verdicts on the former ones are sent.
 """
 import os
 from collections.abc import Mapping
@@ -154,7 +154,7 @@ cdef class QueueLoop:
             self.pick_up(counters.id_sequence)
 
     def pick_up(self, id_sequence: int) -> None:
-        """Settle first what whoever had the queue has left in hand, of the packets up to this number."""
+        """Settle first the packets up to this number that the queue's former reader left in hand."""
         cdef InHand *hand = self.hand
         cdef uint32_t verdicts
         self.orphaned = hand.version == IN_HAND_VERSION and hand.queue == <uint32_t>self.number
@@ -462,7 +462,7 @@ cdef bint drop_orphans(QueueLoop loop, Rings *rings, int received) noexcept nogi
         loop.counted.orphans_dropped += 1
         packet_id += 1
         if packet_id == end or loop.unsent > sizeof(loop.hand.verdicts) - VERDICT_MAX_BYTES:
-            loop.verdict_count = 0          # nobody knows how long they have waited
+            loop.verdict_count = 0          # how long they have waited is not known
             send_verdicts(loop, 0)
             if loop.unsent:
                 pyfw_publish(&loop.hand.finished_id, packet_id - 1)

@@ -177,7 +177,7 @@ cdef bint is_icmp_error(const Packet *packet) noexcept nogil:
     if packet.protocol != PROTO_ICMP and packet.protocol != PROTO_ICMPV6:
         return False
     if packet.transport_captured < ICMP_HEADER:
-        return True             # nobody can tell
+        return True             # its type is not known
     kind = packet.data[packet.transport]
     if packet.protocol == PROTO_ICMPV6:
         return kind < ICMP6_INFORMATIONAL

@@ -12,7 +12,7 @@ from pyfw.edge.queue_counters import QueueCounters
 
 PING_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 0.001
-REST_S = 5.0                    # how long a successor waits until nobody is at the diversion; it may wait ANSWER_TIMEOUT_S
+REST_S = 5.0                    # how long a successor waits until the diversion is not being looked at; it may wait ANSWER_TIMEOUT_S
 
 
 def stats(services: Services, arguments: Mapping[str, Any]) -> Answers:

@@ -47,7 +47,7 @@ def _listener(arguments: Mapping[str, Any]) -> Listener:
 
 
 def _heard(listener: Listener) -> Generator[dict[str, Any] | Pause, None, None]:
-    yield {}                    # whoever waits for it knows that from here on events are heard
+    yield {}                    # it tells the client that events are heard from here on
     in_vain = 0
     while True:
         lost, shown = listener.take()

@@ -118,7 +118,7 @@ def trace(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def _shown(services: Services, tracer: Tracer, as_json: bool) -> Generator[dict[str, Any] | Pause, None, None]:
-    yield {}                    # whoever waits for it knows that from here on packets are seen
+    yield {}                    # it tells the client that packets are seen from here on
     in_vain = 0
     while not tracer.is_over:
         traces = tracer.take()

@@ -83,7 +83,7 @@ def run_set_command(services: Services, arguments: Mapping[str, Any]) -> Answers
 
 
 def _with_pauses(parts: Iterator[None]) -> Iterator[Pause]:
-    """Others are served between the parts.  Not the worker's: it gives way, and would do so with the packets' lock in hand."""
+    """Other clients are served between the parts.  Not for the worker: at low priority, it could stop while it holds the engine's lock."""
     for _ in parts:
         yield Pause(0)
 

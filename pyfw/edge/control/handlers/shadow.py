@@ -17,7 +17,7 @@ from pyfw.rules.language.printing import rule_lines
 def kill_states(services: Services) -> Generator[dict[str, Any] | Pause, None, dict[str, Any]]:
     """End what the rules in force would not have accepted, and list it; {"killed": n, "unknown": n}.
 
-    If whoever asked leaves meanwhile, the rest of the table is gone through all the same.
+    The review goes through the whole table, even if the client leaves before the end.
     """
     review = services.connection_review()
     try:
