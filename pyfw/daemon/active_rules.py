@@ -1,4 +1,4 @@
-"""The rules, the shadow and the sets that serve: those of the config, again at a reload, and back when nobody confirms.
+"""The rules, the shadow and the sets that serve: those of the config, again at a reload, and the former ones if nothing confirms it.
 
 After the start, no other module puts rules in force.  The commands that change rules come here, too.
 

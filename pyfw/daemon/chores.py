@@ -1,6 +1,6 @@
-"""What is done beside the packets: again and again in the main thread, or by a worker that gives way to all others.
+"""Work beside the packets: repeated in the main thread, or done once by a low-priority worker thread.
 
-Law: a defect in such work is told of, and ends nothing.
+Law: a defect in such work is reported, and ends nothing.
 """
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Chores:
         self._worker = ThreadPoolExecutor(1, "pyfw-worker", initializer=lower_priority)
 
     def in_background(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Have something done that takes long: one after another, by a thread that gives way to the packets."""
+        """Have the low-priority worker do something that takes long; one thing after another."""
         return self._worker.submit(work, *arguments)
 
     def apart(self, work: Callable[..., object], *arguments: Any) -> None:
-        """As in_background(), for what nobody waits for: a defect in it is told of."""
+        """As in_background(), for work whose result is not needed: a defect in it is reported."""
         self.in_background(work, *arguments).add_done_callback(self._look_at)
 
     def _look_at(self, done: Future[object]) -> None:
@@ -46,7 +46,7 @@ class Chores:
             self._defects.report("work in the background failed", error)
 
     async def again_and_again(self, work: Callable[[], float]) -> None:
-        """Do `work`, and again after as many seconds as it says.  A defect in it is told of, and does not end that."""
+        """Do `work`, and again after as many seconds as it says.  A defect in it is reported, and does not end that."""
         while True:
             try:
                 pause_s = work()

@@ -1,9 +1,9 @@
 """The daemon that serves: has signals, loops and chores go on beside the packets, and leaves in order.
 
     data thread      QueueLoop.run(): packets in, verdicts out, without the GIL
-    journal thread   LOG's lines and messages to standard error; it alone waits when nobody reads them
+    journal thread   LOG's lines and messages to standard error; it alone waits when their reader is slow
     main thread      asyncio: control socket, sweeping, sets, signals
-    metrics thread   asyncio: answers who asks for metrics, at the lowest priority
+    metrics thread   asyncio: answers requests for metrics, at the lowest priority
     worker thread    reads and compiles rules, at the lowest priority
     diversion thread puts the kernel's rules back that others have changed
 
@@ -108,7 +108,7 @@ class Daemon:
         try:
             if self._diversion is not None:
                 self._start_diverting(self._diversion)
-            await self._control.start()     # last: who gets an answer may rely on being guarded
+            await self._control.start()     # last: a client that gets an answer may rely on being guarded
             self._journal.say(self._greeting())
             self._manager.tell("READY=1")
             if self._options.confirm_s:
@@ -132,7 +132,7 @@ class Daemon:
             judging.close()
             self._journal.stop()
             if judging.handed_on:
-                os._exit(0)             # packets wait: nobody does for an interpreter that tidies up
+                os._exit(0)             # at once: packets wait, and an interpreter that tidies up takes time
         if judging.failure is not None:
             raise DaemonError(f"stopped: the queue loop failed: {judging.failure!r}; the diversion stays in place")
         if self._unconfirmed:

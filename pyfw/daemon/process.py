@@ -1,4 +1,4 @@
-"""What a daemon asks of its process: rights, a network namespace, and threads that give way."""
+"""What a daemon asks of its process: rights, a network namespace, and low-priority threads."""
 from __future__ import annotations
 
 import os
@@ -36,5 +36,5 @@ def enter_namespace(name: str) -> None:
 
 
 def lower_priority() -> None:
-    """The calling thread takes the processor when nobody else wants it: rules are compiled while packets are judged."""
+    """The calling thread gets the processor when no other thread wants it: rules are compiled while packets are judged."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICE)

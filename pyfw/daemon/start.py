@@ -1,6 +1,6 @@
 """The start: builds the parts one after another, and has the daemon serve with them; what was built is taken down in reverse.
 
-The diversion comes last and goes first, so that packets are diverted only while somebody judges them; what is queued
+The diversion comes last and goes first, so that packets are diverted only while a daemon judges them; what is queued
 is judged before the queue is closed.  A predecessor ends when its successor's diversion is in place.
 
 A service whose config cannot be used serves the last good rules, and says so until a reload finds better.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pyfw.edge.host.links import Links
     from pyfw.edge.host.local_addresses import AddressAlarm
 
-SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait for a Python thread to give way
+SWITCH_INTERVAL_S = 0.0002      # how long a helper's payload may wait until a Python thread releases the GIL
 
 
 def run(options: Options) -> None:
