@@ -3,7 +3,7 @@
 Who may write what:
   key, id, next, created_ns  table.pyx, when the entry is made
   expires, status, counters  engine.pyx
-  track                      the protocol's own module, and nobody else
+  track                      the protocol's own module alone
   helper_*                   expect.pyx, engine.pyx and the helper (through its memory)
   origin                     engine.pyx, when the entry is made
 

@@ -42,7 +42,7 @@ cdef class Events:
     cdef void *rings[LISTENERS]
     cdef list listening         # keeps them alive
 
-    # With the engine's lock held; while nobody listens (count == 0) it need not be called.
+    # With the engine's lock held; without a listener (count == 0) it need not be called.
     cdef void tell(self, EventKind kind, uint8_t changes, const Conn *conn, uint64_t now_ns) noexcept nogil
     cdef bint add(self, EventRing ring) noexcept nogil
     cdef void drop(self, EventRing ring) noexcept nogil

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Rings of events, one for each listener, filled by whoever changes the table.
+"""Rings of events, one for each listener, filled by the table's changes.
 
 May know: the fields of an entry, selections.  Must not know: the table, text, sockets, the clock.
 
-Laws: telling allocates nothing and waits for nobody: what finds a ring full is lost to its reader, and counted.  What stands
-between tail and head is the reader's.  A connection that comes or goes while nobody listens pays one comparison.
+Laws: telling allocates nothing and never waits: what finds a ring full is lost to its reader, and counted.  What stands
+between tail and head is the reader's.  Without a listener, a connection that comes or goes pays one comparison.
 """
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset

@@ -146,7 +146,7 @@ cdef class Expectations:
         return 0
 
     cdef ExpectResult add(self, const Expect *wanted, uint32_t max_expected, uint64_t now_ns) noexcept nogil:
-        """Enter `wanted` (its serial and links are set here); the master's oldest gives way beyond max_expected."""
+        """Enter `wanted` (its serial and links are set here); beyond max_expected it replaces the master's oldest."""
         cdef uint32_t slot = self.bucket(&wanted.dst, wanted.dport, wanted.protocol)[0]
         cdef uint32_t following, oldest, alike = 0
         cdef Expect *other

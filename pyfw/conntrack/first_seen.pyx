@@ -5,8 +5,8 @@
     bits 2-8    number of the interface it came in by; 0: none
     bits 9-15   number of the interface it leaves by; 0: none
 
-Rules speak of interfaces by name, and names outlive a restart where the kernel's indices need not mean the same: the names
-stand in the table's header, so that a successor finds them beside the entries.  A number keeps its name for as long as an
+Rules name interfaces.  Names outlive a restart; the kernel's indices need not mean the same after it.  So the names
+stand in the table's header, where a successor finds them beside the entries.  A number keeps its name for as long as an
 entry bears it: interfaces come and go, and there are few numbers.
 May know: the table's header, and how many entries bear a number.  Must not know: entries, packets.
 """
@@ -74,7 +74,7 @@ cdef uint8_t read_origin(const Header *header, uint16_t origin, const char **ind
 cdef bint is_other_side(const Header *header, uint16_t origin, uint8_t hook, const char *indev) noexcept nogil:
     """Whether a reply met at `hook`, come in by `indev`, can have been sent by another side than the first packet.
 
-    What comes in where the first packet came in may have been sent by whoever sent that.  Where the first packet left by
+    What comes in where the first packet came in may be from that packet's sender.  Where the first packet left by
     the interface that it came in by, both sides are there and this tells nothing; nor does an origin that is not known.
     """
     cdef const char *first_in

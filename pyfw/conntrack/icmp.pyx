@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""ICMP and ICMPv6: requests and their replies; errors, which speak of another connection by quoting its packet.
+"""ICMP and ICMPv6: requests and their replies; errors, which quote a packet of another connection.
 
 May know: the packet and the quote in it.  Must not know: the table, rules, other protocols' tracks.
 Behaviour: Linux nf_conntrack_proto_icmp, _icmpv6; RFC 792, 4443, 4884.

@@ -190,7 +190,7 @@ cdef class Table:
         self.publish()
 
     cdef void relink(self) noexcept:
-        """Find every entry anew: somebody else has been at the memory.  If it is no table like ours now, ours is empty."""
+        """Find every entry anew: another process has changed the memory.  If it is no table like ours now, ours is empty."""
         memset(self.buckets, 0, (<size_t> self.mask + 1) * sizeof(uint32_t))
         memset(self.link_uses, 0, sizeof(self.link_uses))
         self.free = self.count = self.adopted = 0
@@ -316,7 +316,7 @@ cdef class Table:
         self.free = slot
 
     cdef uint32_t insert(self, const Conn *fresh, uint64_t now_ns) noexcept nogil:
-        """Enter a copy of `fresh`; returns its slot, or 0 where the table is full and nothing gives way."""
+        """Enter a copy of `fresh`; returns its slot, or 0 where the table is full and no entry can be evicted."""
         cdef uint32_t slot, victim
         cdef Conn *conn
         if self.free == 0 and self.header.used == self.header.max_entries:
@@ -438,7 +438,7 @@ cdef class Table:
         self.remove(slot, now_ns)
 
     cdef void note_begun(self, uint32_t slot, uint64_t now_ns) noexcept nogil:
-        """An entry that was inserted is not taken over from anybody: it begins now, with its packet."""
+        """An entry that was inserted was not taken over: it begins now, with its packet."""
         if self.timers != NULL:
             self.timers[slot] = self.timers[0]
         if self.sources is not None:

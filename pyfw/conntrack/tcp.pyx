@@ -154,7 +154,7 @@ cdef inline void refuse(TrackerAnswer *answer, uint8_t reason, uint32_t a, uint3
 
 
 cdef inline bint may_reopen(const TcpTrack *track, uint8_t direction) noexcept nogil:
-    """A SYN on a closed connection: somebody closed it in order, or this side's last word was an RST."""
+    """A SYN on a closed connection: it was closed in order, or this side's last segment was an RST."""
     return ((track.peer[0].flags | track.peer[1].flags) & PEER_CLOSED
             or (track.last_dir == direction and track.last_index == CLASS_RST))
 
@@ -255,7 +255,7 @@ cdef void finish(Conn *conn, uint8_t direction, uint8_t old, uint8_t new, const 
             answer.action = ACTION_KILL         # the only answer is a refusal: there is no connection to remember
         elif segment.index == CLASS_SYN and old == TCP_SYN_SENT:
             answer.action = ACTION_PASS         # else reuse of the port would keep the entry for ever
-        elif new == TCP_ESTABLISHED:            # picked up, and nobody has answered
+        elif new == TCP_ESTABLISHED:            # picked up, and not answered
             answer.timeout_ns = min(answer.timeout_ns, settings.timeout_ns[TIMEOUT_TCP_UNACKNOWLEDGED])
     elif (old == TCP_SYN_RECV or old == TCP_ESTABLISHED) and new == TCP_ESTABLISHED:
         conn.status |= CONN_ASSURED
@@ -417,7 +417,7 @@ cdef Position locate(const TcpPeer *sender, const TcpPeer *receiver, const Segme
 
 
 cdef bint tcp_relearn(Conn *conn) noexcept nogil:
-    """Let the windows be learnt anew from the next packet of each side: packets may have passed that nobody saw.
+    """Let the windows be learnt anew from the next packet of each side: packets may have passed unseen.
 
     Returns whether there is anything to learn: not before both sides have spoken, nor after the connection's end.  All else
     stays, window scales too.  A hostile side gains the windows of its own connection, and nothing more.
@@ -433,7 +433,7 @@ cdef bint tcp_relearn(Conn *conn) noexcept nogil:
 
 
 cdef Position learn(TcpPeer *sender, TcpPeer *receiver, const Segment *segment, Position position, TrackerAnswer *answer) noexcept nogil:
-    """Where a segment lies if what is not confirmed of a side gives way to what this segment says; an RST teaches nothing.
+    """Where a segment lies if it replaces what is not confirmed of its side; nothing is learnt from an RST.
 
     The first segment of a side may repeat old data, or be forged: until the other side's acknowledgements go on within what
     was learnt, a segment that does not fit is believed in its turn.

@@ -19,7 +19,7 @@ cdef enum PeerFlag:             # TcpPeer.flags
     PEER_SACK = 0x02            # its SYN permitted SACK
     PEER_CLOSED = 0x04          # it sent the first FIN
     PEER_LIBERAL = 0x08         # picked up in mid-stream: its window is a guess
-    PEER_UNACKED = 0x10         # it sent data that nobody acknowledged
+    PEER_UNACKED = 0x10         # it sent data that was not acknowledged
     PEER_MAXACK = 0x20          # maxack is set
     PEER_RELEARNT = 0x40        # its numbers are learnt anew, and the other side has not confirmed them yet
 

@@ -16,7 +16,7 @@ DEFAULTS: dict[str, int] = {
     "tcp_close": 10,                # after an RST there is nothing to wait for but stray segments
     "tcp_syn_sent2": 120,           # simultaneous open, as syn_sent
     "tcp_max_retrans": 300,         # the same data sent three times unanswered: one side is gone
-    "tcp_unacknowledged": 300,      # data that nobody acknowledged, or a connection picked up that nobody answers
+    "tcp_unacknowledged": 300,      # data without an acknowledgement, or a connection picked up and not answered
     "udp": 30,                      # a question without an answer, or with just one; UDP-Lite likewise
     "udp_stream": 120,              # still talking after two seconds
     "icmp": 30,                     # an echo and its replies

@@ -136,7 +136,7 @@ cdef class Tracker:
     cdef void relate(self, Packet *packet, uint64_t now_ns, Found *found) noexcept nogil:
         """An ICMP error is RELATED to the connection whose packet it quotes, and goes against that packet's direction.
 
-        It must be addressed to the quoted packet's source: else anybody could have errors about other people's
+        It must be addressed to the quoted packet's source: else any host could have errors about others'
         connections let through to third parties.
         """
         cdef Key quoted, answer
@@ -223,9 +223,9 @@ cdef class Tracker:
                            const TrackerAnswer *answer) noexcept nogil:
         """Note whether an entry, whose status was `status` before this packet, is ASSURED by one side alone.
 
-        Who sends both directions from one side makes entries ASSURED without anybody's answer, here as in the kernel.  The
+        A host that sends both directions from one side makes entries ASSURED without an answer, here as in the kernel.  The
         latest reply decides, since a forged one may come after the true one and put its own numbers in place of those.  A
-        refusal answers nothing: it is what whoever knows of no connection says.
+        refusal is no answer: a host that knows of no connection sends one.
         """
         if status & CONN_ASSURED and not status & CONN_ONE_SIDED:
             return

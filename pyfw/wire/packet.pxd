@@ -9,7 +9,7 @@ cdef enum:
     IFNAMSIZ = 16
 
 cdef enum ChecksumTrust:
-    CHECKSUM_VERIFY = 0         # nobody has looked at the transport checksum yet
+    CHECKSUM_VERIFY = 0         # the transport checksum was not checked yet
     CHECKSUM_TRUSTED = 1        # verified by the kernel, or left to hardware
 
 cdef enum IpProtocol:           # IPPROTO_*

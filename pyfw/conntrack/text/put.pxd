@@ -1,4 +1,4 @@
-"""Writing text without the GIL: each writes at `out` and returns its end.  Whoever calls them has made room."""
+"""Writing text without the GIL: each writes at `out` and returns its end.  The caller has made room."""
 from libc.stdint cimport uint16_t, uint64_t
 from libc.string cimport memcpy, strlen
 
