@@ -50,7 +50,7 @@ def audit_settings(rule: str) -> LogSettings:
 
 
 def drop_settings(rule: str | None, reason: Reason, text: str) -> LogSettings:
-    """How a dropped packet is printed: with what dropped it, and with the sequence numbers that reasons speak of."""
+    """How a dropped packet is printed: with what dropped it, and with the sequence numbers that reasons are about."""
     why = reason.name if reason in (Reason.RULE, Reason.POLICY) else f"{reason.name} ({text})"
     return LogSettings(prefix=f"DROP: {rule or '-'} {why} ", tcp_sequence=True)
 

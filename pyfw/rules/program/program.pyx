@@ -294,7 +294,7 @@ cdef class Program:
              mark: int = 0, now_ns: int = 0, wall_ns: int = 0, zone_offset_s: int = 0, on_wire: int = 0) -> Walk | None:
         """Send one packet's bytes through one table, as the engine would; None for bytes that are no IP packet.
 
-        Nobody else may use the program meanwhile.
+        No other thread may use the program meanwhile.
         """
         cdef Packet packet
         cdef Context context

@@ -42,7 +42,7 @@ cdef class Contents:
     cdef void sweep_all(self, uint64_t now_ns) noexcept nogil
 
 cdef class NamedSet:
-    """A name and what it stands for.  Whoever refers to it is noted in `users` as long as it lives."""
+    """A name and what it stands for.  `users` holds what refers to it, as long as that lives."""
     cdef SetSlot slot
     cdef readonly str name
     cdef readonly Contents contents

@@ -127,7 +127,7 @@ cdef class Contents:
         free_table(self.data.table)
 
     def share(self, Lock lock, Allowance allowance) -> None:
-        """Be guarded by another lock and counted elsewhere from now on.  Nobody else may know these contents yet."""
+        """Be guarded by another lock and counted elsewhere from now on.  No other thread may know these contents yet."""
         self.lock = lock
         self.count_in(allowance)
 
@@ -456,7 +456,7 @@ cdef class NamedSet:
         self.name = name
 
     def swap(self, NamedSet other) -> None:
-        """Exchange what two names stand for: whoever refers to one of them, finds the other's contents."""
+        """Exchange what two names stand for: what refers to one of them finds the other's contents."""
         cdef Contents mine = self.contents
         cdef Contents theirs = other.contents
         with nogil:

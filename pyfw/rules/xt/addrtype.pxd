@@ -25,7 +25,7 @@ cdef struct TypedNetwork:
 cdef class LocalAddresses:
     cdef TypedNetwork *networks     # longest prefix first
     cdef uint32_t count
-    cdef object guard               # the engine's lock; None: nobody else looks
+    cdef object guard               # the engine's lock; None: no other thread looks
 
     cdef void exchange(self, Lock guard, TypedNetwork *networks, uint32_t count)
     cdef uint32_t routed(self, const uint8_t *address, uint8_t family, const char *interface, uint32_t own) noexcept nogil

@@ -25,7 +25,7 @@ class Route(NamedTuple):
 
 
 cdef class LocalAddresses:
-    """Routes by the longest prefix.  `guard` is the engine's lock; without, nobody else may look meanwhile."""
+    """Routes by the longest prefix.  `guard` is the engine's lock; without, no other thread may look meanwhile."""
 
     def __init__(self, guard: Lock | None = None):
         self.guard = guard

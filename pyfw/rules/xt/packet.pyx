@@ -38,7 +38,7 @@ cdef class FieldTest(PacketMatch):
             if context.conn == NULL:
                 return FITS_NOT
             value = context.conn.mark
-        elif not packet.has_owner:              # no socket on this machine sent it: owned by nobody
+        elif not packet.has_owner:              # no socket on this machine sent it: it has no owner
             return FITS if self.inverted else FITS_NOT
         elif self.field == FIELD_UID:
             value = packet.uid
