@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Dropped packets, each with its rule and its reason, on their way to whoever prints them.
+"""Dropped packets, each with its rule and its reason, on their way to the reader that prints them.
 
 May know: the ring of LOG and its rate limit, judgements, the names of rules.  Must not know: sockets, clocks, the engine.
 

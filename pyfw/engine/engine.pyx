@@ -323,7 +323,7 @@ cdef class Engine:
             self.active = next
             self.unlock()
         if new is not None and old is not None and new.previous is old:
-            new.carry_counters(old)             # before anybody reads those of the new one
+            new.carry_counters(old)             # before the counters of the new one are read
         if self.drops is not None and old is not new:
             self.drops.retire(old)
         if new is not None:

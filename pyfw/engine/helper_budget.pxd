@@ -21,7 +21,7 @@ cdef class HelperBudget:
     cdef uint64_t all_full_ns
     cdef uint64_t own_full_ns[OWN_BUDGETS]
     cdef readonly uint64_t refused              # connections that were refused
-    cdef public bint unlimited                  # nobody waits for the thread
+    cdef public bint unlimited                  # no packet waits for the thread
 
     # Whether a helper may inspect a segment of this connection; if so, it is paid for.
     cdef bint allows(self, uint32_t conn_id, uint32_t length, uint64_t now_ns) noexcept nogil

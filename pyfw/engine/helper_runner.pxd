@@ -13,7 +13,7 @@ cdef class HelperRunner:
     cdef object bindings        # of helpers to ports, as they were given
     cdef list helpers           # by number, less one
     cdef readonly HelperBudget budget   # what they may take of the packets' time
-    cdef public object on_error         # called with the exception that a helper raised, and must not raise; None: nobody
+    cdef public object on_error         # called with the exception that a helper raised, and must not raise; None: not told
 
     # With the lock held: whether the helper sees this segment of its connection; else the connection has none from now on.
     cdef bint takes(self, Conn *conn, const Packet *packet, uint64_t now_ns) noexcept nogil

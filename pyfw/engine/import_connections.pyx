@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Connections that somebody else has tracked until now, such as the kernel, entered into the table.
+"""Enters connections into the table that another tracker, such as the kernel, has tracked until now.
 
 May know: the engine, its table.  Must not know: where they come from, sockets, the clock.
 

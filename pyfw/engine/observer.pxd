@@ -1,4 +1,4 @@
-"""Whoever looks on while packets are judged, and what there is to see of one."""
+"""What looks on while packets are judged, and what it sees of one."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.conntrack.conn cimport Conn
 from pyfw.conntrack.protocol cimport Settings

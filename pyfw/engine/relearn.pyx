@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""TCP connections learn their windows anew, after packets may have passed that nobody judged.
+"""TCP connections learn their windows anew, after packets may have passed unjudged.
 
 May know: the engine, its table, TCP.  Must not know: why packets passed, sockets, the clock.
 
-Without that a connection in use ends there: each side acknowledges what tracking has not seen, and so neither is believed.
+Without that a connection in use ends there: each side acknowledges what tracking has not seen, so tracking accepts neither's segments.
 """
 from libc.stdint cimport uint32_t
 

@@ -10,7 +10,7 @@ A connection would not have been accepted if the rules drop its first packet, ma
     state       NEW, for a connection that a helper expected RELATED, with the mark it has; UNTRACKED where the raw table says so
     not known   the packet's mark before the rules, its sender's Ethernet address, the user who sent it: as a packet without
     the rest    lists of recent, address sets, the time of day as they are now; limit, hashlimit and connlimit have room, and
-                statistic draws nobody
+                statistic never matches
 
 Law: one connection is judged, and taken out, with the lock held; nothing else is changed by that, no counter and no limit.
 """
@@ -61,7 +61,7 @@ cdef class Reviewer(Walk):
     """Judges the connections of `engine` by `program`."""
     cdef Program program
     cdef Tracker tracker        # in which no connection is ever entered: every packet is a first one
-    cdef uint32_t slots         # looked at in one call: whoever waits for it shall not wait long
+    cdef uint32_t slots         # looked at in one call, which must be short: its caller waits
     cdef uint8_t bytes[PACKET_BYTES]
     cdef Conn *killed           # in this call, at most SLICE_SLOTS
     cdef uint32_t refused

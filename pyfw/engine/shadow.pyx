@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from pyfw.enums import CtState, Hook, Reject, Verdict
 
-MAX_DIFFERENCES = 1024          # differences that are kept for whoever asks
+MAX_DIFFERENCES = 1024          # differences that are kept for a client to read
 
 
 class RulesetVerdict(NamedTuple):
@@ -158,7 +158,7 @@ cdef class Shadow:
     # -- asking -----------------------------------------------------------------------------------------------------------
 
     def note_program(self, program) -> None:
-        """Rules that are in force from now on, or soon: packets speak of them by number."""
+        """Keep rules that are in force from now on, or soon: differences refer to them by serial number."""
         if program is not None:
             self.programs[program.serial] = program
 

@@ -5,9 +5,9 @@ May know: the sources, packets, address sets, a filter in the rules' language.  
 
 Laws:
   - A connection is counted when it is entered: what rules drop, and what is refused here, counts for nothing.
-  - Whoever sends a packet can forge its source.  So a refused connection is dropped, and that is all, unless the source
-    exceeds the limit by TCP connections alone whose handshake was completed: nobody else can do that in its name.  Only
-    then is it added to the overload set, and loses its connections.
+  - A sender can forge its source.  So a refused connection is dropped, and that is all, unless the source exceeds the
+    limit by TCP connections alone whose handshake was completed: no other host can do that in its name.  Only then is
+    the source added to the overload set, and loses its connections.
   - What this machine begins itself is counted, but never refused.
 """
 from libc.string cimport memset

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The walk over the connection table while packets go on: whoever goes through all connections extends Walk.
+"""The walk over the connection table while packets go on: what reads all connections extends Walk.
 
 May know: the engine's lock, its table.  Must not know: what is done with a connection.
 

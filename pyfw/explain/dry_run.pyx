@@ -203,7 +203,7 @@ cdef void copy_what_it_finds(Tracker live, Tracker copy, Packet *packet, uint64_
 
 
 cdef void copy_expectation(Tracker live, Tracker copy, uint32_t slot, Findings *found, uint64_t now_ns) noexcept nogil:
-    """With its master, which gives way to nobody: whether anybody would is seen in the live table alone."""
+    """With its master, which is never evicted from the copy: the live table alone tells whether an entry would be."""
     cdef Expect expect = live.expectations.slots[slot]
     cdef Conn master
     if found.has_conn and found.conn.id == expect.master_id:

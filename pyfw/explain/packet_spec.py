@@ -1,4 +1,4 @@
-"""What somebody asks about: words -> one packet, where it is met, and between which interfaces.
+"""What a user asks about: words -> one packet, where it is met, and between which interfaces.
 
 The words are those of `pyfwctl explain` and `pyfw explain`.  A TCP or SCTP packet of a connection that is known
 is its next one, unless the words say otherwise.

@@ -54,7 +54,7 @@ _PARTIAL = Finding(Verdict.DROP, Reason.HELPER_PARTIAL)
 _REFUSED = Finding(remark="this connection's beginning was not heard, or its commands and replies could not be counted")
 _UNREADABLE = Finding(remark="announcement cannot be read")
 
-# Addresses that nobody reaches from another network: this host, RFC 1918, shared (RFC 6598), loopback, link-local.
+# Addresses that cannot be reached from another network: this host, RFC 1918, shared (RFC 6598), loopback, link-local.
 _PRIVATE = tuple(map(IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
                                    "192.168.0.0/16")))
 
@@ -260,7 +260,7 @@ def scan_announcement(segment: Segment) -> Found | None:
               where the kernel takes the first digit for the address.  With blanks between the numbers it is nothing: RFC 959
               has none there, and neither the kernel nor curl 8.11 reads them; lftp and curl 7.88 do, by way of scanf().
         229   three delimiters and a number, behind the first "(" or behind the code, as lftp has it; curl and the kernel
-              insist on "(" and a fourth delimiter.  A port without delimiters is read by none of them, and by nobody here.
+              insist on "(" and a fourth delimiter.  None of them reads a port without delimiters, nor does this.
         PORT  six numbers as in 227.  The kernel refuses two blanks, a blank behind the numbers, and LF without CR.
     """
     found = find_announcement(segment)

@@ -101,8 +101,8 @@ class Reply(NamedTuple):
 class Dialogue:
     """Commands and replies, in order.  Any 20 bytes can be loaded; those of LineStarts, and damaged ones, as LOST.
 
-    A new connection's memory is zero.  One that was taken over from the kernel, all ones: nobody has heard how it
-    began, and it is believed to have nothing outstanding.
+    A new connection's memory is zero.  One that was taken over from the kernel, all ones: how it began
+    is not known, and it counts as having nothing outstanding.
 
     Little-endian: two sequence numbers; `outstanding`; `ahead`; `unfinished` (10 bits), `awaited` (2), `held` (3); `code_so_far`;
     `line_bytes`; five flags, `gaps` (3 bits); `step`.
@@ -236,7 +236,7 @@ class Dialogue:
     def final_replies(self, payload: bytes) -> Iterator[Reply]:
         """The final replies that end in this payload; keeps track of multi-line replies (RFC 959, 4.2).
 
-        A flood of replies is not read to its end: nobody knows then whose the next one is.
+        A flood of replies is not read to its end: then it is not known to which command the next one belongs.
         """
         whole = self.at_line_start[Direction.REPLY] or self.expected[Direction.REPLY] is None
         head = _NEWLINE if whole else b"\n%d" % self.code_so_far if self.code_so_far else b""

@@ -1,4 +1,4 @@
-"""A live stream of connections that begin, change and go, on its way to whoever shows it."""
+"""A live stream of connections that begin, change and go, on its way to the client that shows it."""
 from libc.stdint cimport uint32_t
 from pyfw.conntrack.events cimport Event, EventRing
 from pyfw.conntrack.text.event cimport EventLook

@@ -23,7 +23,7 @@ cdef struct Row:
 
 cdef class Top(Walk):
     cdef uint32_t slots
-    # Of the last walk, by slot: whose counters these are (0: nobody's), and what they were, both directions together.
+    # Of the last walk, by slot: whose counters these are (0: no connection's), and what they were, both directions together.
     cdef uint32_t *ids
     cdef uint64_t *packets
     cdef uint64_t *bytes

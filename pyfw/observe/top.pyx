@@ -6,7 +6,7 @@ May know: the engine's lock, entries, selections.  Must not know: sockets, the c
 Laws:
   - The packet path does nothing for it.
   - A rate is what was counted, divided by the time between the two looks at this very entry, though a walk takes its time.
-  - A slot's numbers are a connection's only while the id is the same: whoever has the slot now began with nothing.
+  - A slot's numbers are a connection's only while the id is the same: the connection that has the slot now began with nothing.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.stdint cimport uint32_t, uint64_t
@@ -89,7 +89,7 @@ cdef class Top(Walk):
         if cursor:
             return cursor
         for chunk in range(chunk + 1, self.slots // CHUNK_SLOTS + 1):
-            self.chunk_seen_ns[chunk] = now_ns          # empty now: whoever is in it next time is new
+            self.chunk_seen_ns[chunk] = now_ns          # empty now: what is in it next time is new
         return 0
 
     def first(self) -> list[dict]:

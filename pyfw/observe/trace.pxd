@@ -1,4 +1,4 @@
-"""Live packets that somebody wants to see, on their way from the packet path to whoever shows them."""
+"""Live packets that a client wants to see, on their way to it from the packet path."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyfw.engine.judgement cimport CJudgement
 from pyfw.engine.observer cimport Passed, Observer
@@ -26,7 +26,7 @@ cdef class Tracer:
     cdef uint32_t left          # that are still wanted
     cdef TokenRate rate
     cdef TokenBucket bucket     # one second's worth
-    cdef readonly uint64_t suppressed   # packets that fitted and were not kept: too many, or nobody read them in time
+    cdef readonly uint64_t suppressed   # packets that fitted and were not kept: too many, or not read in time
     cdef object engine
     cdef dict programs          # those that have served meanwhile, by serial
 

@@ -3,8 +3,8 @@
 
 May know: the engine's lock, rules as filters, what an observer sees.  Must not know: text, sockets, the clock.
 
-Laws: the packet path allocates nothing and waits for nobody: a full ring or a spent second counts the packet as
-suppressed.  What stands between tail and head is the reader's.  While nobody traces, a packet pays one comparison.
+Laws: the packet path allocates nothing and never waits: a full ring or a spent second counts the packet as
+suppressed.  What stands between tail and head is the reader's.  Without a trace, a packet pays one comparison.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -72,14 +72,14 @@ cdef class Tracer:
         self.suppressed += 1
         return False
 
-    # -- whoever shows the packets --------------------------------------------------------------------------------------
+    # -- the reader -----------------------------------------------------------------------------------------------------
 
     def arm(self, Engine engine not None) -> None:
         """Begin.  Raises TooMany."""
         cdef Tracers tracers
         cdef bint added
         if not isinstance(engine.observer, Tracers):
-            engine.observer = Tracers()         # nobody looks at it yet: engine.observing is 0
+            engine.observer = Tracers()         # not used yet: engine.observing is 0
         tracers = engine.observer
         tracers.tracers.append(self)
         with nogil:
@@ -112,7 +112,7 @@ cdef class Tracer:
         self.engine = None
 
     def note_program(self) -> None:
-        """Remember the rules that serve, and the last few before them: packets speak of them by number, and are read later."""
+        """Remember the rules that serve, and the last few before them: packets refer to them by number, and are read later."""
         program = self.engine.program
         if program is not None:
             self.programs[program.serial] = program
