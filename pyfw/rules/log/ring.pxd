@@ -1,4 +1,4 @@
-"""Packets that LOG met, or that were dropped, on their way from the packet path to the reader that prints them: one writer, one reader, no lock.
+"""Packets that LOG met, or that were dropped, on their way from the packet path to their reader: one writer, one reader, no lock.
 
 The writer allocates nothing and never waits: a full ring, or a spent token bucket, counts the packet as suppressed.
 """
