@@ -1,11 +1,16 @@
 """What pyfw remembers of a connection: one fixed struct, the same in memory and in the mapped file.
 
-Who may write what:
-  key, id, next, created_ns  table.pyx, when the entry is made
-  expires, status, counters  engine.pyx
-  track                      the protocol's own module alone
-  helper_*                   expect.pyx, engine.pyx and the helper (through its memory)
+Who may write what, while packets are judged:
+  key, id, next              table.pyx, when the entry is made
+  created_ns, master_*       tracker.pyx, when the entry is made
   origin                     engine.pyx, when the entry is made
+  expires_ns                 tracker.pyx; table.pyx and tcp.pyx shorten it
+  packets, bytes             tracker.pyx
+  status                     tracker.pyx, table.pyx, the engine and the protocol's own module
+  track                      the protocol's own module alone
+  mark                       rules/xt/mark.pyx
+  helper                     tracker.pyx; helper_runner.pyx takes it away
+  helper_memory              helper_runner.pyx, with what the helper wrote
 
 192 bytes: three cache lines, of which a lookup reads the first, TCP the second, counting the third.
 """

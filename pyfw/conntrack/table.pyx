@@ -274,8 +274,8 @@ cdef class Table:
     cdef uint32_t find(self, const Key *key, uint64_t now_ns, uint8_t *direction) noexcept nogil:
         """The slot of the connection that `key` belongs to and the direction it goes, or 0 and ORIGINAL.
 
-        A tuple that is its own inverse (both ends the same) goes in reply direction from its second packet on, as in the
-        kernel, whose chains have the reply first.
+        A tuple that is its own inverse (both ends the same) goes in reply direction from its second packet on.  So it does
+        in the kernel, whose chains have the reply first.
         """
         cdef Key inverse
         cdef Conn *conn

@@ -5,8 +5,8 @@ May know: the table, the expectations, every protocol's module.  Must not know: 
 
 Laws:
   - A first packet's connection is `fresh` until commit().  A packet that is not accepted leaves no entry.
-  - What a packet does to an existing entry happens here and now, whatever the rules will say of it, as in the
-    kernel, whose conntrack hook comes before its rules.
+  - A packet changes an existing entry before the rules judge it, whatever they decide.  The kernel does the same: its
+    conntrack hook comes before its rules.
 """
 from libc.string cimport memcmp, memcpy, memset, strncmp
 

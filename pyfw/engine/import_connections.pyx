@@ -3,8 +3,8 @@
 
 May know: the engine, its table.  Must not know: where they come from, sockets, the clock.
 
-Their windows are unknown: the first packets of each direction tell, and until the connection ends only an RST can be
-out of its window (as what the kernel picks up in mid-stream, IP_CT_TCP_FLAG_BE_LIBERAL).
+Their windows are unknown, and learnt from the first packets of each direction.  Until such a connection ends, only an
+RST can be out of its window, as for what the kernel picks up in mid-stream (IP_CT_TCP_FLAG_BE_LIBERAL).
 """
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """scapy's readers of pcap and pcapng (`RawPcapReader`, `RawPcapNgReader`: bytes in, no dissection), mended.
 
-What they leave to their caller is done here: they end a damaged file as if it were whole, know no if_tsoffset, keep the
-interfaces of a pcapng section that is over, and read a snap length of 0 as "nothing" where it means "all".
+This mends what scapy's readers do wrong.  They end a damaged file as if it were whole, and ignore if_tsoffset.  They keep
+the interfaces of a pcapng section that is over.  They read a snap length of 0 as "nothing" where it means "all".
 """
 from __future__ import annotations
 

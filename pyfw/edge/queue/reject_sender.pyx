@@ -5,8 +5,8 @@ May know: the wire formats of IP, TCP and ICMP errors, and raw sockets.  Must no
 
 No answer (RFC 1122 3.2.2, RFC 4443 2.4 e) goes to an RST, an ICMP error, a fragment, a packet whose checksum is
 wrong, or one to or from an address that is not one host's.  An ICMP error about a packet to this machine comes from
-the address it was sent to, and the kernel refuses that where the address is not this machine's own, so a directed
-broadcast causes none; about any other packet it comes from the address that routing chooses.  An RST always comes
+the address it was sent to.  The kernel refuses that where the address is not this machine's own, so a directed
+broadcast causes none.  About any other packet it comes from the address that routing chooses.  An RST always comes
 from the far end's address.
 
 ICMP errors are limited to 1,000 a second after a burst of 50, the defaults of net.ipv4.icmp_msgs_per_sec and
