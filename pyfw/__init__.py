@@ -12,7 +12,8 @@ The map, from above; each imports only what stands below it, and README.md says 
     report, explain    records -> text; one packet's way, asked
     observe            reads a running engine in slices
     engine             judge() and sweep(): the order of the steps
-    helpers, rules     protocols that announce connections; iptables' language and its program
+    helpers            protocols that announce connections
+    rules              iptables' language, and the program that it becomes
     conntrack          which connection, which state
     wire               bytes <-> fields
 
