@@ -7,7 +7,8 @@ from typing import Any
 
 from pyfw.cli.pyfw.main import fail
 from pyfw.config.engine import check_rules
-from pyfw.config.schema import ConfigError, load_config
+from pyfw.config.schema import load_config
+from pyfw.config.values import ConfigError
 from pyfw.edge.host.iptables import DivertError, current_families, saved_sets
 from pyfw.escape import printable
 from pyfw.rules.language.migrate import UFWS, LeftOut, take

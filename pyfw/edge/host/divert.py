@@ -60,7 +60,7 @@ INSTALL_S = 30.0                # that it may take, and as long again to undo wh
 DEFRAG_RULE = "-p 253 -m socket -j RETURN"      # a protocol number for experiments (RFC 3692)
 LOOPBACK = "lo"
 TO_ITSELF = {4: ("LOCAL,BROADCAST,MULTICAST",), 6: ("LOCAL,ANYCAST", "MULTICAST")}      # of what leaves on lo; DNAT may have changed it
-ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # that REJECT has (edge.reject)
+ANSWERS = {4: ("-p tcp -m tcp --tcp-flags RST RST", "-p icmp -m icmp --icmp-type 3"),       # as REJECT sends them
            6: ("-p tcp -m tcp --tcp-flags RST RST", "-p ipv6-icmp -m icmp6 --icmpv6-type 1")}
 
 ERRORS = {4: [f"-p icmp -m icmp --icmp-type {kind}" for kind in (3, 5, 11, 12)],
