@@ -24,6 +24,8 @@ from pyfw.engine.engine import Engine
 from pyfw.enums import Hook
 from pyfw.lab import SERVER, Lab
 
+pytestmark = pytest.mark.alone
+
 MILLION = 1_000_000
 ECHO_PORT = 7
 PROBES = 400

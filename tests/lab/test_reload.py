@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from firewall import BIN, Firewall
 from pyfw.lab import SERVER, Lab
 
@@ -24,6 +26,7 @@ def lost_of(ping: subprocess.Popen[str]) -> int:
     return sent - received
 
 
+@pytest.mark.alone
 def test_no_packet_is_lost(lab: Lab, tmp_path: Path) -> None:
     rules = tmp_path / "all.rules"
     write_rules(rules, "ACCEPT")

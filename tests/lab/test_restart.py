@@ -20,6 +20,8 @@ from pyfw.engine.engine import Engine
 from pyfw.helpers import bind
 from pyfw.lab import SERVER, Lab, wait_until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def echo_load(tmp_path_factory: pytest.TempPathFactory) -> Path:

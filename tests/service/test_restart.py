@@ -13,6 +13,8 @@ from kit.restart_load import BATCH, CONFIG, EVENTS, build_echo_load, queued, und
 from pyfw.lab import SERVER, wait_until
 from service.container import Container
 
+pytestmark = pytest.mark.alone
+
 RECVMMSG = "299"                # its number on x86-64
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 WALL = 0x40000000               # of waitpid(2): threads, too

@@ -21,6 +21,8 @@ from pyfw.cli.pyfwctl.client import ask
 from pyfw.edge.control.server import ROOM
 from pyfw.lab import SERVER, Lab, wait_until
 
+pytestmark = pytest.mark.alone
+
 NOBODY = 65534
 GROUP = grp.getgrnam("games")
 CONFIG = "hooks: [FORWARD]\nrules: {filter: {FORWARD: {policy: DROP, rules: ['-p icmp -j ACCEPT', '-p udp -j ACCEPT']}}}\n"

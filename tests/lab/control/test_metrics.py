@@ -20,6 +20,8 @@ from pyfw.edge.control.metrics_server import ROOM
 from pyfw.lab import CLIENT, SERVER, Lab, wait_until
 from pyfw.report.metrics import DROP_REASONS
 
+pytestmark = pytest.mark.alone
+
 Guard = Callable[..., Firewall]
 
 PORT = 9469

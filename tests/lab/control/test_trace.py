@@ -150,6 +150,7 @@ def test_a_filter_by_state(lab: Lab, guard: Guard) -> None:
     assert record["packet"]["summary"].startswith(f"{SERVER.ipv4}:5001")
 
 
+@pytest.mark.alone
 def test_more_packets_than_are_shown(lab: Lab, guard: Guard) -> None:
     """100 at once and 100 a second are kept, however many come: 200 take a second at least."""
     firewall = guard(FORWARD=FORWARD, policies={"FORWARD": "ACCEPT"})

@@ -7,6 +7,8 @@ import pytest
 
 from bench import programs
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):

@@ -131,6 +131,7 @@ def text_cost_ns(pattern_length: int) -> float:
     return best
 
 
+@pytest.mark.alone
 def test_a_longer_text_costs_no_more() -> None:
     assert text_cost_ns(128) < TIMES_SLOWER * text_cost_ns(2)
 
@@ -330,6 +331,7 @@ def cost_ns(rules: str, things: int) -> float:
     return fastest_ns(watch, packets)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("rules", [
     "-A FORWARD -p tcp --syn -m connlimit --connlimit-above 1000000 --connlimit-mask 0 -j DROP",
     f"{HASHLIMIT} --hashlimit-htable-max 200000 -j ACCEPT", "-A FORWARD -m recent --name one --set",

@@ -24,7 +24,7 @@ from pyfw.explain.packet_spec import SpecError, read_spec
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.program.program import Program
 
-pytestmark = pytest.mark.root         # clients of several users
+pytestmark = [pytest.mark.alone, pytest.mark.root]         # clients of several users
 
 ALICE, BOB, CAROL, DAVE = 4001, 4002, 4003, 4004
 
