@@ -49,8 +49,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for told in (value for report in reports for name, value in report.user_properties if name == NEW_DIFFERENCE):
         terminalreporter.section("pyfw and the kernel differ, not by this change", sep="!", red=True)
         terminalreporter.write_line(told)
+    seed = os.environ["PYFW_TEST_SEED"]
+    if any("::test_new_seeds" in report.nodeid for report in reports):
+        terminalreporter.write_line(f"commands: this run's new cases began at {seed}: scripts/commands --seed {seed} plays the same")
     if any("::test_new_seed[" in report.nodeid for report in reports):
-        seed = os.environ["PYFW_TEST_SEED"]
         terminalreporter.write_line(f"differential: this run's new seeds began at {seed}: "
                                     f"scripts/differential --seed {seed} sends the same packets")
 

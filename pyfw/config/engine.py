@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from pyfw.config.limits import PerSourceConfig
@@ -17,6 +18,7 @@ from pyfw.engine.source_limits import SourceLimits
 from pyfw.helpers import bind
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.parts import RuleEnvironment
+from pyfw.rules.program.bindable import bindable
 from pyfw.rules.program.packet_filter import connection_filter
 from pyfw.rules.program.program import Program, no_helper
 from pyfw.rules.sets.store import SetStore, load_sets
@@ -37,6 +39,13 @@ def check_rules(config: Config) -> None:
     compile_rules(config, environment)
     compile_shadow(config, environment)
     check_limits(config, environment)
+
+
+def without_unbindable(config: Config, skipped: list[str]) -> Config:
+    """The config without rules that name a helper or a set that it has not; `skipped` takes a warning for each."""
+    if config.rules is None:
+        return config
+    return replace(config, rules=bindable(config.rules, RuleEnvironment(config.helpers, config_sets(config)), skipped))
 
 
 def check_limits(config: Config, environment: RuleEnvironment) -> None:

@@ -20,6 +20,7 @@ from pyfw.config.limits import LimitsConfig, read_limits
 from pyfw.config.values import (
     TAG,
     ConfigError,
+    OtherTables,
     Reader,
     Scope,
     ShadowError,
@@ -148,7 +149,7 @@ def _rules(node: yaml.Node, name: str, scope: Scope) -> Ruleset | None:
         return None
     try:
         return load_rules(node, dict(scope.variables), scope.directory, node.start_mark.name, partial(read_text_file, largest=RULES_BYTES),
-                          scope.skipped)
+                          scope.skipped, scope.others, scope.notes)
     except RulesError as error:
         raise ConfigError.from_rules(error, location_of(node.start_mark)) from error
 
@@ -322,7 +323,10 @@ class Config:
     metrics: MetricsConfig = _option(_section(MetricsConfig), MetricsConfig)
     variables: Mapping[str, str] = _option(_variables, dict)
     sets: tuple[SetSource, ...] = _option(_sets, ())
+    other_tables: str = _option(choice("refuse", "kernel"), "refuse")   # who gets tables of `rules` that are not pyfw's
     rules: Ruleset | None = _option(_rules, None)           # None: connections are tracked, everything is accepted
+    kernel_tables: OtherTables = field(default_factory=dict, compare=False)     # of `rules`, for the kernel
+    notes: tuple[str, ...] = field(default=(), compare=False)   # warnings of what is valid
 
     # As YAML, this config without what it reads from elsewhere: `sets`, `rules` and `policy.shadow`.
     settings: str = field(default="", compare=False, repr=False)
@@ -400,13 +404,17 @@ def parse_config(text: str, source: str, directory: Path, overrides: Sequence[st
     for override in overrides:
         root = _overridden(root, override)
     variables: dict[str, str] = {}
+    others: OtherTables | None = None
+    notes: list[str] = []
     for key, _, value_node in entries(root, "the config"):
         if key == "variables":
             variables = _variables(value_node, "variables", Scope(directory, {}))
-    config: Config = _section(Config)(root, "the config", Scope(directory, variables, skipped))
+        elif key == "other_tables" and choice("refuse", "kernel")(value_node, key, Scope(directory, {})) == "kernel":
+            others = {}
+    config: Config = _section(Config)(root, "the config", Scope(directory, variables, skipped, notes, others))
     if config.metrics.listen == config.control.socket:
         raise ConfigError(source, f"metrics.listen and control.socket are both {config.control.socket}; give them a path each")
-    return replace(config, settings=_settings(root))
+    return replace(config, settings=_settings(root), kernel_tables=others or {}, notes=tuple(notes))
 
 
 def _settings(root: yaml.Node) -> str:
@@ -476,7 +484,7 @@ def _grafted(node: yaml.Node, parts: list[str], value: yaml.Node, mark: yaml.Mar
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted names of the options in which two configs differ, those left out that a reload reads."""
-    reloaded = ("rules", "sets", "variables", "policy")
+    reloaded = ("rules", "sets", "variables", "policy", "other_tables")
     return [name for name in _changed_names(old, new, "") if name.partition(".")[0] not in reloaded]
 
 

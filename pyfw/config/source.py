@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pyfw.config.engine import check_rules
+from pyfw.config.engine import check_rules, without_unbindable
 from pyfw.config.last_good import LastGoodRules, NoLastGood
 from pyfw.config.schema import Config, load_config, mixed_settings, rule_files
 from pyfw.config.values import ConfigError, ShadowError
@@ -43,7 +43,9 @@ class ConfigSource:
         """The config of the files.  Raises ConfigError."""
         skipped: list[str] | None = [] if self._skip_unsupported else None
         config = load_config(self._path, (*self._overrides, *overrides), skipped)
-        for warning in skipped or ():
+        if skipped is not None:
+            config = without_unbindable(config, skipped)
+        for warning in (*config.notes, *(skipped or ())):
             self._say(f"warning: {warning}")
         return config
 
@@ -114,4 +116,4 @@ class ConfigSource:
 
     def _saved_rules(self) -> Ruleset | None:
         rules, files = self.load().rules, rule_files(self._path)
-        return rules and Ruleset(tuple(table for table in rules.tables if None in files or table.name in files))
+        return rules and Ruleset(tuple(table for table in rules.tables if files.keys() & {None, "ipv4", table.name}))

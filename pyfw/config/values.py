@@ -57,6 +57,10 @@ class ShadowError(ConfigError):
     """A mistake in what is judged and not enforced."""
 
 
+OtherTables = dict[int, dict[str, list[str]]]
+"""By family and name: lines as iptables-save prints them."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """What is known while a value is read: where the file lies, and the variables it may use."""
@@ -64,6 +68,8 @@ class Scope:
     directory: Path
     variables: Mapping[str, str]
     skipped: list[str] | None = None    # takes a warning for each rule that is left out; None: such a rule is an error
+    notes: list[str] | None = None      # takes warnings of what is valid
+    others: OtherTables | None = None   # takes the tables that are not pyfw's; None: one is an error
 
 
 Reader = Callable[[yaml.Node, str, Scope], Any]    # node, dotted name for messages, scope -> value

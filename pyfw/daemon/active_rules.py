@@ -18,10 +18,12 @@ from pyfw.config.schema import Config, changed_keys
 from pyfw.config.values import ConfigError
 from pyfw.daemon.chores import Chores
 from pyfw.edge.control.table import Reload
+from pyfw.edge.host.iptables import DivertError
 from pyfw.edge.host.journal import SHADOW, Journal
+from pyfw.edge.host.other_tables import Tables
 from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
-from pyfw.rules.language.edit import CommandFailed
+from pyfw.rules.language.commands import RESOURCE, CommandFailed
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program
@@ -43,10 +45,14 @@ class Configs(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Who is told of what happens."""
+    """Who is told of what happens.
+
+    kernel    takes the tables that are not pyfw's, and whether what is in them stays; DivertError
+    """
 
     journal: Journal
     manager: ServiceManager
+    kernel: Callable[[Tables, bool], object]
 
 
 class Clocks(NamedTuple):
@@ -68,6 +74,7 @@ class ActiveRules:
         self._told = told
         self._clocks = clocks
         self._chores = chores
+        self._handed: Tables = configs.started.kernel_tables
         self._tried = configs.started
         self._trial: asyncio.TimerHandle | None = None      # takes new rules back when its time has come
         self._may_return = False        # the former rules; set and cleared by the worker, or by confirm()
@@ -83,6 +90,19 @@ class ActiveRules:
         program = self.compile_rules(ruleset)
         self._serve(program)
         return program
+
+    def hand_over_tables(self, tables: Tables, keep: bool) -> None:
+        """Give the kernel tables that are not pyfw's, until the next reload.  keep: what is in them stays.  In the worker thread.
+
+        Raises CommandFailed.
+        """
+        if self._may_return:
+            raise CommandFailed(ON_TRIAL)
+        try:
+            self._told.kernel(tables, keep)
+        except DivertError as error:
+            raise CommandFailed(str(error), RESOURCE) from error
+        self._handed = {}
 
     def compile_rules(self, ruleset: Ruleset) -> Program:
         """As serve_rules() does it: rules that stay keep their counters.  Raises RulesError."""
@@ -119,6 +139,8 @@ class ActiveRules:
         config, former = self._configs.read(), self._engine.program
         fresh = config_sets(config, self._clocks.now_ns()) if config.sets else None
         program, shadow = self._compile(config, fresh)
+        tables = self._handed
+        self._give_kernel(config.kernel_tables)
         if fresh is not None:
             asyncio.run_coroutine_threadsafe(self._replace_sets(fresh), self._chores.loop).result()
         self._may_return = confirm_s > 0
@@ -126,10 +148,20 @@ class ActiveRules:
         self._serve_shadow(shadow)
         self._tried = config
         if confirm_s:
-            self._chores.loop.call_soon_threadsafe(self.try_out, confirm_s, lambda: self._chores.apart(self._serve_again, former))
+            self._chores.loop.call_soon_threadsafe(self.try_out, confirm_s,
+                                                   lambda: self._chores.apart(self._serve_again, former, tables))
         else:
             self._configs.good(config)
         return Reload(config.rule_count, changed_keys(self._configs.started, config), config.policy.kill_states, confirm_s)
+
+    def _give_kernel(self, tables: Tables) -> None:
+        """Raises ConfigError.  What is the same is left alone: others may have added to it."""
+        try:
+            if tables != self._handed:
+                self._told.kernel(tables, False)
+                self._handed = tables
+        except DivertError as error:
+            raise ConfigError("other_tables", str(error)) from error
 
     def _compile(self, config: Config, fresh: SetStore | None) -> tuple[Program | None, Program | None]:
         """The rules and the shadow.  They may refer to sets of `fresh`, which are not there yet, and then to no others.
@@ -177,9 +209,11 @@ class ActiveRules:
             self._configs.good(self._tried)
         return trial is not None
 
-    def _serve_again(self, former: Program | None) -> None:
+    def _serve_again(self, former: Program | None, tables: Tables) -> None:
         """The former rules, compiled anew: the sets that they name may be others by now."""
         try:
+            with suppress(ConfigError):
+                self._give_kernel(tables)
             with suppress(RulesError):
                 former = former and self.compile_rules(former.ruleset)
             self._serve(former)

@@ -38,6 +38,7 @@ from pyfw.edge.control.unix_socket import group_id_of
 from pyfw.edge.host.diversion_keeper import DiversionKeeper
 from pyfw.edge.host.iptables import DivertError
 from pyfw.edge.host.local_addresses import read_routes
+from pyfw.edge.host.other_tables import Tables, hand_over
 from pyfw.edge.host.restarts import SERVED_S
 from pyfw.edge.queue_counters import QueueCounters
 from pyfw.report.degraded import CONTROL_GROUP, RULES, SHADOW
@@ -70,7 +71,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._chores = Chores(self._loop, around.defects)
         self._rules = ActiveRules(self.engine, Configs(self._config, around.source.load, self._came_into_force),
-                                  Told(self._journal, self._manager), Clocks(self.now_ns, time.time), self._chores)
+                                  Told(self._journal, self._manager, hand_over if self._options.divert else lambda tables, keep: None),
+                                  Clocks(self.now_ns, time.time), self._chores)
         self._control = ControlServer(self._config.control.socket, self._config.control.group, self, defects=around.defects)
         self._metrics = MetricsKeeper(self._config, self.statistics, lambda: self.engine.program, prepare_thread=lower_priority,
                                       degraded=self._degraded, defects=around.defects)
@@ -171,7 +173,7 @@ class Daemon:
     def _start_diverting(self, diversion: DiversionKeeper) -> None:
         try:
             if not self._options.takeover:
-                diversion.install()
+                diversion.install_before(lambda: hand_over(self._config.kernel_tables))
         except DivertError as error:
             raise DaemonError(str(error)) from error
         diversion.start()
@@ -243,6 +245,15 @@ class Daemon:
     def serve_rules(self, ruleset: Ruleset) -> Program:
         """As ActiveRules.serve_rules()."""
         return self._rules.serve_rules(ruleset)
+
+    @property
+    def other_tables(self) -> str:
+        """Who gets tables that are not pyfw's."""
+        return self._rules.config.other_tables
+
+    def hand_over_tables(self, tables: Tables, keep: bool) -> None:
+        """As ActiveRules.hand_over_tables()."""
+        self._rules.hand_over_tables(tables, keep)
 
     def compile_rules(self, ruleset: Ruleset) -> Program:
         """As ActiveRules.compile_rules()."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ReferenceType
 
 BUILTIN_CHAINS: dict[str, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -39,8 +40,20 @@ class RulesError(ValueError):
         self.location = str(location) if location else None
 
 
+class RefusedByKernel(RulesError):
+    """Rules that iptables can read, and that the kernel refuses when it gets them."""
+
+
+class Misfit(ValueError):
+    """What makes a rule RefusedByKernel, in a check that knows no places."""
+
+
 class Unsupported(RulesError):
     """Rules that iptables has and pyfw has not: one line saying what, and where it belongs."""
+
+
+class NotInPyfw(ValueError):
+    """A value that iptables takes: what makes a rule Unsupported, in a parser that knows no places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +97,12 @@ class Target:
         return next(setting for setting in self.settings if setting.option == option)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Rule:
     """Matches, all of which must hold, and the target; None only counts.  `family`: 4, 6, or None for both.
 
-    `audit`: packets that match are counted and logged, and go on as if they had not.
+    `audit`: packets that match are counted and logged, and go on as if they had not.  `origin`: the rule that this one is a
+    family's part of, whose counters and memory go on in it.
     """
 
     matches: tuple[Match, ...] = ()
@@ -96,11 +110,21 @@ class Rule:
     family: int | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
     audit: bool = False
+    origin: ReferenceType[Rule] | None = field(default=None, compare=False, repr=False)
 
     @property
     def enforced(self) -> Target | None:
         """The target, unless the rule only audits."""
         return None if self.audit else self.target
+
+    @property
+    def target_name(self) -> str | None:
+        return self.target.name if self.target else None
+
+    @property
+    def came_from(self) -> Rule | None:
+        """The origin, as long as there is one."""
+        return self.origin() if self.origin else None
 
     def match(self, name: str) -> Match | None:
         return next((match for match in self.matches if match.name == name), None)
@@ -110,13 +134,18 @@ class Rule:
 class Chain:
     """Rules in order.  A built-in chain ends in its policy, ACCEPT or DROP; one's own chain has none and returns.
 
-    `policy6` is IPv6's policy where it is another than IPv4's, else None.
+    `policy6` is IPv6's policy where it is another than IPv4's, else None.  `family` is the only one that has this chain of one's
+    own, None: both have it.
     """
 
     name: str
     policy: str | None = None
     rules: tuple[Rule, ...] = ()
     policy6: str | None = None
+    family: int | None = None
+
+    def is_for(self, family: int | None) -> bool:
+        return family in (self.family, None) or self.family is None
 
     def policy_of(self, family: int) -> str | None:
         return self.policy6 or self.policy if family == 6 else self.policy

@@ -82,6 +82,16 @@ KERNEL_TARGETS: dict[str, str] = {
 }
 """Targets of iptables that pyfw has not, and where they belong."""
 
+KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
+    "CT": ("--zone", "--zone-orig", "--zone-reply", "--ctevents", "--expevents", "--timeout"),
+    "CONNMARK": ("--left-shift-mark", "--right-shift-mark"),
+    "hashlimit": ("--hashlimit-rate-match", "--hashlimit-rate-interval"),
+    "sctp": ("--chunk-types",),
+    "dccp": ("--sport", "--source-port", "--dport", "--destination-port", "--dccp-types", "--dccp-option"),
+    "owner": ("--suppl-groups",),
+}
+"""Options of iptables that pyfw's matches and targets of these names have not."""
+
 ANY_PORT_UNREACHABLE = "port-unreach"
 """The kind of REJECT that exists in both families under one name."""
 REJECTS_V4: dict[str, Reject] = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pyfw.rules import names
+from pyfw.rules.model import NotInPyfw
 
 IFNAMSIZ = 16
 MAX_MEANT_LENGTH = 64           # characters of a word that might be another one
@@ -99,7 +100,8 @@ def parse_address(text: str) -> tuple[int, int]:
         raise ValueError(f"{text!r} is not an address: {error}") from None
     if text.startswith("$"):
         raise ValueError(f"variable {text} has no value here; write the address")
-    raise ValueError(f"{text!r} is not an address; names are not resolved, write 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32")
+    refusal = NotInPyfw if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text) else ValueError
+    raise refusal(f"{text!r} is not an address; names are not resolved, write 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32")
 
 
 def parse_mask(text: str, family: int) -> int:
@@ -299,16 +301,13 @@ def parse_text(text: str, longest: int, what: str) -> str:
     if len(text.encode(errors="replace")) > longest:
         raise ValueError(f"{what} is longer than {longest} bytes")
     if CONTROL.search(text):
-        raise ValueError(f"{what} holds a control character")
+        raise ValueError(f"{what} holds a control character, or bytes that are not UTF-8")
     return text
 
 
 def quote(text: str) -> str:
-    """A word as iptables-save writes it: quoted unless it is plain, with `"`, backslash and `'` escaped.
-
-    A word that looks like an option is quoted too, which iptables-restore reads the same.
-    """
-    if re.fullmatch(r"[_0-9A-Za-z][-_0-9A-Za-z]*", text):
+    """A word as iptables-save writes it: quoted unless it is plain, with `"`, backslash and `'` escaped."""
+    if re.fullmatch(r"[-_0-9A-Za-z]+", text):
         return text
     escaped = re.sub(r"([\\\"'])", r"\\\1", text)
     return f'"{escaped}"'

@@ -24,10 +24,11 @@ from pyfw.explain.packet_spec import SpecError, packet_spec, read_spec
 from pyfw.helpers import bind
 from pyfw.observe.events import Kind, Listener
 from pyfw.offline.cases import PolicyError, read_cases
-from pyfw.rules.language.edit import CommandFailed, edit, read_request
+from pyfw.rules.language.commands import CommandFailed, read_request
+from pyfw.rules.language.edit import edit
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
-from pyfw.rules.language.restore import restore
+from pyfw.rules.language.restore import Options, restore
 from pyfw.rules.model import RulesError, Ruleset
 from pyfw.rules.program.packet_filter import packet_filter
 from pyfw.rules.program.program import Program
@@ -185,7 +186,7 @@ def edits() -> Target:
         for number, line in enumerate(text_of(data).split("\n")[:20]):
             try:
                 if line.startswith("*"):
-                    restore(ruleset, line.replace("\\n", "\n"), 4 + 2 * (number % 2), keep=number % 3 == 0)
+                    restore(ruleset, line.replace("\\n", "\n"), 4 + 2 * (number % 2), Options(keep=number % 3 == 0, counters=number % 5 == 0))
                 else:
                     ruleset = edit(ruleset, read_request(shlex.split(line), 4)).ruleset
             except (CommandFailed, RulesError):

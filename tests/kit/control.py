@@ -49,6 +49,7 @@ class StillDaemon:
 
     handing_over = False
     diversion_fault: str | None = None
+    other_tables = "refuse"
     config_path = Path("/nowhere/pyfw.yaml")
 
     def __init__(self, flows: int = 3) -> None:

@@ -23,8 +23,9 @@ from pyfw.edge.control.handlers.sets import FLAGS as SET_FLAGS
 from pyfw.explain.packet_spec import add_spec_arguments
 from pyfw.helpers.ftp import FtpHelper
 from pyfw.offline.cases import CASE_KEYS, PLAIN_PORTS, SOURCE_PORTS, read_cases
-from pyfw.rules.language.edit import COMMANDS, LONG, read_request
-from pyfw.rules.language.matches import MATCHES, TARGETS
+from pyfw.rules.language.commands import COMMANDS, read_request
+from pyfw.rules.language.long_options import LONG
+from pyfw.rules.language.matches import IP, MATCHES, TARGETS
 from pyfw.rules.language.yaml_rules import rule_keys
 from pyfw.rules.sets.store import COMMANDS as SET_COMMANDS
 from pyfw.rules.sets.text import TYPES
@@ -205,8 +206,11 @@ def test_the_example_of_rules_is_a_ruleset(tmp_path: Path) -> None:
 def test_every_command_and_option_of_iptables() -> None:
     """By their short names and by their long ones."""
     commands, others = (options(sections("pyfw-iptables.8", "Sh")[name]) for name in ("COMMANDS", "OPTIONS"))
-    assert commands == {*COMMANDS, *(long for long, *_ in COMMANDS.values())}
-    assert others == {*LONG, *LONG.values()} - commands | {"-h", "--help", "-V", "--version"}
+    spelled = {word for long, short in LONG.items() for word in (long, short)}
+    assert commands == {word for long, short in LONG.items() if short in COMMANDS for word in (long, short)}
+    of_rules = {word for option in IP.options for word in (option.name, *option.aliases)} | {
+        "-j", "--jump", "-g", "--goto", "-m", "--match"}
+    assert others == spelled - commands - of_rules
 
 
 @pytest.mark.parametrize(("section", "run"), [("SAVE", run_save), ("RESTORE", run_restore)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-PROGRAMS = {"bench", "chaos", "differential", "fuzz"}       # packages that are run by hand, too: anybody may use their modules
+PROGRAMS = {"bench", "chaos", "commands", "differential", "fuzz"}       # packages that are run by hand, too: anybody may use their modules
 EVERYBODYS = {"kit", *PROGRAMS}
 FOLDERS = {path.name for path in TESTS.iterdir() if path.is_dir()}
 

@@ -41,18 +41,19 @@ def add_skip_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 nothing wrong; 1 warnings, with --strict; 2 an error."""
-    from pyfw.config.engine import check_rules
-    from pyfw.rules.language.lint import lint
+    from pyfw.config.engine import check_rules, without_unbindable
+    from pyfw.rules.language.lint import Warning, lint
     skipped: list[str] | None = [] if arguments.skip_unsupported else None
     try:
         config = load_config(arguments.config, arguments.overrides, skipped)
+        config = without_unbindable(config, skipped) if skipped is not None else config
         check_rules(config)
     except ConfigError as error:
         if not arguments.json:
             return fail(str(error), 2)
         sys.stdout.write(json_line({"severity": "error", "name": "error", "place": error.location, "message": error.message}))
         return 2
-    warnings = lint(config.rules) if config.rules else []
+    warnings = [Warning("one-family", note, None) for note in config.notes] + (lint(config.rules) if config.rules else [])
     if arguments.json:
         print_json(skipped or [], warnings)
     else:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Self
 
@@ -33,6 +33,18 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with _connected(path) as connection:
         _send(connection, request)
         yield from _answers(connection, path)
+
+
+def ask_in_pieces(path: str, request: dict[str, Any], pieces: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """As ask(), of a request whose rest follows in pieces: each is sent when the daemon asks for it by `next`."""
+    with _connected(path) as connection:
+        _send(connection, request)
+        rest = iter(pieces)
+        for answer in _answers(connection, path):
+            if "next" in answer:
+                _send(connection, next(rest, {}))
+            else:
+                yield answer
 
 
 def daemon_uid(path: str) -> int:

@@ -14,6 +14,7 @@ from pyfw.cli.pyfwctl.client import Refused, ask, daemon_uid
 from pyfw.config.schema import rule_files
 from pyfw.config.values import ConfigError
 from pyfw.edge.safe_files import UnsafePath, open_path, write_atomically
+from pyfw.rules.language.other_tables import separated
 
 FAILED, USAGE = 1, 2
 
@@ -25,7 +26,8 @@ def save(path: str, file: str | None) -> int:
         _write(Path(file), saved["all"])
         return 0
     for name, target in _files(saved, daemon_uid(path)).items():
-        _write(target, saved["all"] if name is None else saved["tables"][name])
+        text = saved["all"] if name is None else saved[name] if name in ("ipv4", "ipv6") else saved["tables"][name]
+        _write(target, text + _other_tables(target))
     for _ in ask(path, {"command": "rules-saved"}):
         pass
     return 0
@@ -41,11 +43,20 @@ def _files(saved: dict[str, Any], uid: int) -> dict[str | None, Path]:
     except (OSError, ConfigError) as error:
         hint = "; `pyfwctl save FILE` writes the rules to a file that you choose" if isinstance(error, UnsafePath) else ""
         raise Refused(f"{error}{hint}", FAILED) from error
-    missing = [name for name in saved["used"] if name not in files and None not in files]
+    missing = [name for name in saved["used"] if not files.keys() & {None, "ipv4", name}]
     if missing:
         raise Refused(f"the rules of table {missing[0]} stand in the config itself, which is not rewritten; `pyfwctl save FILE` "
                       f"writes them to a file that the config can read: `rules: {{file: FILE}}`", FAILED)
     return files
+
+
+def _other_tables(path: Path) -> str:
+    """The sections of a file that are the kernel's: they stay in it."""
+    try:
+        tables = separated(path.read_text(encoding="utf-8"))[1]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "".join("\n".join([f"*{name}", *lines, "COMMIT\n"]) for name, lines in tables.items())
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,9 @@ class Services(Protocol):
     def keep_saved_rules(self) -> None: ...
     def serve_rules(self, ruleset: Ruleset) -> Program: ...
     def compile_rules(self, ruleset: Ruleset) -> Program: ...
+    @property
+    def other_tables(self) -> str: ...
+    def hand_over_tables(self, tables: Mapping[int, Mapping[str, Sequence[str]]], keep: bool) -> None: ...
     def statistics(self) -> dict[str, Any]: ...
     def queue_counters(self) -> QueueCounters | None: ...
     def has_judged(self, packet_id: int) -> bool: ...
@@ -274,9 +277,10 @@ COMMANDS: dict[str, Command] = {command.name: command for command in (
         Argument("table", "only this table", choices=("filter", "raw")))),
     Command("iptables-restore", "what pyfw-iptables-restore does",
             elsewhere("rules", "iptables_restore"), needs_root=True, spoken=False, arguments=(
-        Argument("text", "what iptables-save printed"), Argument("family", "4 or 6", kind=int),
+        Argument("family", "4 or 6", kind=int),
         Argument("noflush", "keep what is there", kind=bool), Argument("test", "change nothing", kind=bool),
         Argument("counters", "restore counters", kind=bool), Argument("skip_unsupported", "leave out what pyfw does not do", kind=bool),
+        Argument("verbose", "say what is done", kind=bool),
         Argument("table", "only this table", choices=("filter", "raw")))),
     Command("ping", "wait until every packet queued so far has its verdict", elsewhere("daemon", "ping")),
     Command("set", "address sets, as ipset has them: create, add, del, test, list, save, restore, flush, swap, rename, destroy",

@@ -64,8 +64,11 @@ class Family:
     def restore_program(self) -> str:
         return f"{self.program}{self.suffix}-restore"
 
+    def printed(self, table: str) -> str:
+        return _run([f"{self.program}{self.suffix}-save", "-t", table], self.attempts)
+
     def saved(self) -> SavedTable:
-        text = _run([f"{self.program}{self.suffix}-save", "-t", self.table], self.attempts)
+        text = self.printed(self.table)
         if re.search(r"^# Table .* incompatible", text, re.MULTILINE):
             raise DivertError(f"{self.program}{self.suffix}-save cannot print the table {self.table}: another program has put "
                               "rules into it that only nft has; they belong in a table of their own")

@@ -16,7 +16,19 @@ from pyfw.rules import names
 from pyfw.rules.language.extensions.header import IP
 from pyfw.rules.language.kinds import MatchKind, Option, TargetKind, option_named
 from pyfw.rules.language.matches import MATCHES, OPTIONS, TARGETS, implied_families, match_for_protocol, match_kind, settled
-from pyfw.rules.model import BUILTIN_CHAINS, Location, Match, Rule, RulesError, Setting, Target, Unsupported
+from pyfw.rules.model import (
+    BUILTIN_CHAINS,
+    Location,
+    Match,
+    Misfit,
+    NotInPyfw,
+    RefusedByKernel,
+    Rule,
+    RulesError,
+    Setting,
+    Target,
+    Unsupported,
+)
 from pyfw.rules.values import Network, suggestion
 
 MAX_RULES = 500_000
@@ -69,6 +81,7 @@ class RuleBuilder:
         self._target: _Given[TargetKind] | None = None
         self._target_name = ""
         self._goto = False
+        self.refused: RefusedByKernel | None = None     # comes after all that iptables says of a rule itself
 
     # -- what was written ---------------------------------------------------------------------------------------------
 
@@ -86,11 +99,14 @@ class RuleBuilder:
         if self._target_name:
             raise RulesError(f"a rule has one target, and this one has {self._target_name} already", location)
         if goto and (name in TARGETS or name in BUILTIN_CHAINS[self.table]):
-            raise RulesError(f"-g goes to a chain of one's own, which {name} is not; write -j {name}", location)
+            complaint = f"-g goes to a chain of one's own, which {name} is not; write -j {name}"
+            if name in TARGETS:
+                raise RulesError(complaint, location)
+            self._refuse(complaint, location)
         if name in names.KERNEL_TARGETS:
             raise Unsupported(f"target {name}: {names.KERNEL_TARGETS[name]}", location)
         if self.table not in (tables := TARGETS[name].tables if name in TARGETS else (self.table,)):
-            raise RulesError(f"target {name} belongs in table {tables[0]}, not in {self.table}", location)
+            self._refuse(f"target {name} belongs in table {tables[0]}, not in {self.table}", location)
         self._target_name, self._goto = name, goto
         self._target = _Given(TARGETS.get(name, TargetKind(name, lambda target, code: None)), location)
 
@@ -116,12 +132,16 @@ class RuleBuilder:
         try:
             value = option.parse(*words)
         except ValueError as error:
-            raise RulesError(f"{name}: {error}", word_locations[0] if word_locations else location) from None
+            refusal = Unsupported if isinstance(error, NotInPyfw) else RulesError
+            raise refusal(f"{name}: {error}", word_locations[0] if word_locations else location) from None
         choices = value if option.several else (value,)
         if inverted and len(choices) > 1:
             raise RulesError(f"! {name} takes one address, not a list", location)
         if inverted and option.trivial(choices[0]):
-            raise RulesError(f"! {name} {' '.join(words)} would never match", location)
+            complaint = f"! {name} {' '.join(words)} would never match"
+            if not option.several:
+                raise RulesError(complaint, location)
+            self._refuse(complaint, location)
         owner.choices[option.stored] = choices
         owner.places[option.stored] = location
         if inverted:
@@ -140,6 +160,9 @@ class RuleBuilder:
         for owner in owners:
             if option := option_named(owner.kind.options, name):
                 return owner, option
+        kinds = (self._target_name, names.PROTOCOL_NAMES.get(self._protocol(), ""), *(given.kind.name for given in self._matches))
+        if kind := next((kind for kind in kinds if name in names.KERNEL_OPTIONS.get(kind, ())), None):
+            raise Unsupported(f"pyfw does not do {kind}'s {name}; a rule that needs it belongs in the kernel's tables", location)
         raise RulesError(self._unknown_option(name), location)
 
     def _has(self, kind: MatchKind) -> bool:
@@ -164,6 +187,13 @@ class RuleBuilder:
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules, checked against each other's parts, the table and the chain."""
+        rules = self.built()
+        if self.refused:
+            raise self.refused
+        return rules
+
+    def built(self) -> tuple[Rule, ...]:
+        """As rules(); what the kernel would refuse is left in `refused`."""
         self._check_interfaces()
         for given in self._matches:
             self._check_match(given)
@@ -222,16 +252,20 @@ class RuleBuilder:
             known = ", ".join(names.PROTOCOL_NAMES[number] for number in kind.protocols)
             raise RulesError(f"match {kind.name} needs -p with one of {known}", given.location)
         if kind.chains and self.chain in BUILTIN_CHAINS[self.table] and self.chain not in kind.chains:
-            raise RulesError(f"match {kind.name} cannot be used in {self.chain}, only in {', '.join(kind.chains)}", given.location)
+            self._refuse(f"match {kind.name} cannot be used in {self.chain}, only in {', '.join(kind.chains)}", given.location)
         for option in kind.options:
             if self.chain in option.not_in and option.name in given.choices:
-                raise RulesError(f"{option.name} cannot be used in {self.chain}: the interface is not known there",
-                                 given.places[option.name])
+                self._refuse(f"{option.name} cannot be used in {self.chain}: the interface is not known there",
+                             given.places[option.name])
 
-    @staticmethod
-    def _checked(check: Callable[[], None], location: Location | None) -> None:
+    def _refuse(self, complaint: str, location: Location | None) -> None:
+        self.refused = self.refused or RefusedByKernel(complaint, location)
+
+    def _checked(self, check: Callable[[], None], location: Location | None) -> None:
         try:
             check()
+        except Misfit as error:
+            self._refuse(str(error), location)
         except ValueError as error:
             raise RulesError(str(error), location) from None
 

@@ -24,8 +24,9 @@ def check_ruleset(ruleset: Ruleset) -> Ruleset:
     check_conn_counters(ruleset)
     for table in ruleset.tables:
         for chain in table.chains:
-            for target in chain_targets(chain):
-                check_target(table, target)
+            for rule in chain.rules:
+                if rule.target and rule.target.name not in TARGETS:
+                    check_target(table, rule.target, rule.family or chain.family)
         depths: dict[str, int] = {}
         for chain in table.chains:
             check_descent(table, chain, (), depths)
@@ -49,10 +50,12 @@ def chain_targets(chain: Chain) -> list[Target]:
     return [rule.target for rule in chain.rules if rule.target and rule.target.name not in TARGETS]
 
 
-def check_target(table: Table, target: Target) -> None:
+def check_target(table: Table, target: Target, family: int | None) -> None:
     chain = table.chain(target.name)
     if chain is None:
         raise RulesError(unknown_target(target.name, [known.name for known in table.chains]), target.location)
+    if chain.family not in (None, family):
+        raise RulesError(f"chain {target.name} is IPv{chain.family}'s alone, and this rule is not", target.location)
     if chain.policy is not None:
         raise RulesError(f"{target.name} is a built-in chain; rules jump to chains of one's own only", target.location)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from pyfw.rules.language.builder import RuleBuilder, checked_count
 from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.long_options import take_apart
 from pyfw.rules.language.matches import TARGETS
-from pyfw.rules.language.printing import Counters
+from pyfw.rules.language.skipping import left_out
 from pyfw.rules.lexer import Place, Word, split_lines
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported
 from pyfw.rules.values import CONTROL, suggestion
@@ -21,11 +22,8 @@ MAX_CHAIN_NAME_LENGTH = 28
 MAX_COUNT = 2 ** 64 - 1
 NUMBER = re.compile("[0-9]+")
 
-_COMMANDS = {"-A": "--append", "-I": "--insert", "-N": "--new-chain", "-P": "--policy", "-F": "--flush",
-             "-X": "--delete-chain", "-Z": "--zero"}
-_NO_COMMANDS = {"-D": "--delete", "-R": "--replace", "-C": "--check", "-L": "--list", "-S": "--list-rules",
-                "-E": "--rename-chain"}
-_LONG = {long: short for short, long in (_COMMANDS | _NO_COMMANDS).items()} | {"--new": "-N", "--delete-chains": "-X"}
+_COMMANDS = ("-A", "-I", "-N", "-P", "-F", "-X", "-Z")
+_NO_COMMANDS = ("-D", "-R", "-C", "-L", "-S", "-E")
 _DASHES = "‐‑‒–—―−"
 
 
@@ -40,24 +38,12 @@ def parse_save(text: str, *, source: str = "rules", family: int | None = None, t
     `variables` replaces $NAME; None leaves a `$` as it is.
     `skipped`: a list that takes a warning for each line that is Unsupported, which is left out; None: that is an error.
     """
-    return parse_counted(text, source=source, family=family, table=table, variables=variables, place=place, skipped=skipped)[0]
-
-
-def parse_counted(text: str, *, source: str = "rules", family: int | None = None, table: str | None = None,
-                  variables: Mapping[str, str] | None = None, place: Place | None = None,
-                  skipped: list[str] | None = None) -> tuple[Ruleset, Counters]:
-    """As parse_save, with the counters that stand in the text."""
-    return read_lines(list(split_lines(text, place or Place(source), variables)), family=family, table=table, skipped=skipped)
-
-
-def read_lines(lines: Sequence[list[Word]], *, family: int | None = None, table: str | None = None,
-               skipped: list[str] | None = None) -> tuple[Ruleset, Counters]:
-    """As parse_counted, of lines that are words already."""
     reader = _Reader(family, table, skipped)
+    lines = list(split_lines(text, place or Place(source), variables))
     reader.families_apart = any(_program(words) == "ip6tables" for words in lines)
     for words in lines:
         reader.read(words)
-    return check_ruleset(reader.ruleset()), reader.counters()
+    return check_ruleset(reader.ruleset())
 
 
 def parse_rule(text: str, *, table: str = "filter", chain: str = "", family: int | None = None, source: str = "rule",
@@ -81,8 +67,8 @@ class _Draft:
     name: str
     policy: str | None
     policy6: str | None = None          # IPv6's, if it is to be another
-    counted: tuple[int, int] = (0, 0)
-    rules: list[tuple[Rule, tuple[int, int]]] = field(default_factory=list)     # with their counters
+    family: int | None = None           # the only one that has it
+    rules: list[Rule] = field(default_factory=list)
 
     def set_policy(self, policy: str, family: int | None) -> None:
         known = Chain(self.name, self.policy, (), self.policy6).with_policy(policy, family)
@@ -96,7 +82,6 @@ class _Reader:
         self.family = family
         self.skipped = skipped
         self.skips_table = False            # in a section of a table that stays with the kernel
-        self.made: dict[tuple[str, str], set[int | None]] = {}  # (table, chain) -> families that -N was said of it for
         self.only_table = only_table
         self.section: str | None = None
         self.families_apart = False
@@ -110,14 +95,10 @@ class _Reader:
         ruleset = Ruleset()
         for name, drafts in self.tables.items():
             own = sorted(draft.name for draft in drafts.values() if draft.policy is None)
-            chains = tuple(Chain(draft.name, draft.policy, tuple(rule for rule, _ in draft.rules), draft.policy6)
+            chains = tuple(Chain(draft.name, draft.policy, tuple(draft.rules), draft.policy6, draft.family)
                            for draft in (drafts[chain] for chain in (*BUILTIN_CHAINS[name], *own)))
             ruleset = ruleset.with_table(Table(name, chains))
         return ruleset
-
-    def counters(self) -> Counters:
-        return {(table, draft.name): (draft.counted if draft.policy else None, [counted for _, counted in draft.rules])
-                for table, drafts in self.tables.items() for draft in drafts.values()}
 
     def read(self, words: list[Word]) -> None:
         """Carry out a line, or with `skipped` note that it is left out."""
@@ -130,7 +111,7 @@ class _Reader:
             if self.skipped is None:
                 raise
             self.skips_table = words[0].text.startswith("*")
-            self.skipped.append(f"{error}; {'this table is' if self.skips_table else 'this line is'} left out")
+            self.skipped.append(f"{error}; {'this table is left out' if self.skips_table else left_out(words)}")
 
     def carry_out(self, words: list[Word]) -> None:
         first = words[0]
@@ -155,7 +136,7 @@ class _Reader:
     def checked_table(self, name: str, location: Location) -> str:
         if name in KERNEL_TABLES:
             raise Unsupported(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; "
-                              f"load this table with iptables-restore -T {name}", location)
+                              f"load it with iptables-restore -T {name}, or set `other_tables: kernel`, which does that", location)
         if name not in BUILTIN_CHAINS:
             raise RulesError(f"there is no table {name!r}{suggestion(name, BUILTIN_CHAINS)}; there are "
                              f"{' and '.join(BUILTIN_CHAINS)}", location)
@@ -177,7 +158,8 @@ class _Reader:
         table = self.section or self.only_table or "filter"
         if name in BUILTIN_CHAINS[table]:
             self.set_policy(table, words[0], name, words[1] if len(words) > 1 else None, self.family)
-            self.tables[table][name].counted = bracketed(words[2]) if len(words) > 2 else (0, 0)
+            if len(words) > 2:
+                check_bracketed(words[2])
         elif policy != "-":
             raise RulesError(f"chain {name} is not built-in in table {table} and has no policy; write `:{name} - [0:0]`", location)
         else:
@@ -193,16 +175,15 @@ class _Reader:
         chain.set_policy(policy.text, family)
 
     def new_chain(self, table: str, name: str, location: Location, family: int | None) -> None:
-        """A chain is common to both families: the other family's command may make it, too."""
+        """Each family may make a chain of its own of the same name."""
         check_chain_name(name, table, location)
-        known_to = self.made.setdefault((table, name), set())
-        shared = bool(family and known_to) and known_to.isdisjoint({family, None})
-        known_to.add(family)
-        if shared:
-            return
-        if name in self.table(table):
+        known = self.table(table).get(name)
+        if known is None:
+            self.table(table)[name] = _Draft(name, None, family=family)
+        elif family is None or known.family in (None, family):
             raise RulesError(f"duplicate chain {name}: table {table} has it already", location)
-        self.table(table)[name] = _Draft(name, None)
+        else:
+            known.family = None
 
     def known_chain(self, table: str, name: str, location: Location) -> _Draft:
         chain = self.table(table).get(name)
@@ -227,7 +208,7 @@ class _Reader:
             case "-P", [chain, policy]:
                 self.set_policy(table, chain, chain.text, policy, command.family or family)
             case "-N", [chain]:
-                self.new_chain(table, chain.text, chain.location, family)
+                self.new_chain(table, chain.text, chain.location, command.family or family)
             case "-F", _:
                 for draft in self.chosen_chains(table, command):
                     draft.rules.clear()
@@ -246,7 +227,7 @@ class _Reader:
         at = len(chain.rules)
         if command.name == "-I":
             rules, at = rules[::-1], command.insert_position(len(chain.rules))
-        chain.rules[at:at] = [(rule, command.counted) for rule in rules]
+        chain.rules[at:at] = rules
 
     def chosen_chains(self, table: str, command: _Command) -> list[_Draft]:
         if command.chain is None:
@@ -270,10 +251,9 @@ class _Command:
         self.table: str | None = None
         self.table_location = location
         self.family: int | None = None
-        self.counted = (0, 0)
         self.taken: list[Word] = []         # what follows the command: a chain, then a policy or a number
         self.rest: list[Word] = []
-        self.words = words
+        self.words = take_apart(words)
         while self.words:
             self.take(self.words.pop(0))
         if self.name in ("-N", "-P", "-F", "-X", "-Z") and self.rest:
@@ -285,23 +265,25 @@ class _Command:
 
     def take(self, word: Word) -> None:
         option = word.text if not word.quoted else ""
-        short = _LONG.get(option, option)
-        if short in _NO_COMMANDS:
+        if option in _NO_COMMANDS:
             raise RulesError(f"{option} has no place in a ruleset's text, which begins from nothing", word.location)
-        if short in _COMMANDS:
-            self.take_command(short, word)
-        elif option in ("-t", "--table"):
+        if option in _COMMANDS:
+            self.take_command(option, word)
+        elif option == "-t":
             self.table_location, self.table = (value := self.value(word)).location, value.text
-        elif option in ("-4", "--ipv4", "-6", "--ipv6"):
-            self.family = 4 if option in ("-4", "--ipv4") else 6
-        elif option in ("-c", "--set-counters"):
-            self.counted = self.count(word), self.count(word)
-        elif option in ("-w", "--wait", "-W", "--wait-interval"):
+        elif option in ("-4", "-6"):
+            self.family = int(option[1])
+        elif option == "-c":
+            for value in self.value(word), self.value(word):
+                check_count(value.text, value)
+        elif option == "-M":
+            self.value(word)
+        elif option in ("-w", "-W"):
             if self.words and NUMBER.fullmatch(self.words[0].text):
                 self.words.pop(0)
         elif not self.rest and self.name is None and option.startswith("["):
-            self.counted = bracketed(word)      # as iptables-save -c prints them
-        elif option not in ("-v", "--verbose", "-n", "--numeric", "--line-numbers"):
+            check_bracketed(word)
+        elif option not in ("-v", "-n", "--line-numbers"):
             self.rest.append(word)
 
     def take_command(self, name: str, word: Word) -> None:
@@ -321,10 +303,6 @@ class _Command:
             raise RulesError(f"{option.text} needs a value", option.location)
         return self.words.pop(0)
 
-    def count(self, option: Word) -> int:
-        value = self.value(option)
-        return count(value.text, value)
-
     def insert_position(self, length: int) -> int:
         number = self.taken[1].text if len(self.taken) > 1 else "1"
         if len(number) > 9 or not 1 <= int(number) <= length + 1:
@@ -340,18 +318,18 @@ class _Command:
         return builder.rules()
 
 
-def bracketed(word: Word) -> tuple[int, int]:
+def check_bracketed(word: Word) -> None:
     """Counters as iptables-save prints them, `[packets:bytes]`."""
     numbers = re.fullmatch(r"\[([0-9]+):([0-9]+)\]", word.text)
     if numbers is None:
         raise RulesError(f"counters are written [packets:bytes], as [0:0], not {word.text!r}", word.location)
-    return count(numbers[1], word), count(numbers[2], word)
+    for number in numbers.groups():
+        check_count(number, word)
 
 
-def count(text: str, word: Word) -> int:
+def check_count(text: str, word: Word) -> None:
     if not NUMBER.fullmatch(text) or len(text) > 20 or int(text) > MAX_COUNT:
         raise RulesError(f"counters are packets and bytes, numbers up to {MAX_COUNT}, not {text!r}", word.location)
-    return int(text)
 
 
 def read_rule(words: Sequence[Word], builder: RuleBuilder) -> None:
@@ -400,7 +378,7 @@ def _value(option: Word, queue: list[Word], free_text: bool) -> Word:
     if not queue:
         raise RulesError(f"{option.text} needs a value", option.location)
     value = queue[0]
-    if not free_text and not value.quoted and value.text and (value.text[:1] in _DASHES or re.match(r"--?[A-Za-z]", value.text)):
+    if not free_text and value.text and (value.text[:1] in _DASHES or re.match(r"--?[A-Za-z]", value.text)):
         raise RulesError(f"{option.text} needs a value, and {value.text} follows", option.location)
     return queue.pop(0)
 

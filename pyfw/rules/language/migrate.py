@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pyfw.rules.language.commands import CommandFailed
 from pyfw.rules.language.iptables import parse_rule
 from pyfw.rules.language.restore import restore
 from pyfw.rules.lexer import Place, Word, split_lines
@@ -38,6 +39,8 @@ def take(ruleset: Ruleset, text: str, family: int, source: str, owners: tuple[st
     """`ruleset`, in which `family` sees what the text says.
 
     owners      of the rules in chains of one's own and of the jumps to them, those whose names begin with one of these
+
+    Raises RulesError for a text that is no whole one.
     """
     lines: list[str] = []
     left_out: list[LeftOut] = []
@@ -65,7 +68,10 @@ def take(ruleset: Ruleset, text: str, family: int, source: str, owners: tuple[st
             name = line[1:].split()[0]
             kept = name in BUILTIN_CHAINS[table] or name.startswith(owners)
         lines.append(line if kept else "")
-    taken = restore(ruleset, "\n".join(lines), family, source=source).ruleset
+    try:
+        taken = restore(ruleset, "\n".join(lines), family).ruleset
+    except CommandFailed as error:
+        raise RulesError(f"{source}: {error}") from None
     return Taken(taken, tuple(left_out), kernels)
 
 

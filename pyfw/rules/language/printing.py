@@ -63,16 +63,18 @@ def rule_lines(ruleset: Ruleset, table: str, chain: str | None = None, *, family
                counters: Counters | None = None) -> Iterator[str]:
     """As print_rules(), line by line: a caller may do other work between them."""
     shown = ruleset.table(table) or empty_table(table)
-    if chain is not None and shown.chain(chain) is None:
+    chains = [known for known in shown.chains if chain in (None, known.name) and known.is_for(family)]
+    if not chains:
         raise KeyError(chain)
-    return _table_lines(table, [known for known in shown.chains if chain in (None, known.name)], family, counters)
+    return _table_lines(table, chains, family, counters)
 
 
 def _table_lines(table: str, chains: Sequence[Chain], family: int | None, counters: Counters | None) -> Iterator[str]:
     for known in chains:
         policy = counters[table, known.name][0] if counters and known.policy else None
         counted = f" -c {policy[0]} {policy[1]}" if policy else ""
-        yield f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"-N {known.name}"
+        bound = f"-{known.family} " if known.family and not family else ""
+        yield f"-P {known.name} {known.policy_of(family or 4)}{counted}" if known.policy else f"{bound}-N {known.name}"
         if known.policy6 and not family:
             yield f"-6 -P {known.name} {known.policy6}"
     for known in chains:
@@ -100,13 +102,17 @@ def ruleset_lines(ruleset: Ruleset, *, family: int | None = None, counters: Coun
     """As print_ruleset(), line by line: a caller may do other work between them."""
     for table in ruleset.tables:
         yield f"*{table.name}"
-        for chain in table.chains:
+        chains = [chain for chain in table.chains if chain.is_for(family)]
+        for chain in chains:
+            if chain.family and not family:
+                yield f"-{chain.family} -N {chain.name}"
+                continue
             policy = counters[table.name, chain.name][0] if counters else None
             packets, size = policy or (0, 0)
             yield f":{chain.name} {chain.policy_of(family or 4) or '-'} [{packets}:{size}]"
         if not family:
-            yield from (f"-6 -P {chain.name} {chain.policy6}" for chain in table.chains if chain.policy6)
-        for chain in table.chains:
+            yield from (f"-6 -P {chain.name} {chain.policy6}" for chain in chains if chain.policy6)
+        for chain in chains:
             rules = _chain_lines(chain, family, None)
             if counters:
                 shown = (count for rule, count in zip(chain.rules, counters[table.name, chain.name][1], strict=True)

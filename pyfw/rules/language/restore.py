@@ -1,128 +1,246 @@
-"""iptables-restore(8) on a ruleset: what a text leaves of one family's view of it."""
+"""iptables-restore(8) on a ruleset: what a text leaves of one family's view of it.
+
+The text is read as iptables-restore reads it, line after line, and each line is a command on the view.  All of it counts, or nothing.
+"""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from pyfw.rules.language.check import check_ruleset
-from pyfw.rules.language.edit import CommandFailed, edit, left_for_other, read_request
-from pyfw.rules.language.iptables import read_lines
-from pyfw.rules.language.printing import Counters
-from pyfw.rules.lexer import Place, Word, split_lines
-from pyfw.rules.model import BUILTIN_CHAINS, Chain, Rule, RulesError, Ruleset, Table, empty_table
+from pyfw.bounded_text import RULES_BYTES
+from pyfw.rules.language.builder import MAX_RULES
+from pyfw.rules.language.commands import (
+    OTHER,
+    PARAMETER,
+    RESOURCE,
+    CommandFailed,
+    OtherFamily,
+    Request,
+    count_of,
+    request_of,
+)
+from pyfw.rules.language.draft import Draft, Place
+from pyfw.rules.language.edit import LISTS, checked
+from pyfw.rules.language.iptables import KERNEL_TABLES
+from pyfw.rules.language.other_tables import OF_PYFW
+from pyfw.rules.language.skipping import left_out
+from pyfw.rules.lexer import MAX_LINE_WORDS, MAX_WORD, Word
+from pyfw.rules.model import BUILTIN_CHAINS, Location, Ruleset, empty_table
 
 SOURCE = "line"
+COUNTERS = re.compile(r"\[([^\]:]*):([^\]]*)\]")
+MAX_FAILURES = 20
+MAX_LINES = 4 * MAX_RULES
+READING, DOING, AT_COMMIT = range(3)
+"""iptables-restore reads a section, does what it says, and then hears what the kernel says of that."""
 
-Place3 = tuple[str, str, int]       # table, chain, index; behind the last rule: the policy
+
+@dataclass(frozen=True)
+class Options:
+    """keep: --noflush, what is there stays; counters: those in the text count; verbose: what is done is said.
+
+    to_kernel: tables that are not pyfw's are collected.
+    """
+
+    keep: bool = False
+    counters: bool = False
+    verbose: bool = False
+    only_table: str | None = None
+    skip_unsupported: bool = False
+    to_kernel: bool = False
 
 
 @dataclass(frozen=True)
 class Restored:
     ruleset: Ruleset
-    counters: dict[Place3, tuple[int, int]]     # that stand in the text
-    skipped: tuple[str, ...] = ()               # a warning for each line that was left out
+    counters: Mapping[Place, tuple[int, int]]
+    skipped: tuple[str, ...]            # a warning for each line that was left out
+    said: tuple[str, ...]
+    others: Mapping[str, Sequence[str]]     # tables that are not pyfw's, line by line
 
 
-def restore(ruleset: Ruleset, text: str, family: int, *, keep: bool = False, only_table: str | None = None,
-            skip_unsupported: bool = False, source: str = SOURCE) -> Restored:
-    """keep: --noflush, what is there stays.  Raises RulesError or CommandFailed; then nothing is to be changed."""
-    lines = [words for words in split_lines(text, Place(source), None) if not is_other_familys(words, family)]
-    check_sections(lines)
-    if keep:
-        return Restored(add_lines(ruleset, lines, family, only_table), {})
-    skipped: list[str] | None = [] if skip_unsupported else None
-    given, counted = read_lines(lines, family=family, skipped=skipped)
-    counters: dict[Place3, tuple[int, int]] = {}
-    for table in given.tables:
-        if only_table not in (None, table.name):
-            continue
-        merged = replaced_view(ruleset.table(table.name) or empty_table(table.name), table, family)
-        ruleset = ruleset.with_table(merged)
-        counters |= places_of(merged, table, counted)
-    return Restored(check_ruleset(ruleset), counters, tuple(skipped or ()))
+def restore(ruleset: Ruleset, text: str, family: int, options: Options | None = None) -> Restored:
+    """Raises CommandFailed; then nothing is to be changed."""
+    restorer = Restorer(ruleset, family, options or Options())
+    restorer.feed(text)
+    return restorer.finish()
 
 
-def is_other_familys(words: Sequence[Word], family: int) -> bool:
-    """Whether a line of a text that serves both families, by -4 and -6 in its lines, is not meant here."""
-    names = {4: ("-6", "--ipv6"), 6: ("-4", "--ipv4")}[family]
-    return any(word.text in names and not word.quoted for word in words)
+class Restorer:
+    """Takes a text piece after piece, each of whole lines."""
 
+    def __init__(self, ruleset: Ruleset, family: int, options: Options) -> None:
+        self.ruleset = ruleset
+        self.family = family
+        self.options = options
+        self.line = 0
+        self.rules = 0                      # that the text adds
+        self.failures: list[tuple[int, int, CommandFailed]] = []     # in which section, at which step of it
+        self.sections = 0
+        self.doing = False
+        self.drafts: dict[str, Draft] = {}
+        self.draft: Draft | None = None     # of the section
+        self.section: str | None = None
+        self.last: str | None = options.only_table          # section that began
+        self.skipped: list[str] = []
+        self.said: list[str] = []
+        self.others: dict[str, list[str]] = {}
+        self.other_size = 0
 
-def check_sections(lines: Sequence[Sequence[Word]]) -> None:
-    """A text that ends before its COMMIT, as one that was cut off does, is not to be trusted; nor are lines of no table."""
-    table: str | None = None
-    for words in lines:
-        first = words[0]
-        if table is None and not first.text.startswith("*"):
-            raise RulesError(f"{first.text!r} stands in no table; a `*table` line is expected before it", first.location)
-        if table is not None and first.text.startswith("*"):
-            raise RulesError(f"COMMIT is expected before {first.text}: table {table} has not ended", first.location)
-        table = first.text[1:] if first.text.startswith("*") else None if first.text == "COMMIT" else table
-    if table is not None:
-        raise RulesError(f"COMMIT is expected at the end of table {table}: the text seems to be cut off", lines[-1][0].location)
+    def feed(self, text: str) -> None:
+        """Raises CommandFailed; then the text is not to be finished."""
+        for line in text.removesuffix("\n").split("\n") if text else ():
+            self.line += 1
+            if self.line > MAX_LINES:
+                raise CommandFailed(f"the text has more than {MAX_LINES} lines", RESOURCE)
+            if line and not line.startswith("#"):
+                self.read(line)
 
+    def finish(self) -> Restored:
+        if self.failures:
+            self.fail()
+        if self.section is not None:
+            raise CommandFailed(f"COMMIT expected at line {self.line + 1}", OTHER)
+        ruleset = self.ruleset
+        counters: dict[Place, tuple[int, int]] = {}
+        for draft in self.drafts.values():
+            table, counted = draft.merged()
+            ruleset = ruleset.with_table(table)
+            counters |= counted
+        return Restored(checked(ruleset), counters, tuple(self.skipped), tuple(self.said), self.others)
 
-def replaced_view(table: Table, given: Table, family: int) -> Table:
-    """`table`, in which `family` sees what `given` says; the other family sees what it saw."""
-    others = {chain.name: tuple(left_for_other(rule, family) for rule in chain.rules if rule.family != family)
-              for chain in table.chains}
-    names = [*BUILTIN_CHAINS[table.name], *sorted({chain.name for known in (table, given) for chain in known.chains
-                                                   if chain.policy is None})]
-    chains = []
-    for name in names:
-        chain, new = table.chain(name) or Chain(name), given.chain(name)
-        if new is None and chain.policy is None and not others[name] and not is_target(others, name):
-            continue
-        policy = new.policy_of(family) if new else None
-        if policy is not None:
-            chain = chain.with_policy(policy, family)
-        chains.append(replace(chain, rules=(*others.get(name, ()), *(new.rules if new else ()))))
-    return replace(table, chains=tuple(chains))
-
-
-def is_target(others: Mapping[str, Sequence[Rule]], name: str) -> bool:
-    return any(rule.target is not None and rule.target.name == name for rules in others.values() for rule in rules)
-
-
-def places_of(merged: Table, given: Table, counted: Counters) -> dict[Place3, tuple[int, int]]:
-    """Where the rules of a text have come to stand: behind those of the other family."""
-    places = {}
-    for chain in given.chains:
-        policy, rules = counted[given.name, chain.name]
-        size = len(merged[chain.name].rules)
-        for offset, counts in enumerate(rules):
-            places[given.name, chain.name, size - len(rules) + offset] = counts
-        if policy is not None:
-            places[given.name, chain.name, size] = policy
-    return places
-
-
-def add_lines(ruleset: Ruleset, lines: Sequence[Sequence[Word]], family: int, only_table: str | None) -> Ruleset:
-    """--noflush: each line is a command of its own; `:CHAIN` makes a chain, or empties the one there is."""
-    table = "filter"
-    for words in lines:
-        first = words[0].text
-        if first.startswith("*"):
-            table = first[1:]
-            continue
-        if first == "COMMIT" or only_table not in (None, table):
-            continue
-        arguments = [word.text for word in words if not (word.text.startswith("[") and not word.quoted)]
+    def read(self, line: str) -> None:
+        self.doing = False
         try:
-            if first.startswith(":"):
-                ruleset = declare(ruleset, table, arguments, family)
+            if self.section is None:
+                self.begin(line)
+            elif line == "COMMIT":
+                self.section = None
+            elif self.draft is None:
+                self.collect(line)
+            elif line.startswith(":"):
+                self.declare(self.draft, line[1:].split())
             else:
-                ruleset = edit(ruleset, read_request(["-t", table, *arguments], family)).ruleset
+                self.command(self.draft, line)
+            if self.draft:
+                self.said += self.draft.said
+                self.draft.said.clear()
+        except OtherFamily:
+            return
         except CommandFailed as error:
-            raise CommandFailed(f"{words[0].location}: {error}", error.status) from None
-    return ruleset
+            if error.unsupported and self.options.skip_unsupported:
+                what = left_out(list(split(line, 0, self.line))) if self.draft else "this table is left out"
+                self.skipped.append(f"line {self.line}: {error}; {what}")
+                return
+            place = f"line {self.line} failed: {error}" if error.status == OTHER else f"{error}\nError occurred at line: {self.line}"
+            step = (READING, DOING, AT_COMMIT)[self.doing + (self.doing and error.status == RESOURCE)]
+            self.failures.append((self.sections, step, CommandFailed(place, error.status)))
+            if self.draft is None or len(self.failures) == MAX_FAILURES:
+                self.fail()
+
+    def fail(self) -> None:
+        """All mistakes at once, with the status of the one that iptables-restore meets first."""
+        first = min(self.failures, key=lambda failure: failure[:2])[-1]
+        raise CommandFailed("\n".join(str(error) for *_, error in self.failures), first.status)
+
+    def begin(self, line: str) -> None:
+        name = line[1:].partition(" ")[0]
+        if not line.startswith("*") and self.options.only_table not in (None, self.last):
+            return                          # behind a section that is not asked for
+        if not line.startswith("*"):
+            raise CommandFailed(f"{(line.split() or [line])[0]!r} stands in no table; a `*table` line is expected before it", OTHER)
+        if name not in BUILTIN_CHAINS and name not in KERNEL_TABLES:
+            raise CommandFailed(f"table name '{name}' invalid", PARAMETER)
+        self.section, self.last, self.draft = name, name, None
+        self.sections += 1
+        if self.options.only_table not in (None, name):
+            return
+        if name in KERNEL_TABLES and self.options.to_kernel:
+            self.others[name] = []
+            return
+        if name in KERNEL_TABLES:
+            raise CommandFailed(f"table {name}: {KERNEL_TABLES[name]} stays with the kernel; "
+                                f"load it with iptables-restore -T {name}, or set `other_tables: kernel`", PARAMETER, unsupported=True)
+        if name not in self.drafts:
+            self.drafts[name] = Draft(self.ruleset.table(name) or empty_table(name), self.family)
+        self.draft = self.drafts[name]
+        if not self.options.keep:
+            self.clear(self.draft)
+
+    def collect(self, line: str) -> None:
+        """A line of a section that is not pyfw's, or not asked for."""
+        if self.section in self.others and not OF_PYFW.match(line):
+            self.others[self.section].append(line)
+            self.other_size += len(line)
+            if self.other_size > RULES_BYTES:
+                raise CommandFailed(f"the kernel's tables have more than {RULES_BYTES} characters", RESOURCE)
+
+    def clear(self, draft: Draft) -> None:
+        if self.options.verbose:
+            draft.chosen(Request(self.family, flags={"verbose"}), "Flushing")
+            self.said += draft.said + [f"Deleting chain `{chain.name}'" for chain in draft.ordered() if chain.policy is None]
+            draft.said.clear()
+        draft.clear()
+
+    def declare(self, draft: Draft, words: list[str]) -> None:
+        """`:CHAIN POLICY [packets:bytes]`"""
+        if len(words) < 2:
+            raise CommandFailed("policy invalid" if words else "chain name invalid", PARAMETER)
+        counts = (0, 0)
+        if self.options.counters and words[0] in BUILTIN_CHAINS[draft.table.name]:
+            found = COUNTERS.fullmatch(words[2]) if len(words) > 2 else None
+            if found is None:
+                raise CommandFailed(f"invalid policy counters for chain '{words[0]}'; they are written [packets:bytes]", PARAMETER)
+            counts = count_of(found[1], "packet"), count_of(found[2], "byte")
+        draft.declare(words[0], words[1], counts)
+
+    def command(self, draft: Draft, line: str) -> None:
+        counters = None
+        if line.startswith("["):
+            counters = COUNTERS.match(line)
+            if counters is None:
+                raise CommandFailed("Bad line: need ]; counters are written [packets:bytes], as [0:0]", PARAMETER)
+        words = list(split(line, counters.end() if counters else 0, self.line))
+        if counters and self.options.counters:
+            at = Location(SOURCE, self.line, 1)
+            words[:0] = [Word("-c", at), Word(counters[1], at), Word(counters[2], at)]
+        request = request_of(words, self.family, draft.table.name)
+        if request.command in LISTS:
+            raise CommandFailed(f"{request.command} has no place in a text that changes rules", PARAMETER)
+        if self.options.verbose and not self.options.keep:
+            request.flags.add("verbose")
+        chain = draft.chains.get(request.chain or "")
+        before = len(chain.rules) if chain else 0
+        self.doing = True
+        draft.carry_out(request)
+        self.rules += max(len(chain.rules) - before, 0) if chain else 0
+        if self.rules > MAX_RULES:
+            raise CommandFailed(f"these are more than {MAX_RULES} rules", RESOURCE)
 
 
-def declare(ruleset: Ruleset, table: str, words: list[str], family: int) -> Ruleset:
-    name, policy = words[0][1:], words[1] if len(words) > 1 else "-"
-    known = (ruleset.table(table) or empty_table(table) if table in BUILTIN_CHAINS else empty_table("filter")).chain(name)
-    if policy != "-":
-        command = ["-P", name, policy]
-    else:
-        command = ["-N", name] if known is None else ["-F", name]
-    return edit(ruleset, read_request(["-t", table, *command], family)).ruleset
+def split(line: str, begin: int, number: int) -> Iterator[Word]:
+    """Words as iptables-restore has them: a quote ends a word, and a backslash counts between quotes alone.  Raises CommandFailed."""
+    at, end = begin, len(line)
+    count = 0
+    while at < end:
+        if line[at] in " \t":
+            at += 1
+            continue
+        start, text = at, []
+        while at < end and line[at] not in ' \t"':
+            at += 1
+        text.append(line[start:at])
+        if line[at:at + 1] == '"':
+            at += 1
+            while at < end and line[at] != '"':
+                at += line[at] == "\\"
+                text.append(line[at:at + 1])
+                at += 1
+            if at >= end:
+                raise CommandFailed('the quote " is not closed on this line', PARAMETER)
+            at += 1
+        count += 1
+        if at - start > MAX_WORD or count > MAX_LINE_WORDS:
+            raise CommandFailed(f"a line has at most {MAX_LINE_WORDS} words, and a word {MAX_WORD} characters", PARAMETER)
+        yield Word("".join(text), Location(SOURCE, number, start + 1))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pyfw.rules import names
 from pyfw.rules.language.matches import MATCHES, TARGETS, settled
 from pyfw.rules.language.printing import Counters
-from pyfw.rules.model import Chain, Match, Rule, Table
+from pyfw.rules.model import Chain, Match, Rule, Table, empty_table
 from pyfw.rules.values import Network
 
 UNITS = "KMGT"
+ECHOED_PROTOCOLS = {number: names.PROTOCOL_NAMES[number] for number in (1, 6, 17, 50, 51, 58, 132, 135, 136)}
+"""Those that libxtables knows without looking them up."""
 
 
 def list_chains(table: Table, family: int, chain: str | None = None, number: int | None = None, *, verbose: bool = False,
@@ -17,7 +19,7 @@ def list_chains(table: Table, family: int, chain: str | None = None, number: int
                 counters: Counters | None = None) -> Iterator[str]:
     """The lines of `iptables -L [CHAIN [NUMBER]]`; `verbose` needs counters, those of the family."""
     view = _View(table, family, verbose, numeric, exact, line_numbers, counters or {})
-    chosen = [known for known in table.chains if chain in (None, known.name)]
+    chosen = [known for known in table.chains if chain in (None, known.name) and known.is_for(family)]
     for position, known in enumerate(chosen):
         if number is None:
             yield from ([""] if position else [])
@@ -118,6 +120,18 @@ class _View:
         if rule.target and rule.target.name in TARGETS and (shown := TARGETS[rule.target.name].show(rule.target, self.numeric)):
             words.append(f" {shown}")
         return "".join(words)
+
+
+def echoed(rule: Rule, family: int) -> str:
+    """The line by which `iptables -v` repeats a rule that it adds, finds or deletes."""
+    view = _View(empty_table("filter"), family, verbose=True, numeric=True, exact=False, line_numbers=False, counters={})
+    header = rule.match("ip") or Match("ip")
+    setting = header.get("-p")
+    protocol = ECHOED_PROTOCOLS.get(setting.value, str(setting.value)) if setting else "all"
+    signs = ["!" if (given := header.get(option)) and given.inverted else " " for option in ("-p", "-s", "-d")]
+    source, destination = (view.address(header, option)[1:].rstrip() for option in ("-s", "-d"))
+    return (f"{target_name(rule)} {signs[0]}{protocol} opt {view.fragment(header)}in {view.interface(header, '-i')} "
+            f"out {view.interface(header, '-o')} {signs[1]}{source} {signs[2]}-> {destination}  {view.extras(rule)}")
 
 
 def target_name(rule: Rule) -> str:

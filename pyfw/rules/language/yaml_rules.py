@@ -32,9 +32,12 @@ import yaml
 from pyfw.bounded_text import place_of
 from pyfw.rules.language.builder import RuleBuilder, checked_count
 from pyfw.rules.language.check import check_ruleset
+from pyfw.rules.language.families import joined
 from pyfw.rules.language.iptables import KERNEL_TABLES, POLICIES, check_chain_name, parse_rule, parse_save
 from pyfw.rules.language.matches import OPTIONS
-from pyfw.rules.lexer import Place, substitute
+from pyfw.rules.language.other_tables import family_of, separated
+from pyfw.rules.language.skipping import effect_of, left_out
+from pyfw.rules.lexer import Place, split_lines, substitute
 from pyfw.rules.model import BUILTIN_CHAINS, Chain, Location, Rule, RulesError, Ruleset, Table, Unsupported, empty_table
 from pyfw.rules.values import suggestion
 
@@ -48,24 +51,29 @@ _KINDS = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.Scala
 
 
 def load_rules(node: yaml.Node, variables: Mapping[str, str], base_dir: Path, source: str, read: Callable[[Path], str],
-               skipped: list[str] | None = None) -> Ruleset:
+               skipped: list[str] | None = None, others: dict[int, dict[str, list[str]]] | None = None,
+               notes: list[str] | None = None) -> Ruleset:
     """The ruleset under `rules:`.
 
     `node` is composed from a str: YAML drops a bare `!`, which is found in that text only.  `variables` are for
     $NAME.  Files are looked for in `base_dir`, and read by `read`, which raises OSError or UnicodeDecodeError.  `source` names
-    the YAML file in errors.  `skipped` takes a warning for each rule that pyfw does not do; None: those are errors.
+    the YAML file in errors.  `skipped` takes a warning for each rule that pyfw does not do; None: those are errors.  `others`
+    takes the lines of tables that are not pyfw's, by family and name; None: such a table is an error.  `notes` takes warnings of
+    files that are not what they seem to be.
     """
     if node.start_mark.buffer is None:
         raise ValueError("compose the YAML from a str, not from a stream or with libyaml: its nodes keep no text")
-    return check_ruleset(_Loader(variables, base_dir, source, read, skipped).ruleset(node))
+    return check_ruleset(_Loader(variables, base_dir, source, read, skipped, others, notes).ruleset(node))
 
 
 def rule_files(node: yaml.Node, base_dir: Path) -> dict[str | None, Path]:
-    """The files that `rules:` reads, by table; None: one that holds all tables."""
-    def file_of(value: yaml.Node) -> Path | None:
-        named = [entry.value for key, entry in value.value if key.value == "file"] if isinstance(value, yaml.MappingNode) else []
+    """The files that `rules:` reads, by table; None: one that holds all tables; of such, `ipv4` and `ipv6` where each has its own."""
+    def file_of(value: yaml.Node, name: str = "file") -> Path | None:
+        named = [entry.value for key, entry in value.value if key.value == name] if isinstance(value, yaml.MappingNode) else []
         return base_dir / named[0] if named else None
 
+    if (ipv6 := file_of(node, "file6")) and (ipv4 := file_of(node)):
+        return {"ipv4": ipv4, "ipv6": ipv6}
     if path := file_of(node):
         return {None: path}
     tables = node.value if isinstance(node, yaml.MappingNode) else []
@@ -82,7 +90,9 @@ class _Loader:
     """Reads nodes; every method takes the node it speaks of."""
 
     def __init__(self, variables: Mapping[str, str], base_dir: Path, source: str, read: Callable[[Path], str],
-                 skipped: list[str] | None) -> None:
+                 skipped: list[str] | None, others: dict[int, dict[str, list[str]]] | None, notes: list[str] | None) -> None:
+        self.others = others
+        self.notes = notes
         self.read = read
         self.skipped = skipped
         self.variables = variables
@@ -116,17 +126,33 @@ class _Loader:
     def text_ruleset(self, node: yaml.Node, table: str | None) -> Ruleset:
         """iptables text, written here or in a file; of `table` only, if that is given."""
         if isinstance(node, yaml.MappingNode):
-            path = self.file(node)
-            return parse_save(self.file_text(path, node), source=str(path), table=table, variables=self.variables,
-                              skipped=self.skipped)
+            files = self.files(node, both=table is None)
+            if "file6" in files:
+                return joined(self.file_ruleset(node, files["file"], table, 4), self.file_ruleset(node, files["file6"], table, 6))
+            return self.file_ruleset(node, files["file"], table, None)
         if not isinstance(node, yaml.ScalarNode):
             raise RulesError(f"rules are iptables text, a mapping, or {{file: NAME}}, not {_KINDS[type(node)]}", self.at(node))
         return parse_save(node.value, table=table, variables=self.variables, place=self.place(node), skipped=self.skipped)
 
-    def file(self, node: yaml.MappingNode) -> Path:
-        if len(node.value) != 1 or not isinstance(node.value[0][1], yaml.ScalarNode):
-            raise RulesError("file: NAME stands alone; the file holds everything", self.at(node))
-        return self.base_dir / substitute(node.value[0][1].value, self.variables, self.at(node.value[0][1]))
+    def file_ruleset(self, node: yaml.MappingNode, path: Path, table: str | None, family: int | None) -> Ruleset:
+        """Of one family, or for both; a dump's other tables are IPv4's where it does not say."""
+        text = self.file_text(path, node)
+        if family is None and self.notes is not None and (dumped := family_of(text)):
+            self.notes.append(f"{self.at(node)}: {path} was dumped from IPv{dumped} and is loaded for both families; write "
+                              "{file: V4, file6: V6} with a dump of each, or leave the comment out that says so")
+        if self.others is not None and table is None:
+            text, tables = separated(text)
+            self.others.setdefault(family or 4, {}).update(tables)
+        return parse_save(text, source=str(path), family=family, table=table, variables=self.variables, skipped=self.skipped)
+
+    def files(self, node: yaml.MappingNode, both: bool) -> dict[str, Path]:
+        """`both`: a file of its own for IPv6 may stand beside the one of IPv4."""
+        known = {key.value: value for key, value in node.value}
+        if not known.keys() <= ({"file", "file6"} if both else {"file"}) or len(known) != len(node.value) \
+                or not all(isinstance(value, yaml.ScalarNode) for value in known.values()):
+            beside = "; beside it there may be file6: NAME, and then it is IPv4's alone" if both else ""
+            raise RulesError(f"file: NAME stands alone; the file holds everything{beside}", self.at(node))
+        return {key: self.base_dir / substitute(value.value, self.variables, self.at(value)) for key, value in known.items()}
 
     def file_text(self, path: Path, node: yaml.MappingNode) -> str:
         try:
@@ -181,8 +207,13 @@ class _Loader:
         except Unsupported as error:
             if self.skipped is None:
                 raise
-            self.skipped.append(f"{error}; this rule is left out")
+            self.skipped.append(f"{error}; {self.left_out(node)}")
             return ()
+
+    def left_out(self, node: yaml.Node) -> str:
+        if isinstance(node, yaml.ScalarNode):
+            return left_out([word for line in split_lines(node.value, self.place(node)) for word in line])
+        return effect_of(next((value.value for key, value in node.value if key.value in _TARGET_KEYS), None))
 
     def rule(self, table: str, chain: str, node: yaml.Node) -> tuple[Rule, ...]:
         if isinstance(node, yaml.MappingNode):

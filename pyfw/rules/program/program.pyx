@@ -446,8 +446,11 @@ cdef inline Fit icmp_fits(const IcmpArgs *wanted, const Packet *packet) noexcept
 # -- what a program is made of ------------------------------------------------------------------------------------------
 
 def code_of(program: Program, known: dict, rule: Rule, family: int) -> RuleCode:
-    """The rule compiled and bound; a rule that is the same object in `known` keeps its tests, and what they remember."""
+    """The rule compiled and bound; a rule that is the same object in `known`, or its origin there, keeps its tests and their memory."""
     same, code = known.get((family, id(rule)), (None, None))
+    if same is not rule and (origin := rule.came_from) is not None and origin.target_name == rule.target_name:
+        same, code = known.get((family, id(origin)), (None, None))
+        same = rule if same is origin else None
     if same is not rule:
         code = compile_rule(rule, family)
         bind(code, rule, program.environment)
@@ -477,7 +480,7 @@ def no_helper(name: str, helpers: Sequence[str]) -> str:
 
 
 cdef find_origins(Program program, Program previous):
-    """Which number each rule and policy had in `previous`: the same objects, chains of the same name."""
+    """Which number each rule and policy had in `previous`: the same objects or their origins, chains of the same name."""
     places = {id(chain.rules[index]): number for number, (_, chain, index) in enumerate(previous.numbering.places)
               if index < len(chain.rules)}
     ends = {(table, chain.name): number for number, (table, chain, index) in enumerate(previous.numbering.places)
@@ -485,8 +488,13 @@ cdef find_origins(Program program, Program previous):
     program.numbers = len(program.numbering)
     program.origins = <uint32_t *> allocate(program.numbers, sizeof(uint32_t))
     for number, (table, chain, index) in enumerate(program.numbering.places):
-        known = places.get(id(chain.rules[index])) if index < len(chain.rules) else ends.get((table, chain.name))
+        known = number_of(chain.rules[index], places) if index < len(chain.rules) else ends.get((table, chain.name))
         program.origins[<size_t> number] = NO_RULE if known is None else known
+
+
+cdef object number_of(rule, dict places):
+    known = places.get(id(rule))
+    return places.get(id(rule.came_from)) if known is None else known
 
 
 cdef tuple counted_since_zero(Program program, size_t number, family):

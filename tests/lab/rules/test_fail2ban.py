@@ -108,10 +108,13 @@ def test_bans_and_unbans(lab: Lab, jail: Jail, page: str, address: str) -> None:
 
 
 def test_stopping_takes_its_rules_away(jail: Jail) -> None:
-    jail.fail_login("192.0.2.77", times=3)
+    for address in ("192.0.2.77", "2001:db8::77"):
+        jail.fail_login(address, times=3)
+    wait_until(lambda: "2001:db8::77" in (jail.ask("status", "page") or ""), "the other family's ban", 15)
     wait_until(lambda: any("f2b-page" in rule for rule in rules(jail)), "the jail's chain", 15)
     assert jail.ask("stop") is not None
     wait_until(lambda: not any("f2b" in rule for rule in rules(jail)), "the rules to go", 15)
+    assert " ERROR " not in (jail.directory / "fail2ban.log").read_text()
 
 
 def rules(jail: Jail, address: str = "") -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 
 from kit.vocabulary import RULES
 from lab.rules.kernel import Kernel, program
-from pyfw.rules.language.edit import CommandFailed, Request, edit, known_chain, read_request
+from pyfw.rules.language.commands import CommandFailed, Request, read_request
+from pyfw.rules.language.edit import edit, known_chain
 from pyfw.rules.language.printing import print_rules
 from pyfw.rules.language.table_view import list_chains
 from pyfw.rules.model import Ruleset, empty_table
@@ -35,7 +36,7 @@ class Ours:
     def listing(self, request: Request) -> list[str]:
         table = self.ruleset.table(request.table) or empty_table(request.table)
         if request.command in ("-S", "-L") and request.chain:
-            known_chain(table, request.chain)
+            known_chain(table, request.chain, self.family)
         if request.command == "-S":
             return print_rules(self.ruleset, request.table, request.chain, family=self.family)
         if request.command != "-L":

@@ -68,7 +68,7 @@ def test_restore_is_all_or_nothing(lab: Lab, run: Run) -> None:
     broken = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -j ACCEPT\n-A FORWARD -p tcp --dport nonsense -j ACCEPT\nCOMMIT\n"
     refused = run("pyfw-iptables-restore", text=broken)
     assert refused.returncode != 0
-    assert "line:4:" in refused.stderr
+    assert "Error occurred at line: 4\n" in refused.stderr
     assert "nonsense" in refused.stderr
     assert run("pyfw-iptables", "-S", "FORWARD").stdout == "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n"
     assert pings(lab)
@@ -102,7 +102,7 @@ def test_unsupported_lines_are_refused_or_left_out(run: Run) -> None:
     assert "table nat" in refused.stderr
     taken = run("pyfw-iptables-restore", "--skip-unsupported", text=text)
     assert taken.returncode == 0
-    assert "warning: line:1:1: table nat" in taken.stderr
+    assert "warning: line 1: table nat" in taken.stderr
     nat = run("pyfw-iptables", "-t", "nat", "-S")
     assert nat.returncode == 3
     assert "stays with the kernel" in nat.stderr
@@ -143,3 +143,27 @@ def test_a_ruleset_with_nat_runs_without_it(lab: Lab, tmp_path: Path) -> None:
         assert pings(lab)
     assert "warning: " in firewall.log.read_text()
     assert "this table is left out" in firewall.log.read_text()
+
+
+def test_a_text_that_names_what_is_not_there(run: Run) -> None:
+    text = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m set --match-set none src -j DROP\n-A FORWARD -p icmp -j ACCEPT\nCOMMIT\n"
+    refused = run("pyfw-iptables-restore", text=text)
+    assert refused.returncode == 4
+    assert "none" in refused.stderr
+    taken = run("pyfw-iptables-restore", "--skip-unsupported", text=text)
+    assert taken.returncode == 0
+    assert "without it more packets may pass" in taken.stderr
+    assert "line:3:" in taken.stderr
+    assert run("pyfw-iptables", "-S", "FORWARD").stdout == "-P FORWARD DROP\n-A FORWARD -p icmp -j ACCEPT\n"
+
+
+def test_each_family_makes_and_deletes_its_chain(run: Run) -> None:
+    for name in ("pyfw-iptables", "pyfw-ip6tables"):
+        assert run(name, "-N", "f2b").returncode == 0
+        assert run(name, "-A", "f2b", "-j", "RETURN").returncode == 0
+        assert run(name, "-I", "FORWARD", "-j", "f2b").returncode == 0
+    for name in ("pyfw-iptables", "pyfw-ip6tables"):
+        assert run(name, "-D", "FORWARD", "-j", "f2b").returncode == 0
+        assert run(name, "-F", "f2b").returncode == 0
+        assert run(name, "-X", "f2b").returncode == 0
+    assert run("pyfw-iptables", "-S", "f2b").returncode == 1

@@ -113,21 +113,21 @@ def test_explain_wants_a_packet(control):
 
 
 def test_rules_saved_where_they_cannot_be_are_one_complaint(control, tmp_path):
-    program = "import sys; from pyfw.cli.pyfwctl.iptables import save; sys.exit(save())"
+    program = "import sys; from pyfw.cli.pyfwctl.iptables import save; sys.argv[0] = '/x/iptables-save'; sys.exit(save())"
     done = subprocess.run([sys.executable, "-c", program, "-f", str(tmp_path / "none" / "x")],
                           capture_output=True, text=True, timeout=30, env={**os.environ, "PYFW_SOCKET": str(control.path)})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"pyfw-iptables-save: {tmp_path / 'none' / 'x'}: No such file or directory\n"
+    assert done.stderr == f"iptables-save: {tmp_path / 'none' / 'x'}: No such file or directory\n"
 
 
 @pytest.mark.parametrize("words", [["/dev/zero"], []])
 def test_a_text_without_end_is_not_read_to_its_end(control, words):
-    program = "import sys; from pyfw.cli.pyfwctl.iptables import restore; sys.exit(restore())"
+    program = "import sys; from pyfw.cli.pyfwctl.iptables import restore; sys.argv[0] = '/x/load'; sys.exit(restore())"
     with open("/dev/zero", "rb") as endless:
         done = subprocess.run([sys.executable, "-c", program, *words], stdin=endless, capture_output=True, text=True, timeout=60,
                               env={**os.environ, "PYFW_SOCKET": str(control.path)})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"pyfw-iptables-restore: {words[0] if words else 'standard input'}: File too large\n"
+    assert done.stderr == f"load: {words[0] if words else 'standard input'}: a line has more than 10240 bytes\n"
 
 
 @pytest.mark.parametrize("protocol", ["٣", "²", "9" * 5000, "256"])

@@ -59,6 +59,14 @@ def test_a_config_that_the_daemon_could_have_made_is_not_believed(saves, config:
     assert "icmp" in saves(0)                   # the control: root's own daemon is believed
 
 
+def test_other_tables_stay_in_the_file(saves: Callable[..., str], config: Path) -> None:
+    nat = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+    (config.parent / "all.rules").write_text(f"{nat}*filter\nCOMMIT\n")
+    saved = saves(0)
+    assert saved.endswith(f"COMMIT\n{nat}")
+    assert "-A INPUT -p icmp -j ACCEPT\n" in saved
+
+
 def test_a_file_that_root_names_is_written(saves: Callable[..., str], config: Path, tmp_path: Path) -> None:
     os.chown(config, NOBODY, -1)
     assert saves(NOBODY, file=str(tmp_path / "chosen.rules")) == "# as it was\n"

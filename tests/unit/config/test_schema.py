@@ -99,7 +99,7 @@ def test_metrics_are_for_this_machine(written, address):
     # keys
     ("que: 1", "gw.yaml:1:1: unknown key 'que' in the config, did you mean 'queue'?"),
     ("queue: {}\nzzz: 1", "gw.yaml:2:1: unknown key 'zzz' in the config, known here: queue, hooks, exempt, conntrack, "
-                          "adopt, limits, helpers, state, control, policy, log, metrics, variables, sets, rules"),
+                          "adopt, limits, helpers, state, control, policy, log, metrics, variables, sets, other_tables, rules"),
     ("queue: {nummer: 1}", "gw.yaml:1:9: unknown key 'nummer' in queue, did you mean 'number'?"),
     ("conntrack:\n  tcp:\n    lose: true",
      "gw.yaml:3:5: unknown key 'lose' in conntrack.tcp, did you mean 'loose'?"),

@@ -22,7 +22,7 @@ from pyfw.edge.host.systemd import ServiceManager
 from pyfw.engine.engine import Engine
 from pyfw.enums import Hook, Verdict
 from pyfw.rules.language.check import MAX_CONN_COUNTERS
-from pyfw.rules.language.edit import CommandFailed
+from pyfw.rules.language.commands import CommandFailed
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
 from pyfw.rules.model import Ruleset
@@ -64,8 +64,8 @@ class Gateway:
         self.manager = Manager()
         self.wall_s = 1000.5
         self.waiting: list[Callable[[], object]] = []       # what the worker is to do
-        self.rules = ActiveRules(self.engine, Configs(self.read(), self.read, lambda config: None), Told(Journal(), self.manager),
-                                 Clocks(lambda: 7000, lambda: self.wall_s), self)
+        self.rules = ActiveRules(self.engine, Configs(self.read(), self.read, lambda config: None),
+                                 Told(Journal(), self.manager, lambda tables, keep: None), Clocks(lambda: 7000, lambda: self.wall_s), self)
 
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)

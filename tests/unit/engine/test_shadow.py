@@ -12,7 +12,8 @@ from kit.traffic import TcpConversation, Watch
 from pyfw.engine.shadow import Difference
 from pyfw.enums import CtState, Hook, Reject, Verdict
 from pyfw.report.shadow import difference_record, difference_text
-from pyfw.rules.language.edit import edit, read_request
+from pyfw.rules.language.commands import read_request
+from pyfw.rules.language.edit import edit
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.parts import RuleEnvironment
 from pyfw.rules.program.program import Program

@@ -6,37 +6,46 @@ there is to be written, and may itself write nowhere near its config.  While a r
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pyfw.edge.control.answers import in_background, in_pieces
 from pyfw.edge.control.service_error import ServiceError
-from pyfw.edge.control.table import USAGE, Answers, CommandError, Services
-from pyfw.rules.language.edit import ARGUMENT, CommandFailed, Request, edit, known_chain, read_request
+from pyfw.edge.control.table import USAGE, Answers, CommandError, Listen, Services
+from pyfw.rules.language.commands import RESOURCE, CommandFailed, Request, read_request
+from pyfw.rules.language.draft import Place
+from pyfw.rules.language.edit import Edited, complaint, edit, known_chain
 from pyfw.rules.language.printing import AUDIT, Counters, print_rules, print_ruleset, ruleset_lines
-from pyfw.rules.language.restore import Restored, restore
+from pyfw.rules.language.restore import Options, Restored, Restorer
 from pyfw.rules.language.table_view import list_chains
-from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, empty_table
+from pyfw.rules.model import BUILTIN_CHAINS, RulesError, Ruleset, Table, empty_table
 
 if TYPE_CHECKING:
     from pyfw.rules.program.program import Program
 
-LISTS = ("-L", "-S", "-Z")
+LISTS = ("-L", "-S")
+PIECE_S = 30.0                      # until the next piece of a text is there
+CHANGING = ("-R",)                  # may leave rules that are alike, and are others
 
 
 def run_iptables(services: Services, arguments: Mapping[str, Any]) -> Answers:
     """`words`: the command line of iptables; `family`: 4 or 6."""
     try:
-        request = read_request(arguments.get("words", []), arguments.get("family", 4))
-        lines = []
-        if request.command in ("-L", "-S"):
-            lines = yield from in_background(services, lambda: _listing(services, request))
-        if request.command not in LISTS or request.command == "-Z" or "zero" in request.flags:
-            yield from in_background(services, lambda: _change(services, request))
+        lines, exact = yield from in_background(services, _carry_out, services, arguments.get("words", []), arguments.get("family", 4))
     except CommandFailed as error:
         raise CommandError(str(error), error.status, reason="iptables") from error
-    yield from in_pieces(lines, exact=request.command == "-S")
+    yield from in_pieces(lines, exact=exact)
     return {}
+
+
+def _carry_out(services: Services, words: Sequence[str], family: int) -> tuple[list[str], bool]:
+    """In the background: names are looked up.  What the command prints, and whether that is to be read back."""
+    request = read_request(words, family)
+    lines = _listing(services, request) if request.command in LISTS else []
+    if request.command not in LISTS or "zero" in request.flags:
+        lines += _change(services, request).said
+    return lines, request.command == "-S"
 
 
 def _ruleset(services: Services) -> Ruleset:
@@ -52,9 +61,9 @@ def _listing(services: Services, request: Request) -> list[str]:
     ruleset = _ruleset(services)
     table = ruleset.table(request.table) or empty_table(request.table)
     verbose = "verbose" in request.flags
-    counters = _counters(services, request.family) if verbose and ruleset.table(request.table) else None
-    if request.chain:
-        known_chain(table, request.chain)
+    counters = _counters_of(services, ruleset, table, request.family) if verbose else None
+    if request.chain is not None:
+        known_chain(table, request.chain, request.family)
     if request.command == "-S":
         lines = print_rules(ruleset, request.table, request.chain, family=request.family, counters=counters)
         rules = [line for line in lines if line.startswith(("-A", AUDIT))]
@@ -64,19 +73,28 @@ def _listing(services: Services, request: Request) -> list[str]:
                             line_numbers="line-numbers" in request.flags, counters=counters))
 
 
-def _change(services: Services, request: Request) -> None:
-    """In the background: edits follow one another, each on what the one before it left."""
-    edited = edit(_ruleset(services), request)
-    if edited.ruleset != _ruleset(services) or edited.counted:
+def _counters_of(services: Services, ruleset: Ruleset, table: Table, family: int) -> Counters:
+    """A table that was not given counts nothing."""
+    if not ruleset.table(table.name):
+        return {(table.name, chain.name): ((0, 0), []) for chain in table.chains}
+    return _counters(services, family) or {}
+
+
+def _change(services: Services, request: Request) -> Edited:
+    """Edits follow one another, each on what the one before it left."""
+    before = _ruleset(services)
+    edited = edit(before, request)
+    if edited.ruleset != before or request.command in CHANGING:
         _compiled_by(services.serve_rules, edited.ruleset)
-    program = services.engine.program
-    for place in edited.counted:
-        if request.counters != (0, 0):
-            program.set_counter(*place, request.family, *request.counters)
+    _set_counters(services.engine.program, edited.counters, request.family)
+    return edited
+
+
+def _set_counters(program: Program | None, counters: Mapping[Place, tuple[int, int]], family: int) -> None:
     if program is not None:
-        for place in edited.zeroed:
+        for place, counted in counters.items():
             if program.ruleset.table(place[0]):
-                program.set_counter(*place, request.family)
+                program.set_counter(*place, family, *counted)
 
 
 def _compiled_by(service: Callable[[Ruleset], Program], ruleset: Ruleset) -> Program:
@@ -84,8 +102,7 @@ def _compiled_by(service: Callable[[Ruleset], Program], ruleset: Ruleset) -> Pro
     try:
         return service(ruleset)
     except RulesError as error:
-        from_words = error.location is not None and error.location.startswith(f"{ARGUMENT}:")     # there, columns say nothing
-        raise CommandFailed(error.message if from_words else str(error), USAGE) from None
+        raise CommandFailed(complaint(error), RESOURCE) from None
 
 
 def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -101,24 +118,55 @@ def iptables_save(services: Services, arguments: Mapping[str, Any]) -> Answers:
 
 
 def iptables_restore(services: Services, arguments: Mapping[str, Any]) -> Answers:
-    """`text`: what iptables-save printed.  All of it, or nothing."""
-    def load() -> Restored:
-        restored = restore(_ruleset(services), arguments.get("text", ""), arguments.get("family", 4),
-                           keep=bool(arguments.get("noflush")), only_table=arguments.get("table"),
-                           skip_unsupported=bool(arguments.get("skip_unsupported")))
+    """What iptables-save printed comes in pieces of whole lines, each when it was asked for.  All of it counts, or nothing."""
+    family = arguments.get("family", 4)
+    options = Options(keep=bool(arguments.get("noflush")), counters=bool(arguments.get("counters")),
+                      verbose=bool(arguments.get("verbose")), only_table=arguments.get("table"),
+                      skip_unsupported=bool(arguments.get("skip_unsupported")), to_kernel=services.other_tables == "kernel")
+
+    def load(restorer: Restorer) -> Restored:
+        restored = restorer.finish()
+        if options.skip_unsupported:
+            restored = _without_unbindable(services, restored)
+        if _ruleset(services) != restorer.ruleset:
+            raise CommandFailed("the rules were changed meanwhile: try again", RESOURCE)
+        if restored.others and not arguments.get("test"):
+            _compiled_by(services.compile_rules, restored.ruleset)
+            services.hand_over_tables({family: restored.others}, options.keep)
         program = _compiled_by(services.compile_rules if arguments.get("test") else services.serve_rules, restored.ruleset)
         if not arguments.get("test"):
-            for place, counted in restored.counters.items() if arguments.get("counters") else ():
-                program.set_counter(*place, arguments.get("family", 4), *counted)
+            _set_counters(program, restored.counters, family)
         return restored
 
     try:
-        restored = yield from in_background(services, load)
+        restorer = Restorer(_ruleset(services), family, options)
+        while text := (yield from _next_piece()):
+            yield from in_background(services, restorer.feed, text)
+        restored = yield from in_background(services, load, restorer)
     except (RulesError, CommandFailed) as error:
         raise CommandError(str(error), getattr(error, "status", 1), reason="iptables") from error
     for warning in restored.skipped:
         yield {"note": f"warning: {warning}"}
+    yield from in_pieces([] if arguments.get("test") else restored.said, exact=False)
     return {}
+
+
+def _without_unbindable(services: Services, restored: Restored) -> Restored:
+    """Without rules that name a helper or a set that is not there.  Where rules are missing, counters of the text are, too."""
+    from pyfw.rules.program.bindable import bindable
+    skipped: list[str] = []
+    ruleset = bindable(restored.ruleset, services.engine.environment, skipped)
+    return replace(restored, ruleset=ruleset, skipped=(*restored.skipped, *skipped), counters={} if skipped else restored.counters)
+
+
+def _next_piece() -> Generator[dict[str, Any] | Listen, Any, str]:
+    """Of a request that comes in pieces; empty: there is none left."""
+    yield {"next": True}
+    piece = yield Listen(PIECE_S)
+    text = piece.get("text", "") if isinstance(piece, dict) else None
+    if not isinstance(text, str):
+        raise CommandError("a piece of the text is expected", USAGE, "bad_argument" if piece else "idle")
+    return text
 
 
 def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
@@ -126,6 +174,7 @@ def save(services: Services, arguments: Mapping[str, Any]) -> Answers:
     ruleset = _ruleset(services)
     yield {"all": print_ruleset(ruleset), "config": str(services.config_path),
            "tables": {name: print_ruleset(Ruleset((ruleset.table(name) or empty_table(name),))) for name in BUILTIN_CHAINS},
+           "ipv4": print_ruleset(ruleset, family=4), "ipv6": print_ruleset(ruleset, family=6),
            "used": [table.name for table in ruleset.tables]}
     return {}
 

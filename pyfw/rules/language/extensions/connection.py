@@ -87,7 +87,7 @@ def compile_conntrack(match: Match, code: RuleCode) -> None:
         elif setting.option in ADDRESSES:
             network: Network = setting.value
             size = network.bits // 8
-            code.tests.append(ConnAddressTest(ADDRESSES[setting.option], network.address.to_bytes(size, "big"),
+            code.tests.append(ConnAddressTest(ADDRESSES[setting.option], (network.address & network.mask).to_bytes(size, "big"),
                                               network.mask.to_bytes(size, "big"), setting.inverted, without))
         else:
             code.tests.append(ConnTest(*conn_field(setting), setting.inverted, without))
@@ -110,6 +110,12 @@ def conn_field(setting: Setting) -> tuple[str, int, int]:
             return PORTS[option], value.low, value.high
 
 
+def parse_conn_address(text: str) -> Network:
+    """Bits outside the mask are kept, as the kernel keeps them, and compared with nothing."""
+    network = values.parse_network(text)
+    return Network(network.family, values.parse_address(text.partition("/")[0])[0], network.mask)
+
+
 def plain_address(network: Network) -> str:
     text = str(network)
     host, _, prefix = text.partition("/")
@@ -119,7 +125,7 @@ def plain_address(network: Network) -> str:
 CONNTRACK = MatchKind("conntrack", compile=compile_conntrack, show=lambda match, numeric: show_conntrack(match), options=(
     states_option("--ctstate", CTSTATES),
     Option("--ctproto", parse_ct_protocol),
-    *(Option(name, values.parse_network, print=plain_address) for name in ADDRESSES),
+    *(Option(name, parse_conn_address, print=plain_address) for name in ADDRESSES),
     *(Option(name, values.parse_ports) for name in PORTS),
     Option("--ctstatus", parse_statuses, print=print_statuses),
     Option("--ctexpire", parse_expiry),

@@ -4,14 +4,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from pyfw.rules import values
 from pyfw.rules.code import RuleCode
 from pyfw.rules.language.kinds import MatchKind, Option, flag
-from pyfw.rules.model import Match, Setting
+from pyfw.rules.model import Match, NotInPyfw, Setting
 from pyfw.rules.xt.rate import COMMANDS, MODES, ConnLimitTest, HashLimitTest, LimitTest, RecentTest, StatisticTest
 
 UNITS = {"day": 86400, "hour": 3600, "min": 60, "sec": 1}
@@ -51,7 +51,13 @@ def unit_of(period: int, scale: int) -> str:
 
 
 parse_limit, print_limit = partial(parse_rate, scale=LIMIT_SCALE), partial(print_rate, scale=LIMIT_SCALE)
-parse_hash_rate, print_hash_rate = partial(parse_rate, scale=HASHLIMIT_SCALE), partial(print_rate, scale=HASHLIMIT_SCALE)
+print_hash_rate = partial(print_rate, scale=HASHLIMIT_SCALE)
+
+
+def parse_hash_rate(text: str) -> int:
+    if re.fullmatch(r"[0-9]+[km]?b(/.*)?", text.lower()):
+        raise NotInPyfw(f"{text!r} counts bytes; pyfw's hashlimit counts packets")
+    return parse_rate(text, HASHLIMIT_SCALE)
 
 
 def parse_burst(text: str) -> int:
@@ -158,16 +164,6 @@ SHOWN_HASHLIMIT = {
 
 # -- connlimit ----------------------------------------------------------------------------------------------------------
 
-def parse_connlimit_mask(text: str) -> bytes:
-    """A prefix length, or an address as mask; in the first bytes of 16."""
-    if text.isascii() and text.isdigit():
-        return prefix_mask(parse_prefix(text))
-    try:
-        return ipaddress.ip_address(text).packed.ljust(16, b"\0")
-    except ValueError:
-        raise ValueError(f"mask {text!r} is neither a prefix length nor an address") from None
-
-
 def check_connlimit(match: Match) -> None:
     if bool(match.get("--connlimit-upto")) == bool(match.get("--connlimit-above")):
         raise ValueError("connlimit needs one of --connlimit-upto and --connlimit-above")
@@ -210,6 +206,31 @@ def show_connlimit(match: Match, numeric: bool) -> str:
 
 # -- recent -------------------------------------------------------------------------------------------------------------
 
+@dataclass(frozen=True, slots=True)
+class AddressMask:
+    """In the first bytes of 16; of one family, as an address is."""
+
+    family: int
+    bits: bytes
+
+    def __str__(self) -> str:
+        return str(ipaddress.IPv4Address(self.bits[:4]) if self.family == 4 else ipaddress.IPv6Address(self.bits))
+
+
+def parse_recent_mask(text: str) -> AddressMask:
+    """An address, of which inet_aton() reads `24` as 0.0.0.24."""
+    try:
+        plain = int(text) if re.fullmatch("[0-9]{1,10}", text) else text
+        address = ipaddress.IPv4Address(plain) if isinstance(plain, int) else ipaddress.ip_address(plain)
+    except ValueError:
+        raise ValueError(f"mask {text!r} is not an address, as 255.255.255.0") from None
+    return AddressMask(address.version, address.packed.ljust(16, b"\0"))
+
+
+def whole_mask(family: int) -> AddressMask:
+    return AddressMask(family, prefix_mask(WHOLE_ADDRESS[family]))
+
+
 def check_recent(match: Match) -> None:
     commands = [name for name in COMMANDS if match.get(name)]
     if len(commands) != 1:
@@ -223,20 +244,16 @@ def check_recent(match: Match) -> None:
 
 def settle_recent(match: Match, family: int | None) -> Match:
     side = "--rdest" if match.get("--rdest") else "--rsource"
-    mask = {"--mask": prefix_mask(WHOLE_ADDRESS[family])} if family else {}
+    mask = {"--mask": whole_mask(family)} if family else {}
     return with_defaults(match, RECENT_OPTIONS, mask | {"--name": "DEFAULT", side: True})
 
 
 def compile_recent(match: Match, code: RuleCode) -> None:
     command = next(setting for name in COMMANDS if (setting := match.get(name)))
     code.tests.append(RecentTest(
-        value_of(match, "--name", "DEFAULT"), command.option, value_of(match, "--mask", prefix_mask(None)),
+        value_of(match, "--name", "DEFAULT"), command.option, value_of(match, "--mask", whole_mask(6)).bits,
         match.get("--rdest") is None, value_of(match, "--seconds", 0), value_of(match, "--hitcount", 0),
         match.get("--rttl") is not None, match.get("--reap") is not None, command.inverted))
-
-
-def print_recent_mask(mask: bytes) -> str:
-    return str(ipaddress.IPv4Address(mask[:4])) if not any(mask[4:]) else str(ipaddress.IPv6Address(mask))
 
 
 def show_recent(match: Match, numeric: bool) -> str:
@@ -248,7 +265,7 @@ def show_recent(match: Match, numeric: bool) -> str:
     words += [word for option, word in (("--reap", "reap"), ("--rttl", "TTL-Match")) if match.get(option)]
     words.append(f"name: {value_of(match, '--name', 'DEFAULT')}")
     words.append(f"side: {'dest' if match.get('--rdest') else 'source'}")
-    words.append(f"mask: {print_recent_mask(value_of(match, '--mask', prefix_mask(32)))}")
+    words.append(f"mask: {value_of(match, '--mask', whole_mask(4))}")
     return " ".join(words)
 
 
@@ -343,7 +360,7 @@ RECENT_OPTIONS = (
     Option("--hitcount", positive("hit count", 255), negatable=False),
     flag("--rttl"),
     Option("--name", partial(parse_file_name, longest=63), negatable=False, print=values.quote),
-    Option("--mask", parse_connlimit_mask, negatable=False, print=print_recent_mask),
+    Option("--mask", parse_recent_mask, negatable=False),
     flag("--rsource"), flag("--rdest"),
 )
 

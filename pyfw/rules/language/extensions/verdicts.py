@@ -8,7 +8,7 @@ from pyfw.enums import Reject
 from pyfw.rules import names, values
 from pyfw.rules.code import Action, LogSettings, RuleCode
 from pyfw.rules.language.kinds import Option, TargetKind, act, flag
-from pyfw.rules.model import Rule, Setting, Target
+from pyfw.rules.model import Misfit, Rule, Setting, Target
 
 MAX_LOG_PREFIX_LENGTH = 29
 DEFAULT_LOG_LEVEL = 4
@@ -34,7 +34,7 @@ def settle_reject(target: Target, family: int | None) -> Target:
 def check_reject(target: Target, rule: Rule) -> None:
     protocol = (header.get("-p") if (header := rule.match("ip")) else None)
     if reject_kind(target) == "tcp-reset" and not (protocol and protocol.value == 6 and not protocol.inverted):
-        raise ValueError("--reject-with tcp-reset answers TCP only; say -p tcp")
+        raise Misfit("--reject-with tcp-reset answers TCP only; say -p tcp")
 
 
 def compile_reject(target: Target, code: RuleCode) -> None:

@@ -3,16 +3,18 @@ from __future__ import annotations
 
 import pytest
 
-from pyfw.rules.language.edit import CommandFailed, Request, edit, read_request
+from pyfw.rules.language.commands import CommandFailed, Request, read_request
+from pyfw.rules.language.edit import edit
 from pyfw.rules.language.iptables import parse_save
 from pyfw.rules.language.printing import print_ruleset
-from pyfw.rules.language.restore import restore
+from pyfw.rules.language.restore import Options, restore
 from pyfw.rules.model import RulesError, Ruleset
 
 
 def taken_apart(line: list[str], family: int = 4) -> tuple[object, ...]:
     request: Request = read_request(line, family)
-    return (request.command, request.taken, request.table, request.flags, request.counters, [word.text for word in request.words])
+    return (request.command, request.taken, request.number, request.table, request.flags, request.counters,
+            [word.text for word in request.words])
 
 
 @pytest.mark.parametrize(("short", "full"), [
@@ -44,17 +46,6 @@ def test_what_is_no_number_or_no_option_is_a_usage_error(words: str) -> None:
     assert caught.value.status == 2
 
 
-def test_an_address_that_a_list_names_twice_is_two_rules_to_delete() -> None:
-    """-D wants each of them to be there; that one of two is gone after the first is a mistake of the command's."""
-    twice = "INPUT -s 10.0.0.1,10.0.0.1 -j DROP".split()
-    once = edit(Ruleset(), read_request("-A INPUT -s 10.0.0.1 -j DROP".split(), 4)).ruleset
-    with pytest.raises(CommandFailed, match="does a matching rule exist") as caught:
-        edit(once, read_request(["-D", *twice], 4))
-    assert caught.value.status == 1
-    both = edit(once, read_request("-A INPUT -s 10.0.0.1 -j DROP".split(), 4)).ruleset
-    assert "-j DROP" not in print_ruleset(edit(both, read_request(["-D", *twice], 4)).ruleset)
-
-
 @pytest.mark.parametrize(("family", "option"), [(4, "-6"), (4, "--ipv6"), (6, "-4")])
 def test_the_other_familys_option_is_refused(family: int, option: str) -> None:
     with pytest.raises(CommandFailed, match=r"use pyfw-ip6?tables") as caught:
@@ -75,31 +66,31 @@ BEFORE = parse_save("-P INPUT DROP\n-A INPUT -s 9.9.9.9 -j ACCEPT")
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(("text", "complaint"), [
-    ("*filter", "line:1:1: COMMIT is expected at the end of table filter"),
-    ("*filter\n:INPUT DROP [0:0]\n-A INPUT -j ACCEPT\n", "line:3:1: COMMIT is expected"),
-    ("*filter\n-A INPUT -j ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -j NOTRACK", "line:5:1: COMMIT is expected at the end of table raw"),
-    ("*filter\n*raw\nCOMMIT", "line:2:1: COMMIT is expected before"),
-    ("-A INPUT -j ACCEPT\nCOMMIT", "line:1:1: '-A' stands in no table"),
-    ("*filter\nCOMMIT\n-A INPUT -j ACCEPT", "line:3:1: '-A' stands in no table"),
+    ("*filter", "COMMIT expected at line 2"),
+    ("*filter\n:INPUT DROP [0:0]\n-A INPUT -j ACCEPT\n", "COMMIT expected at line 4"),
+    ("*filter\n-A INPUT -j ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -j NOTRACK", "COMMIT expected at line 6"),
+    ("*filter\n*raw\nCOMMIT", "Bad argument `*raw'\nError occurred at line: 2"),
+    ("-A INPUT -j ACCEPT\nCOMMIT", "line 1 failed: '-A' stands in no table"),
+    ("*filter\nCOMMIT\n-A INPUT -j ACCEPT", "line 3 failed: '-A' stands in no table"),
     ("COMMIT", "stands in no table"),
 ])
 def test_a_text_that_is_cut_off_changes_nothing(text: str, complaint: str, keep: bool) -> None:
-    with pytest.raises(RulesError) as caught:
-        restore(BEFORE, text, 4, keep=keep)
+    with pytest.raises(CommandFailed) as caught:
+        restore(BEFORE, text, 4, Options(keep=keep))
     assert complaint in str(caught.value)
-    assert restore(BEFORE, "", 4, keep=keep).ruleset == BEFORE
+    assert restore(BEFORE, "", 4, Options(keep=keep)).ruleset == BEFORE
 
 
 @pytest.mark.parametrize("counters", ["[x:6]", "[²:6]", "[1:]", "[1:18446744073709551616]", "[99999999999999999999999:1]",
                                       "[" + "1" * 5000 + ":0]"])
 @pytest.mark.parametrize("line", [":INPUT DROP {}", "{} -A INPUT -j ACCEPT"])
 def test_counters_that_are_none_are_refused(line: str, counters: str) -> None:
-    with pytest.raises(RulesError, match=r"line:2:[0-9]+: counters are "):
-        restore(BEFORE, f"*filter\n{line.format(counters)}\nCOMMIT", 4)
+    with pytest.raises(CommandFailed, match="counter"):
+        restore(BEFORE, f"*filter\n{line.format(counters)}\nCOMMIT", 4, Options(counters=True))
 
 
 def test_the_largest_counters() -> None:
-    restored = restore(BEFORE, f"*filter\n[{2 ** 64 - 1}:0] -A INPUT -j ACCEPT\nCOMMIT", 4)
+    restored = restore(BEFORE, f"*filter\n[{2 ** 64 - 1}:0] -A INPUT -j ACCEPT\nCOMMIT", 4, Options(counters=True))
     assert restored.counters["filter", "INPUT", 0] == (2 ** 64 - 1, 0)
 
 
@@ -107,5 +98,26 @@ def test_the_largest_counters() -> None:
 @pytest.mark.parametrize(("family", "kept"), [(4, "-s 1.1.1.1/32"), (6, "-s ::1/128")])
 def test_one_text_serves_both_families(family: int, kept: str, keep: bool) -> None:
     text = "*filter\n-A FORWARD -4 -s 1.1.1.1 -j ACCEPT\n-A FORWARD -6 -s ::1 -j ACCEPT\nCOMMIT"
-    printed = print_ruleset(restore(BEFORE, text, family, keep=keep).ruleset)
+    printed = print_ruleset(restore(BEFORE, text, family, Options(keep=keep)).ruleset)
     assert [line for line in printed.splitlines() if line.startswith("-A FORWARD")] == [f"-A FORWARD {kept} -j ACCEPT"]
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    text = "*filter\n" + "-A INPUT --nonsense\n" * 30 + "COMMIT"
+    with pytest.raises(CommandFailed) as caught:
+        restore(BEFORE, text, 4)
+    assert str(caught.value).count("unknown option '--nonsense'") == 20
+    assert str(caught.value).endswith("Error occurred at line: 21")
+
+
+@pytest.mark.parametrize(("line", "effect"), [
+    ("-A INPUT -m u32 --u32 0=0 -j ACCEPT", "fewer packets may pass"), ("-A INPUT -m u32 --u32 0=0 -j DROP", "more packets may pass"),
+    ("-A INPUT -j NFLOG", "no verdict changes"), ("-A INPUT -j NFQUEUE", "more or fewer packets may pass"),
+])
+def test_what_is_left_out_is_told_with_its_effect(line: str, effect: str) -> None:
+    restored = restore(BEFORE, f"*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n*filter\n{line}\n-A INPUT -p udp\nCOMMIT", 4,
+                       Options(skip_unsupported=True))
+    assert [warning.partition(":")[0] for warning in restored.skipped] == ["line 1", "line 5"]
+    assert restored.skipped[0].endswith("this table is left out")
+    assert effect in restored.skipped[1]
+    assert "-A INPUT -p udp\n" in print_ruleset(restored.ruleset, family=4)

@@ -99,7 +99,7 @@ MATCHES = """
 -m hashlimit --hashlimit-upto 5/s --hashlimit-name "";cannot be a list's name;FAIL
 -m recent --set --name ..;cannot be a list's name;FAIL
 -m recent --set --rttl;go with --rcheck and --update;FAIL
--m recent --set --mask ٣;neither a prefix length nor an address;FAIL
+-m recent --set --mask ٣;is not an address;FAIL
 -m connlimit ! --connlimit-above 3 --connlimit-mask 24;-m connlimit --connlimit-upto 3 --connlimit-mask 24 --connlimit-saddr;OK
 -m connlimit ! --connlimit-upto 3 --connlimit-mask 24;-m connlimit --connlimit-above 3 --connlimit-mask 24 --connlimit-saddr;OK
 -s 1.1.1.1 -m connlimit --connlimit-above 3 --connlimit-mask 33;-s 1.1.1.1/32 -m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr;OK
@@ -150,14 +150,14 @@ MATCHES = """
 -m comment --comment 'a "b" \\ c';-m comment --comment "a \\"b\\" \\\\ c";OK
 -m comment --comment "it's";-m comment --comment "it\\'s";OK
 -m comment --comment "";=;OK
--m comment --comment "-x";=;OK
+-m comment --comment "-x";-m comment --comment -x;OK
 ! -m comment --comment x;cannot stand before -m;FAIL
 -m comment ! --comment x;--comment cannot be negated;FAIL
 -m commnt --comment x;did you mean comment?;FAIL
 -m nfacct;there is no match 'nfacct';FAIL
---sour 1.1.1.1;did you mean --source?;FAIL
+--sour 1.1.1.1;-s 1.1.1.1/32;OK
 foo;an option is expected here;FAIL
-"-p" tcp;an option is expected here;FAIL
+"-p" tcp;-p tcp;OK
 –dport 22;begins with a typographic dash; write --dport;FAIL
 """
 

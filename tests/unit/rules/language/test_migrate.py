@@ -73,5 +73,5 @@ def test_of_ufw_nothing_else_is_taken() -> None:
 
 
 def test_a_text_that_was_cut_off_is_refused() -> None:
-    with pytest.raises(RulesError, match=r"ipv4.saved:1:1: COMMIT is expected"):
+    with pytest.raises(RulesError, match=r"ipv4.saved: COMMIT expected at line 2"):
         take(Ruleset(), "*filter\n", 4, "ipv4.saved")
