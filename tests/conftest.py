@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     path.unlink()
     reports = [report for reports in terminalreporter.stats.values() for report in reports if isinstance(report, pytest.TestReport)]
     for told in (value for report in reports for name, value in report.user_properties if name == NEW_DIFFERENCE):
-        terminalreporter.section("pyfw and the kernel differ, not by this change", sep="!", red=True)
+        terminalreporter.section("a difference that new seeds have found, not by this change", sep="!", red=True)
         terminalreporter.write_line(told)
     seed = os.environ["PYFW_TEST_SEED"]
     if any("::test_new_seeds" in report.nodeid for report in reports):
