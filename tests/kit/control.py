@@ -220,9 +220,14 @@ NOBODY = 65534
 def open_to_all(path: Path) -> None:
     """Let anybody reach the server, so that it is the server that refuses."""
     path.chmod(0o666)
-    for directory in [path.parent, *path.parent.parents]:
-        if directory.stat().st_uid == 0 and directory != directory.parent:
-            directory.chmod(directory.stat().st_mode | 0o011)
+    let_all_enter(path.parent)
+
+
+def let_all_enter(directory: Path) -> None:
+    """This directory and those above it, however many pytest makes."""
+    for above in [directory, *directory.parents]:
+        if above.stat().st_uid == 0 and above != above.parent:
+            above.chmod(above.stat().st_mode | 0o011)
 
 
 GROUP = grp.getgrnam("games")

@@ -84,7 +84,7 @@ def test_it_is_installed_and_enabled_but_not_started(container: Container, befor
     assert container.run("systemctl", "is-active", "pyfw").stdout == "inactive\n"
     assert state(container)["rules"] == before["rules"]
     assert container.run("pyfw", "check").returncode == 0
-    assert container.run("pyfw-iptables", "--version").stdout.startswith("pyfw-iptables v")
+    assert container.run("pyfw-iptables", "--version").stdout.startswith("iptables v1.")
     assert container.run("sh", "-c", "command -v pyfwctl").stdout == "/usr/bin/pyfwctl\n"
 
 

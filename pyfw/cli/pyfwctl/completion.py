@@ -27,7 +27,7 @@ WORDS = {"protocol": tuple(PROTOCOLS), "state": tuple(state.name for state in Tc
 # something to the shell is not offered: it may come from a downloaded list, and `compgen -W` would run it.
 NAMES = """
 _pyfw_names() { LC_ALL=C grep -x '[0-9A-Za-z_.:@%+=,-]*'; }
-_pyfw_chains() { command pyfwctl list-rules 2>/dev/null | sed -n 's/^-[NP] \\([^ ]*\\).*/\\1/p' | _pyfw_names; }
+_pyfw_chains() { command pyfwctl list-rules 2>/dev/null | sed -n 's/^\\(-[46] \\)*-[NP] \\([^ ]*\\).*/\\2/p' | sort -u | _pyfw_names; }
 _pyfw_sets() { command pyfwctl set list -name 2>/dev/null | _pyfw_names; }
 _pyfw_namespaces() { ls /run/netns 2>/dev/null | _pyfw_names; }
 # What may follow the words of `pyfwctl set`.

@@ -80,6 +80,8 @@ class Asker:
             answer = json.loads(line)
             if answer.keys() & {"done", "error"}:
                 return answer
+            if "next" in answer:
+                self.socket.sendall(b"{}\n")        # a text that comes in pieces ends here
             if request["command"] in STREAMS and not request.get("once"):
                 self.close()
                 self._connect()

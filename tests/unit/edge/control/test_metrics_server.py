@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.control import as_user, wait_until
+from kit.control import as_user, let_all_enter, wait_until
 from pyfw.edge.control.loopback_address import LoopbackAddress
 from pyfw.edge.control.metrics_server import REQUEST_BYTES, ROOM, MetricsServer
 from pyfw.edge.control.unix_socket import SocketInUse
@@ -262,8 +262,8 @@ def crowd(uid: int, server: Running, count: int, last_words: bytes) -> list[sock
 @pytest.mark.root
 @pytest.mark.parametrize("last_words", [b"", b"GET /metr", GET])
 def test_a_users_connections_make_room_for_its_own_alone(anywhere, last_words):
-    for parent in (anywhere.parent, anywhere.parent.parent, anywhere.parent.parent.parent) if isinstance(anywhere, Path) else ():
-        parent.chmod(parent.stat().st_mode | 0o055)
+    if isinstance(anywhere, Path):
+        let_all_enter(anywhere.parent)
     with running(anywhere, GROUP_ID) as server:
         server.exposed.body = b"x" * (16 << 20)         # which no buffer takes whole
         honest = crowd(4001, server, 1, b"GET /metr")
@@ -288,9 +288,7 @@ def by(uid: int, gid: int, server: Running) -> str:
 
 @pytest.mark.root
 def test_a_unix_socket_is_roots_and_the_groups(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(parent.stat().st_mode | 0o055)
+    let_all_enter(tmp_path)
     with running(tmp_path / "m", GROUP_ID) as server:
         status = server.address.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o660, 0, GROUP_ID)
