@@ -86,7 +86,7 @@ class Restorer:
         self.skipped: list[str] = []
         self.said: list[str] = []
         self.others: dict[str, list[str]] = {}
-        self.other_size = 0
+        self.kept = 0                       # characters of the three above
 
     def feed(self, text: str) -> None:
         """Raises CommandFailed; then the text is not to be finished."""
@@ -124,14 +124,14 @@ class Restorer:
             else:
                 self.command(self.draft, line)
             if self.draft:
-                self.said += self.draft.said
+                self.keep(self.said, *self.draft.said)
                 self.draft.said.clear()
         except OtherFamily:
             return
         except CommandFailed as error:
             if error.unsupported and self.options.skip_unsupported:
                 what = left_out(list(split(line, 0, self.line))) if self.draft else "this table is left out"
-                self.skipped.append(f"line {self.line}: {error}; {what}")
+                self.keep(self.skipped, f"line {self.line}: {error}; {what}")
                 return
             place = f"line {self.line} failed: {error}" if error.status == OTHER else f"{error}\nError occurred at line: {self.line}"
             step = (READING, DOING, AT_COMMIT)[self.doing + (self.doing and error.status == RESOURCE)]
@@ -171,15 +171,19 @@ class Restorer:
     def collect(self, line: str) -> None:
         """A line of a section that is not pyfw's, or not asked for."""
         if self.section in self.others and not OF_PYFW.match(line):
-            self.others[self.section].append(line)
-            self.other_size += len(line)
-            if self.other_size > RULES_BYTES:
-                raise CommandFailed(f"the kernel's tables have more than {RULES_BYTES} characters", RESOURCE)
+            self.keep(self.others[self.section], line)
+
+    def keep(self, kept: list[str], *lines: str) -> None:
+        """Raises CommandFailed: a text may have any size, but what is kept of it besides rules may not."""
+        self.kept += sum(map(len, lines))
+        if self.kept > RULES_BYTES:
+            raise CommandFailed(f"the kernel's tables, warnings and output come to more than {RULES_BYTES} characters", RESOURCE)
+        kept += lines
 
     def clear(self, draft: Draft) -> None:
         if self.options.verbose:
             draft.chosen(Request(self.family, flags={"verbose"}), "Flushing")
-            self.said += draft.said + [f"Deleting chain `{chain.name}'" for chain in draft.ordered() if chain.policy is None]
+            self.keep(self.said, *draft.said, *(f"Deleting chain `{chain.name}'" for chain in draft.ordered() if chain.policy is None))
             draft.said.clear()
         draft.clear()
 
