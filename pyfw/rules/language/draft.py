@@ -172,6 +172,8 @@ class Draft:
 
     def add(self, request: Request) -> None:
         """-A, -I and -R."""
+        if request.command == "-R" and len(request.rules) > 1:
+            raise CommandFailed("Replacement rule does not specify a unique address", PARAMETER)
         given = self.checked(request)
         chain, number = self.known(request.taken[0]), request.number
         at = len(chain.rules)
@@ -180,8 +182,6 @@ class Draft:
             given = given[::-1]         # each before the ones that were inserted before it
         elif number:
             at = number - 1
-            if len(given) > 1:
-                raise CommandFailed("Replacement rule does not specify a unique address", PARAMETER)
         if at > len(chain.rules) - (request.command == "-R"):
             raise CommandFailed(f"Index of {'replacement' if request.command == '-R' else 'insertion'} too big.")
         self.accepted(request)
